@@ -1,0 +1,3 @@
+//! The `longhand` command.
+#![forbid(unsafe_code)]
+fn main() {}

@@ -1,0 +1,2 @@
+#![doc = "placeholder"]
+#![forbid(unsafe_code)]
