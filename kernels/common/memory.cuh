@@ -1,0 +1,42 @@
+// Asynchronous copies from global to shared memory (sm_80 and later).
+//
+// Shared addresses are the 32-bit addresses of the shared state space, as `ldmatrix` and `cp.async`
+// take them. What a copy writes may be read only after `copy_wait_all` by the thread that started it,
+// and after a barrier as well by every other thread.
+
+#pragma once
+
+using SharedAddress = unsigned;
+
+// The address of `p`, which points into shared memory, in the shared state space.
+// PTX ISA: Data Movement and Conversion Instructions: cvta.
+__forceinline__ SharedAddress shared_address(const void* p) {
+    SharedAddress address;
+    asm("{ .reg .u64 wide; cvta.to.shared.u64 wide, %1; cvt.u32.u64 %0, wide; }" : "=r"(address) : "l"(p));
+    return address;
+}
+
+// Copies 16 bytes, past L1; writes 16 zero bytes instead where `exists` is false, and then reads nothing.
+// Both addresses are multiples of 16.
+// PTX ISA: Data Movement and Conversion Instructions: cp.async.
+__forceinline__ void copy_async_16(SharedAddress to, const void* from, bool exists) {
+    asm volatile(
+        "{ .reg .u64 global; cvta.to.global.u64 global, %1;"
+        "  cp.async.cg.shared.global.L2::128B [%0], [global], 16, %2; }"
+        :: "r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
+}
+
+// Copies 8 bytes; writes zeros where `exists` is false. Both addresses are multiples of 8.
+// PTX ISA: Data Movement and Conversion Instructions: cp.async.
+__forceinline__ void copy_async_8(SharedAddress to, const void* from, bool exists) {
+    asm volatile(
+        "{ .reg .u64 global; cvta.to.global.u64 global, %1;"
+        "  cp.async.ca.shared.global [%0], [global], 8, %2; }"
+        :: "r"(to), "l"(from), "r"(exists ? 8 : 0) : "memory");
+}
+
+// Waits for every copy this thread has started.
+// PTX ISA: Data Movement and Conversion Instructions: cp.async.wait_all.
+__forceinline__ void copy_wait_all() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
