@@ -1,0 +1,203 @@
+use crate::{add_scaled, check_len, dot};
+use std::ops::Range;
+
+/// The sizes of one attention: queries are `(B, T, H, D)`, keys and values `(B, S, Hkv, D)`, all row-major.
+///
+/// With fewer key heads than query heads (grouped queries, Ainslie et al. 2023), query head `h` reads key head
+/// `h / (H / Hkv)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// B
+    pub batch: usize,
+    /// T, query tokens
+    pub queries: usize,
+    /// S, key tokens
+    pub keys: usize,
+    /// H, query heads, a multiple of `kv_heads`
+    pub heads: usize,
+    /// Hkv, key and value heads
+    pub kv_heads: usize,
+    /// D
+    pub head_dim: usize,
+}
+
+/// What [`attention`] returns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attention {
+    /// `(B, T, H, D)`
+    pub out: Vec<f64>,
+    /// `(B, H, T)`: the natural logarithm of the sum of `exp(score)` over the visible keys; minus infinity where
+    /// there is none.
+    pub lse: Vec<f64>,
+}
+
+/// What [`attention_backward`] returns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionGradients {
+    /// `(B, T, H, D)`
+    pub dq: Vec<f64>,
+    /// `(B, S, Hkv, D)`
+    pub dk: Vec<f64>,
+    /// `(B, S, Hkv, D)`
+    pub dv: Vec<f64>,
+}
+
+/// Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, eq. 1), for each `b`, `h`, `t`:
+///
+/// ```text
+/// score[s] = scale * q[t]·k[s]               for every visible key s
+/// lse      = ln Σ exp(score[s])
+/// out[t]   = Σ exp(score[s] - lse) * v[s]
+/// ```
+///
+/// Key `s` is visible to query `t` when `visible(b, h, t, s)`; see [`causal`] and [`full`]. A query that sees no
+/// key gets `out = 0` and `lse = -∞`.
+///
+/// # Panics
+/// When a slice's length contradicts `shape`, or `heads` is no multiple of `kv_heads`.
+///
+/// ```
+/// use longhand_reference::{AttentionShape, attention, full};
+/// let shape = AttentionShape { batch: 1, queries: 1, keys: 2, heads: 1, kv_heads: 1, head_dim: 1 };
+/// let result = attention(&shape, &[0.0], &[5.0, 7.0], &[1.0, 3.0], 1.0, full);
+/// assert_eq!(result.out, [2.0]); // a zero query weighs every key alike
+/// assert_eq!(result.lse, [2f64.ln()]);
+/// ```
+pub fn attention(
+    shape: &AttentionShape,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    scale: f64,
+    visible: impl Fn(usize, usize, usize, usize) -> bool,
+) -> Attention {
+    shape.check(q, k, v);
+    let mut out = vec![0.0; q.len()];
+    let mut lse = vec![f64::NEG_INFINITY; shape.batch * shape.heads * shape.queries];
+    for (b, h, t) in shape.rows() {
+        let q_row = &q[shape.q_row(b, t, h)];
+        let scores: Vec<(usize, f64)> = (0..shape.keys)
+            .filter(|&s| visible(b, h, t, s))
+            .map(|s| (s, scale * dot(q_row, &k[shape.k_row(b, s, h)])))
+            .collect();
+        let max = scores.iter().fold(f64::NEG_INFINITY, |max, &(_, score)| max.max(score));
+        if max == f64::NEG_INFINITY {
+            continue;
+        }
+        let row_lse = max + scores.iter().map(|(_, score)| (score - max).exp()).sum::<f64>().ln();
+        lse[shape.lse_index(b, h, t)] = row_lse;
+        for (s, score) in scores {
+            add_scaled(&mut out[shape.q_row(b, t, h)], (score - row_lse).exp(), &v[shape.k_row(b, s, h)]);
+        }
+    }
+    Attention { out, lse }
+}
+
+/// Backward of [`attention`] (Dao 2023, arXiv 2307.08691, section 3.1.2, algorithm 2), for each `b`, `h`, `t`:
+///
+/// ```text
+/// p[s]   = exp(score[s] - lse)
+/// dp[s]  = dout[t]·v[s]
+/// delta  = dout[t]·out[t]
+/// ds[s]  = p[s] * (dp[s] - delta)
+/// dv[s] += p[s] * dout[t]
+/// dq[t] += scale * ds[s] * k[s]
+/// dk[s] += scale * ds[s] * q[t]
+/// ```
+///
+/// `dout` is `(B, T, H, D)`. A query that sees no key gives no gradient to anything, and `dq = 0`.
+///
+/// # Panics
+/// As [`attention`].
+///
+/// ```
+/// use longhand_reference::{AttentionShape, attention_backward, full};
+/// let shape = AttentionShape { batch: 1, queries: 1, keys: 2, heads: 1, kv_heads: 1, head_dim: 1 };
+/// let gradients = attention_backward(&shape, &[0.0], &[5.0, 7.0], &[1.0, 3.0], 1.0, full, &[1.0]);
+/// assert_eq!(gradients.dv, [0.5, 0.5]);
+/// assert_eq!(gradients.dq, [1.0]); // 0.5 * (1 - 2) * 5 + 0.5 * (3 - 2) * 7
+/// ```
+pub fn attention_backward(
+    shape: &AttentionShape,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    scale: f64,
+    visible: impl Fn(usize, usize, usize, usize) -> bool,
+    dout: &[f64],
+) -> AttentionGradients {
+    check_len("dout (B, T, H, D)", dout, q.len());
+    let Attention { out, lse } = attention(shape, q, k, v, scale, &visible);
+    let mut dq = vec![0.0; q.len()];
+    let mut dk = vec![0.0; k.len()];
+    let mut dv = vec![0.0; v.len()];
+    for (b, h, t) in shape.rows() {
+        let row = shape.q_row(b, t, h);
+        let lse = lse[shape.lse_index(b, h, t)];
+        let delta = dot(&dout[row.clone()], &out[row.clone()]);
+        for s in (0..shape.keys).filter(|&s| visible(b, h, t, s)) {
+            let key = shape.k_row(b, s, h);
+            let p = (scale * dot(&q[row.clone()], &k[key.clone()]) - lse).exp();
+            let dp = dot(&dout[row.clone()], &v[key.clone()]);
+            let ds = p * (dp - delta);
+            add_scaled(&mut dv[key.clone()], p, &dout[row.clone()]);
+            add_scaled(&mut dq[row.clone()], scale * ds, &k[key.clone()]);
+            add_scaled(&mut dk[key], scale * ds, &q[row.clone()]);
+        }
+    }
+    AttentionGradients { dq, dk, dv }
+}
+
+/// The causal mask aligned to the bottom right: the last query sees every key, the one before all but the last,
+/// and so on, so query `t` sees key `s` when `s <= t + S - T`. With `T > S` the first `T - S` queries see none.
+///
+/// ```
+/// let visible = longhand_reference::causal(2, 3);
+/// assert!(visible(0, 0, 0, 1) && !visible(0, 0, 0, 2) && visible(0, 0, 1, 2));
+/// ```
+pub fn causal(queries: usize, keys: usize) -> impl Fn(usize, usize, usize, usize) -> bool + Copy {
+    move |_, _, t, s| s + queries <= t + keys
+}
+
+/// The mask that hides nothing: every query sees every key.
+pub fn full(_: usize, _: usize, _: usize, _: usize) -> bool {
+    true
+}
+
+impl AttentionShape {
+    #[track_caller]
+    fn check(&self, q: &[f64], k: &[f64], v: &[f64]) {
+        assert!(
+            self.kv_heads > 0 && self.heads.is_multiple_of(self.kv_heads),
+            "heads is {}, must be a multiple of kv_heads, which is {} and must be at least 1",
+            self.heads,
+            self.kv_heads
+        );
+        check_len("q (B, T, H, D)", q, self.batch * self.queries * self.heads * self.head_dim);
+        check_len("k (B, S, Hkv, D)", k, self.batch * self.keys * self.kv_heads * self.head_dim);
+        check_len("v (B, S, Hkv, D)", v, k.len());
+    }
+
+    /// Every `(b, h, t)`.
+    fn rows(self) -> impl Iterator<Item = (usize, usize, usize)> {
+        (0..self.batch)
+            .flat_map(move |b| (0..self.heads).flat_map(move |h| (0..self.queries).map(move |t| (b, h, t))))
+    }
+
+    /// Where query `t` of head `h` lies in `q`, `out` and their gradients.
+    fn q_row(&self, b: usize, t: usize, h: usize) -> Range<usize> {
+        let start = ((b * self.queries + t) * self.heads + h) * self.head_dim;
+        start..start + self.head_dim
+    }
+
+    /// Where key `s`, as query head `h` sees it, lies in `k`, `v` and their gradients.
+    fn k_row(&self, b: usize, s: usize, h: usize) -> Range<usize> {
+        let kv_head = h / (self.heads / self.kv_heads);
+        let start = ((b * self.keys + s) * self.kv_heads + kv_head) * self.head_dim;
+        start..start + self.head_dim
+    }
+
+    fn lse_index(&self, b: usize, h: usize, t: usize) -> usize {
+        (b * self.heads + h) * self.queries + t
+    }
+}

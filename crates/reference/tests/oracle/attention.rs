@@ -1,0 +1,136 @@
+use crate::check::{Draw, assert_close, assert_gradient, dot};
+use longhand_reference::{AttentionShape, attention, attention_backward, causal, full};
+use proptest::prelude::*;
+
+prop_compose! {
+    fn shapes()(batch in 1..3usize, queries in 0..5usize, keys in 0..5usize,
+                kv_heads in 1..3usize, group in 1..4usize, head_dim in 1..4usize) -> AttentionShape {
+        AttentionShape { batch, queries, keys, heads: kv_heads * group, kv_heads, head_dim }
+    }
+}
+
+/// A mask that hides about half of the keys, and every key from some queries.
+fn drawn_mask(seed: u64) -> impl Fn(usize, usize, usize, usize) -> bool {
+    let coin = move |a: usize, b: usize, c: usize, d: usize| {
+        Draw::new(seed ^ (((a * 64 + b) * 64 + c) * 64 + d) as u64).fraction()
+    };
+    move |b, h, t, s| coin(b, h, t, 63) < 0.8 && coin(b, h, t, s) < 0.5
+}
+
+fn inputs(shape: &AttentionShape, seed: u64) -> [Vec<f64>; 4] {
+    let mut draw = Draw::new(seed);
+    let queries = shape.batch * shape.queries * shape.heads * shape.head_dim;
+    let keys = shape.batch * shape.keys * shape.kv_heads * shape.head_dim;
+    [queries, keys, keys, queries].map(|len| draw.vec(len))
+}
+
+fn check_gradients(
+    shape: &AttentionShape,
+    scale: f64,
+    visible: &impl Fn(usize, usize, usize, usize) -> bool,
+    seed: u64,
+) {
+    let [q, k, v, dout] = inputs(shape, seed);
+    let gradients = attention_backward(shape, &q, &k, &v, scale, visible, &dout);
+    let loss = |q: &[f64], k: &[f64], v: &[f64]| dot(&attention(shape, q, k, v, scale, visible).out, &dout);
+    assert_gradient("dq", &q, &gradients.dq, |q| loss(q, &k, &v));
+    assert_gradient("dk", &k, &gradients.dk, |k| loss(&q, k, &v));
+    assert_gradient("dv", &v, &gradients.dv, |v| loss(&q, &k, v));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn gradients_agree_with_finite_differences_when_causal(shape in shapes(), scale in 0.1..1.5, seed: u64) {
+        check_gradients(&shape, scale, &causal(shape.queries, shape.keys), seed);
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences_under_any_mask(shape in shapes(), scale in 0.1..1.5, seed: u64) {
+        check_gradients(&shape, scale, &drawn_mask(seed), seed);
+    }
+
+    #[test]
+    fn a_query_that_sees_nothing_gives_zero_and_no_gradient(shape in shapes(), seed: u64) {
+        let [q, k, v, dout] = inputs(&shape, seed);
+        let blind = |_, _, t, _| t != 0;
+        let result = attention(&shape, &q, &k, &v, 1.0, blind);
+        let gradients = attention_backward(&shape, &q, &k, &v, 1.0, blind, &dout);
+        let row = shape.heads * shape.head_dim;
+        for b in (0..shape.batch).filter(|_| shape.queries > 0) {
+            let start = b * shape.queries * row;
+            prop_assert!(result.out[start..start + row].iter().all(|&x| x == 0.0));
+            prop_assert!(gradients.dq[start..start + row].iter().all(|&x| x == 0.0));
+        }
+        for (i, &lse) in result.lse.iter().enumerate() {
+            prop_assert_eq!(lse == f64::NEG_INFINITY, i % shape.queries == 0 || shape.keys == 0);
+        }
+    }
+
+    /// `out` is a weighted mean: moving every value by the same amount moves `out` by it, wherever a key is seen.
+    #[test]
+    fn weights_add_up_to_one(shape in shapes(), seed: u64) {
+        let [q, k, _, _] = inputs(&shape, seed);
+        let mask = drawn_mask(seed);
+        let ones = vec![1.0; k.len()];
+        let result = attention(&shape, &q, &k, &ones, 0.7, &mask);
+        for b in 0..shape.batch {
+            for t in 0..shape.queries {
+                for h in 0..shape.heads {
+                    let sees = f64::from((0..shape.keys).any(|s| mask(b, h, t, s)));
+                    let start = ((b * shape.queries + t) * shape.heads + h) * shape.head_dim;
+                    assert_close(&result.out[start..start + shape.head_dim], &vec![sees; shape.head_dim]);
+                }
+            }
+        }
+    }
+
+    /// Grouped queries are shared keys: repeating each key head once for every query head changes nothing.
+    #[test]
+    fn grouped_queries_read_the_key_head_of_their_group(shape in shapes(), seed: u64) {
+        let [q, k, v, _] = inputs(&shape, seed);
+        let group = shape.heads / shape.kv_heads;
+        let repeat = |x: &[f64]| -> Vec<f64> {
+            x.chunks_exact(shape.head_dim).flat_map(|head| head.repeat(group)).collect()
+        };
+        let every = AttentionShape { kv_heads: shape.heads, ..shape };
+        prop_assert_eq!(
+            attention(&shape, &q, &k, &v, 0.7, full),
+            attention(&every, &q, &repeat(&k), &repeat(&v), 0.7, full)
+        );
+    }
+}
+
+const ONE_HEAD: AttentionShape =
+    AttentionShape { batch: 1, queries: 3, keys: 3, heads: 1, kv_heads: 1, head_dim: 1 };
+
+#[test]
+fn a_zero_query_takes_the_mean_of_what_it_sees() {
+    let result = attention(&ONE_HEAD, &[0.0; 3], &[4.0, 5.0, 6.0], &[3.0, 6.0, 12.0], 1.0, causal(3, 3));
+    assert_close(&result.out, &[3.0, 4.5, 7.0]);
+    assert_close(&result.lse, &[0.0, 2f64.ln(), 3f64.ln()]);
+}
+
+#[test]
+fn scores_far_beyond_the_range_of_exp_do_not_overflow() {
+    let result = attention(&ONE_HEAD, &[1000.0; 3], &[1000.0, 0.0, 0.0], &[7.0, 1.0, 1.0], 1.0, full);
+    assert_eq!(result.out, [7.0; 3]);
+    assert_eq!(result.lse, [1e6; 3]);
+}
+
+#[test]
+fn the_causal_mask_is_aligned_to_the_last_query_and_the_last_key() {
+    let drawn = |t: usize, s: usize| -> Vec<String> {
+        let visible = causal(t, s);
+        (0..t).map(|i| (0..s).map(|j| if visible(0, 0, i, j) { '1' } else { '0' }).collect()).collect()
+    };
+    assert_eq!(drawn(2, 4), ["1110", "1111"]);
+    assert_eq!(drawn(4, 2), ["00", "00", "10", "11"]);
+}
+
+#[test]
+#[should_panic(expected = "k (B, S, Hkv, D) has 2 elements, must have 3")]
+fn a_slice_of_the_wrong_length_is_named() {
+    attention(&ONE_HEAD, &[0.0; 3], &[0.0; 2], &[0.0; 3], 1.0, full);
+}

@@ -1,0 +1,12 @@
+//! The oracle judged: by finite differences, by numbers that follow from the formulas alone, and by PyTorch in
+//! float64.
+
+mod adamw;
+mod attention;
+mod check;
+mod cross_entropy;
+mod embedding;
+mod gelu;
+mod golden;
+mod linear;
+mod norm;
