@@ -2,7 +2,7 @@
 
 #pragma once
 
-constexpr float INF = __builtin_huge_valf();
+inline float infinity() { return __uint_as_float(0x7f800000u); }
 constexpr float LN_2 = 0.693147180559945309f;
 constexpr float LOG2_E = 1.442695040888963407f;
 
@@ -11,5 +11,13 @@ constexpr float LOG2_E = 1.442695040888963407f;
 inline float exp2_approximate(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// 1 / x, to 1 ulp.
+// PTX ISA: Floating Point Instructions: rcp.
+inline float reciprocal_approximate(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }

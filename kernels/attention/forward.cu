@@ -1,0 +1,181 @@
+// Attention, forward (Dao 2023, FlashAttention-2, arXiv 2307.08691, algorithm 1):
+//
+//   score = scale * q k^T                       (T, S) per batch and head, never in memory
+//   out   = softmax(score, over keys) v         (B, T, H, HEAD_DIM)
+//   lse   = log(sum(exp(score), over keys))     (B, H, T), natural logarithm, kept for backward
+//
+// With CAUSAL, query t sees the keys s <= t + S - T: the last query sees them all. A query that sees no key
+// has out = 0 and lse = -inf. H / Hkv query heads share one key and value head. Outputs are overwritten.
+//
+// One block computes BLOCK_Q queries of one head, walking over the keys BLOCK_K at a time; a warp owns whole
+// rows, so the softmax needs no shared memory, and the probabilities go from one product to the next in
+// registers. K and V have a tile each: V arrives during Q K^T, the next K during the softmax and P V.
+// Sums and products accumulate in f32; probabilities are rounded to Element before they multiply V.
+//
+// A row's probabilities are exp2(score - reference), in base 2. The reference is the row's maximum as of the last
+// time that the maximum outgrew it by more than SLACK: rescaling what was summed so far is then rare, and
+// 2^SLACK times the number of keys is far from the limits of f32, 2^SLACK from those of f16. The exact maximum
+// would give the same result but for rounding (of the same size).
+//
+// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), CAUSAL, BLOCK_Q (rows of 16 per warp),
+// BLOCK_K (a multiple of 16), WARPS. Grid: (ceil(T / BLOCK_Q), H, B).
+
+#include "common/math.cuh"
+#include "common/reduce.cuh"
+#include "attention/mask.cuh"
+#include "attention/tile.cuh"
+
+struct Params {
+    const Element* q;    // (B, T, H, HEAD_DIM)
+    const Element* k;    // (B, S, Hkv, HEAD_DIM)
+    const Element* v;    // (B, S, Hkv, HEAD_DIM)
+    Element*       out;  // (B, T, H, HEAD_DIM)
+    float*         lse;  // (B, H, T), contiguous
+    Strides q_strides, k_strides, v_strides, out_strides;
+    int   T, S;
+    int   heads_per_kv;  // H / Hkv
+    float scale_log2;    // scale * log2(e)
+};
+
+constexpr int THREADS = WARPS * 32;
+constexpr int ROWS = BLOCK_Q / (WARPS * 16);  // of 16 queries, per warp
+constexpr int COLUMNS = BLOCK_K / 8;          // of 8 keys
+constexpr float SLACK = 8;
+
+using Scores = float[ROWS][COLUMNS][4];
+using Output = float[ROWS][HEAD_DIM / 8][4];
+
+// What the softmax remembers of this lane's rows: rows lane / 4 and lane / 4 + 8 of each 16.
+struct Softmax {
+    float reference[ROWS][2];  // in base 2; -inf before the first visible key
+    float sum[ROWS][2];        // of this lane's columns only
+};
+
+// Turns scores (not yet scaled) into probabilities relative to the reference, moving the reference, and with it
+// what `out` and `state.sum` hold so far, where the maximum has outgrown it.
+__forceinline__ void softmax_step(Scores& score, Output& out, Softmax& state, float scale_log2) {
+    float maximum[ROWS][2];
+    bool outgrown = false;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            float m = -infinity();
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) m = fmaxf(m, fmaxf(score[i][j][half * 2], score[i][j][half * 2 + 1]));
+            maximum[i][half] = warp_max<4>(m) * scale_log2;
+            outgrown |= maximum[i][half] > state.reference[i][half] + SLACK;
+        }
+    }
+
+    if (__any_sync(0xffffffffu, outgrown)) {
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                float& reference = state.reference[i][half];
+                const float next = maximum[i][half] > reference + SLACK ? maximum[i][half] : reference;
+                const float factor = next == reference ? 1 : exp2_approximate(reference - next);
+                reference = next;
+                state.sum[i][half] *= factor;
+#pragma unroll
+                for (int j = 0; j < HEAD_DIM / 8; ++j) {
+                    out[i][j][half * 2] *= factor;
+                    out[i][j][half * 2 + 1] *= factor;
+                }
+            }
+        }
+    }
+
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            // A row with no visible key so far has only scores of -inf: their probabilities are 0.
+            const float reference = state.reference[i][half] == -infinity() ? 0 : state.reference[i][half];
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) {
+#pragma unroll
+                for (int k = half * 2; k < half * 2 + 2; ++k) {
+                    score[i][j][k] = exp2_approximate(score[i][j][k] * scale_log2 - reference);
+                    state.sum[i][half] += score[i][j][k];
+                }
+            }
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+attention_forward(const __grid_constant__ Params p) {
+    extern __shared__ __align__(1024) unsigned char shared[];
+    const SharedAddress q_tile = shared_address(shared);
+    const SharedAddress k_tile = q_tile + tile_bytes(BLOCK_Q);
+    const SharedAddress v_tile = k_tile + tile_bytes(BLOCK_K);
+
+    // The last queries see the most keys: first come, first served.
+    const int first_query = (CAUSAL ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * BLOCK_Q;
+    const int queries = min(BLOCK_Q, p.T - first_query);
+    const int head = blockIdx.y, kv_head = head / p.heads_per_kv;
+    const long long batch = blockIdx.z;
+    const int warp_row = threadIdx.x / 32 * ROWS * 16;
+
+    TileStream<BLOCK_Q, THREADS> q(
+        p.q + batch * p.q_strides.batch + head * p.q_strides.head + first_query * p.q_strides.token,
+        p.q_strides.token);
+    TileStream<BLOCK_K, THREADS> k(
+        p.k + batch * p.k_strides.batch + kv_head * p.k_strides.head, p.k_strides.token);
+    TileStream<BLOCK_K, THREADS> v(
+        p.v + batch * p.v_strides.batch + kv_head * p.v_strides.head, p.v_strides.token);
+
+    Output out = {};
+    Softmax state;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+        state.reference[i][0] = state.reference[i][1] = -infinity();
+        state.sum[i][0] = state.sum[i][1] = 0;
+    }
+
+    const KeyBlocks blocks = key_blocks(first_query, queries, p.T, p.S);
+    if (blocks.visited > 0) {
+        q.copy_next(q_tile, queries);
+        k.copy_next(k_tile, p.S);
+    }
+    for (int block = 0; block < blocks.visited; ++block) {
+        const int key = block * BLOCK_K;
+        copy_wait_all();
+        __syncthreads();  // K has arrived; V's tile is free
+        v.copy_next(v_tile, p.S - key);
+        Scores score = {};
+        multiply_transposed(score, q_tile + tile_bytes(warp_row), k_tile);
+
+        copy_wait_all();
+        __syncthreads();  // V has arrived; K's tile is free
+        if (block + 1 < blocks.visited) k.copy_next(k_tile, p.S - key - BLOCK_K);
+        if (block >= blocks.full) hide_keys(score, first_query + warp_row, queries - warp_row, key, p.T, p.S);
+        softmax_step(score, out, state, p.scale_log2);
+        unsigned probability[ROWS][COLUMNS / 2][4];
+        as_operand(probability, score);
+        multiply(out, probability, v_tile);
+    }
+
+    const int lane = threadIdx.x % 32;
+    float* lse = p.lse + (batch * gridDim.y + head) * p.T + first_query;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float sum = warp_sum<4>(state.sum[i][half]);
+            const int row = warp_row + i * 16 + half * 8 + lane / 4;
+            if (lane % 4 == 0 && row < queries) lse[row] = state.reference[i][half] * LN_2 + logf(sum);
+            const float inverse = sum == 0 ? 0 : reciprocal_approximate(sum);
+#pragma unroll
+            for (int j = 0; j < HEAD_DIM / 8; ++j) {
+                out[i][j][half * 2] *= inverse;
+                out[i][j][half * 2 + 1] *= inverse;
+            }
+        }
+    }
+    // Each warp read only its own rows of Q, and is done with them.
+    Element* to = p.out + batch * p.out_strides.batch + head * p.out_strides.head + (first_query + warp_row) * p.out_strides.token;
+    store_rows(out, shared + tile_bytes(warp_row), to, p.out_strides.token, queries - warp_row);
+}
