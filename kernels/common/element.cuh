@@ -3,8 +3,6 @@
 //   float, bf16, f16      one element
 //   Pair<T>               two neighbouring elements: one register of a 16-bit type (as mma operands want), else float2
 //   Vec<T, N>             N neighbouring elements, moved by the widest access that N allows (16 bytes for Vec8)
-//
-// This header comes before constants.cuh, which names `Element` and its like among these types.
 
 #pragma once
 

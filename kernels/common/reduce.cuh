@@ -28,3 +28,21 @@ template <int THREADS> float block_sum(float x) {
     const int lane = threadIdx.x % 32;
     return warp_sum(lane < THREADS / 32 ? by_warp[lane] : 0.0f);
 }
+
+// Sum over the rows of `values` (rows, width) at one column, by a block of 256 threads of which each 32 in a row take 32
+// neighbouring columns. The first 32 threads get the result; columns past the width are not read. All threads must call.
+inline float column_sum(const float* values, long long rows, long long width, long long column) {
+    __shared__ float by_warp[8][32];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    float sum = 0;
+    if (column < width) {
+#pragma unroll 4
+        for (long long row = warp; row < rows; row += 8) sum += values[row * width + column];
+    }
+    by_warp[warp][lane] = sum;
+    __syncthreads();
+    sum = by_warp[0][lane];
+#pragma unroll
+    for (int i = 1; i < 8; ++i) sum += by_warp[i][lane];
+    return sum;
+}
