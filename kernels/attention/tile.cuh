@@ -164,3 +164,15 @@ __forceinline__ void store_rows(const float (&acc)[ROWS][HEAD_DIM / 8][4], unsig
         }
     }
 }
+
+template <int ROWS, int COLUMNS>
+__forceinline__ void scale_by(float (&acc)[ROWS][COLUMNS][4], float factor) {
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) acc[i][j][e] *= factor;
+        }
+    }
+}

@@ -1,0 +1,177 @@
+// Attention, backward, the gradients of k and v (Dao 2023, FlashAttention-2, arXiv 2307.08691, section 2.3.2):
+//
+//   probability      = exp(scale * q k^T - lse)                    (T, S) per batch and head, never in memory
+//   grad_probability = grad_out v^T
+//   grad_score       = probability * (grad_probability - delta)
+//   grad_v           = probability^T grad_out                      (B, S, Hkv, HEAD_DIM)
+//   grad_k           = scale * grad_score^T q                      (B, S, Hkv, HEAD_DIM)
+//
+// grad_k and grad_v of a head sum over the H / Hkv query heads that share it. Why the gradient of q has a kernel of
+// its own: see backward_query.cu.
+//
+// One block computes BLOCK_K keys of one key and value head, walking over the queries of one query head after the
+// other, BLOCK_Q at a time, in two stages: while it computes with one tile of Q and grad_out, the next arrives.
+// Scores are computed transposed, keys by queries, and a warp owns whole rows of them: so they go from one product to
+// the next in registers. Sums and products accumulate in f32, in one order; probability and grad_score are rounded to
+// Element before they multiply. Masks are as in forward.cu. grad_k and grad_v are overwritten.
+//
+// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), CAUSAL, BLOCK_Q (a multiple of 16), BLOCK_K (rows
+// of 16 per warp), WARPS. Grid: (ceil(S / BLOCK_K), Hkv, B).
+
+#include "common/math.cuh"
+#include "attention/mask.cuh"
+#include "attention/rows.cuh"
+#include "attention/tile.cuh"
+
+struct Params {
+    const Element*       q;         // (B, T, H, HEAD_DIM)
+    const Element*       k;         // (B, S, Hkv, HEAD_DIM)
+    const Element*       v;         // (B, S, Hkv, HEAD_DIM)
+    const Element*       grad_out;  // (B, T, H, HEAD_DIM)
+    const RowStatistics* rows;      // (B, H, T), contiguous
+    Element*             grad_k;    // (B, S, Hkv, HEAD_DIM)
+    Element*             grad_v;    // (B, S, Hkv, HEAD_DIM)
+    Strides q_strides, k_strides, v_strides, grad_out_strides, grad_k_strides, grad_v_strides;
+    int   T, S;
+    int   heads_per_kv;  // H / Hkv
+    float scale;
+};
+
+constexpr int THREADS = WARPS * 32;
+constexpr int ROWS = BLOCK_K / (WARPS * 16);  // of 16 keys, per warp
+constexpr int COLUMNS = BLOCK_Q / 8;          // of 8 queries
+constexpr int ROWS_BYTES = BLOCK_Q * sizeof(RowStatistics);
+constexpr int STAGE_BYTES = 2 * tile_bytes(BLOCK_Q) + ROWS_BYTES;  // Q, grad_out, row statistics
+static_assert(BLOCK_Q <= THREADS, "one thread copies one query's statistics");
+
+// Starts copying Q, grad_out and the row statistics of one head's queries from `query` on.
+__forceinline__ void copy_queries(SharedAddress stage, const Params& p, long long batch, long long head, int query) {
+    const Strides& q_strides = p.q_strides;
+    const Strides& g_strides = p.grad_out_strides;
+    TileStream<BLOCK_Q, THREADS> q(
+        p.q + batch * q_strides.batch + head * q_strides.head + query * q_strides.token, q_strides.token);
+    TileStream<BLOCK_Q, THREADS> grad_out(
+        p.grad_out + batch * g_strides.batch + head * g_strides.head + query * g_strides.token, g_strides.token);
+    q.copy_next(stage, p.T - query);
+    grad_out.copy_next(stage + tile_bytes(BLOCK_Q), p.T - query);
+    const int row = threadIdx.x;
+    if (row < BLOCK_Q) {
+        const long long heads = static_cast<long long>(gridDim.y) * p.heads_per_kv;
+        copy_async_8(stage + 2 * tile_bytes(BLOCK_Q) + row * sizeof(RowStatistics),
+                     p.rows + (batch * heads + head) * p.T + query + row, row < p.T - query);
+    }
+}
+
+// Sets to -inf the scores that must not be: row i is key `first_key` + i (of `keys` that exist), column j query
+// `first_query` + j.
+__forceinline__ void hide_queries(float (&score)[ROWS][COLUMNS][4], int first_key, int keys, int first_query, int T, int S) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = min(i * 16 + half * 8 + lane / 4, keys - 1);
+            const int hidden = first_query_seeing(first_key + row, T, S) - first_query - lane % 4 * 2;
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) {
+                if (j * 8 + 0 < hidden) score[i][j][half * 2 + 0] = -infinity();
+                if (j * 8 + 1 < hidden) score[i][j][half * 2 + 1] = -infinity();
+            }
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+attention_backward_key(const __grid_constant__ Params p) {
+    extern __shared__ __align__(1024) unsigned char shared[];
+    const SharedAddress k_tile = shared_address(shared);
+    const SharedAddress v_tile = k_tile + tile_bytes(BLOCK_K);
+    const SharedAddress stages = v_tile + tile_bytes(BLOCK_K);
+
+    const int first_key = blockIdx.x * BLOCK_K;
+    const int keys = min(BLOCK_K, p.S - first_key);
+    const int kv_head = blockIdx.y, first_head = kv_head * p.heads_per_kv;
+    const long long batch = blockIdx.z;
+    const int warp_row = threadIdx.x / 32 * ROWS * 16;
+    const float scale_log2 = p.scale * LOG2_E;
+
+    const int first_block = first_query_seeing(first_key, p.T, p.S) / BLOCK_Q;
+    const int blocks = p.T / BLOCK_Q + (p.T % BLOCK_Q != 0);
+    // Queries from this one on see every key of the block.
+    const int diagonal = first_query_seeing(first_key + keys - 1, p.T, p.S);
+
+    float grad_k[ROWS][HEAD_DIM / 8][4] = {}, grad_v[ROWS][HEAD_DIM / 8][4] = {};
+    if (first_block < blocks) {
+        TileStream<BLOCK_K, THREADS> k(
+            p.k + batch * p.k_strides.batch + kv_head * p.k_strides.head + first_key * p.k_strides.token, p.k_strides.token);
+        TileStream<BLOCK_K, THREADS> v(
+            p.v + batch * p.v_strides.batch + kv_head * p.v_strides.head + first_key * p.v_strides.token, p.v_strides.token);
+        k.copy_next(k_tile, keys);
+        v.copy_next(v_tile, keys);
+        copy_queries(stages, p, batch, first_head, first_block * BLOCK_Q);
+    }
+    int stage = 0;
+    for (int head = 0; head < p.heads_per_kv; ++head) {
+        for (int block = first_block; block < blocks; ++block) {
+            const SharedAddress q_tile = stages + stage * STAGE_BYTES, grad_out_tile = q_tile + tile_bytes(BLOCK_Q);
+            const float4* rows = reinterpret_cast<const float4*>(
+                shared + 2 * tile_bytes(BLOCK_K) + stage * STAGE_BYTES + 2 * tile_bytes(BLOCK_Q));
+            stage ^= 1;
+            copy_wait_all();
+            __syncthreads();  // this stage has arrived; the other is free
+            const bool last = block + 1 == blocks;
+            if (!last || head + 1 < p.heads_per_kv) {
+                const int next = last ? first_block : block + 1;
+                copy_queries(stages + stage * STAGE_BYTES, p, batch, first_head + head + last, next * BLOCK_Q);
+            }
+
+            float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
+            unsigned left[ROWS][COLUMNS / 2][4];
+            multiply_transposed(score, k_tile + tile_bytes(warp_row), q_tile);
+            if (block * BLOCK_Q < diagonal) {
+                hide_queries(score, first_key + warp_row, keys - warp_row, block * BLOCK_Q, p.T, p.S);
+            }
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) {
+                // Statistics of this lane's two columns. Queries past T have q = 0, grad_out = 0, delta = 0: they add 0.
+                const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
+#pragma unroll
+                for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) {
+                        const float lse_log2 = e % 2 == 0 ? of_columns.x : of_columns.z;
+                        score[i][j][e] = exp2_approximate(score[i][j][e] * scale_log2 - lse_log2);
+                    }
+                }
+            }
+            as_operand(left, score);
+            multiply(grad_v, left, grad_out_tile);
+
+            multiply_transposed(grad_score, v_tile + tile_bytes(warp_row), grad_out_tile);
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) {
+                const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
+#pragma unroll
+                for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+                    for (int e = 0; e < 4; ++e) {
+                        const float delta = e % 2 == 0 ? of_columns.y : of_columns.w;
+                        grad_score[i][j][e] = score[i][j][e] * (grad_score[i][j][e] - delta);
+                    }
+                }
+            }
+            as_operand(left, grad_score);
+            multiply(grad_k, left, q_tile);
+        }
+    }
+
+    scale_by(grad_k, p.scale);
+    // Each warp read only its own rows of K and V, and is done with them.
+    const int left_over = keys - warp_row;
+    const Strides& to_k = p.grad_k_strides;
+    const Strides& to_v = p.grad_v_strides;
+    store_rows(grad_k, shared + tile_bytes(warp_row),
+               p.grad_k + batch * to_k.batch + kv_head * to_k.head + (first_key + warp_row) * to_k.token, to_k.token, left_over);
+    store_rows(grad_v, shared + tile_bytes(BLOCK_K) + tile_bytes(warp_row),
+               p.grad_v + batch * to_v.batch + kv_head * to_v.head + (first_key + warp_row) * to_v.token, to_v.token, left_over);
+}

@@ -1,0 +1,128 @@
+// Attention, backward, the gradient of q (Dao 2023, FlashAttention-2, arXiv 2307.08691, section 2.3.2):
+//
+//   probability      = exp(scale * q k^T - lse)                    (T, S) per batch and head, never in memory
+//   grad_probability = grad_out v^T
+//   grad_score       = probability * (grad_probability - delta)
+//   grad_q           = scale * grad_score k                        (B, T, H, HEAD_DIM)
+//
+// The algorithm there computes all three gradients in one pass over the scores, five matrix products, and adds up
+// grad_q from many blocks with atomics, in whatever order they come. Here grad_q has a kernel of its own, and so have
+// grad_k and grad_v (backward_key.cu): seven products, but every sum has one owner and one order, so the same bits
+// come out every time, and no f32 copy of grad_q is needed.
+//
+// One block computes BLOCK_Q queries of one head, walking over the keys BLOCK_K at a time, in two stages: while
+// it computes with one tile of K and V, the next arrives. A warp owns whole rows, so grad_score goes from one
+// product to the next in registers. Sums and products accumulate in f32; grad_score is rounded to Element before
+// it multiplies k. Masks, heads and rows without a key are as in forward.cu. grad_q is overwritten.
+//
+// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), CAUSAL, BLOCK_Q (rows of 16 per warp),
+// BLOCK_K (a multiple of 16), WARPS. Grid: (ceil(T / BLOCK_Q), H, B).
+
+#include "common/math.cuh"
+#include "attention/mask.cuh"
+#include "attention/rows.cuh"
+#include "attention/tile.cuh"
+
+struct Params {
+    const Element*       q;         // (B, T, H, HEAD_DIM)
+    const Element*       k;         // (B, S, Hkv, HEAD_DIM)
+    const Element*       v;         // (B, S, Hkv, HEAD_DIM)
+    const Element*       grad_out;  // (B, T, H, HEAD_DIM)
+    const RowStatistics* rows;      // (B, H, T), contiguous
+    Element*             grad_q;    // (B, T, H, HEAD_DIM)
+    Strides q_strides, k_strides, v_strides, grad_out_strides, grad_q_strides;
+    int   T, S;
+    int   heads_per_kv;  // H / Hkv
+    float scale;
+};
+
+constexpr int THREADS = WARPS * 32;
+constexpr int ROWS = BLOCK_Q / (WARPS * 16);  // of 16 queries, per warp
+constexpr int COLUMNS = BLOCK_K / 8;          // of 8 keys
+constexpr int STAGE_BYTES = 2 * tile_bytes(BLOCK_K);
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+attention_backward_query(const __grid_constant__ Params p) {
+    extern __shared__ __align__(1024) unsigned char shared[];
+    const SharedAddress q_tile = shared_address(shared);
+    const SharedAddress grad_out_tile = q_tile + tile_bytes(BLOCK_Q);
+    const SharedAddress stages = grad_out_tile + tile_bytes(BLOCK_Q);  // of K, then V
+
+    // The last queries see the most keys: first come, first served.
+    const int first_query = (CAUSAL ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * BLOCK_Q;
+    const int queries = min(BLOCK_Q, p.T - first_query);
+    const int head = blockIdx.y, kv_head = head / p.heads_per_kv;
+    const long long batch = blockIdx.z;
+    const int warp_row = threadIdx.x / 32 * ROWS * 16;
+    const float scale_log2 = p.scale * LOG2_E;
+
+    TileStream<BLOCK_K, THREADS> k(
+        p.k + batch * p.k_strides.batch + kv_head * p.k_strides.head, p.k_strides.token);
+    TileStream<BLOCK_K, THREADS> v(
+        p.v + batch * p.v_strides.batch + kv_head * p.v_strides.head, p.v_strides.token);
+
+    float lse_log2[ROWS][2], delta[ROWS][2];
+    const RowStatistics* rows = p.rows + (batch * gridDim.y + head) * p.T + first_query;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = warp_row + i * 16 + half * 8 + threadIdx.x % 32 / 4;
+            const RowStatistics of_row = rows[min(row, queries - 1)];
+            lse_log2[i][half] = of_row.lse_log2;
+            delta[i][half] = of_row.delta;
+        }
+    }
+
+    float grad_q[ROWS][HEAD_DIM / 8][4] = {};
+    const KeyBlocks blocks = key_blocks(first_query, queries, p.T, p.S);
+    if (blocks.visited > 0) {
+        TileStream<BLOCK_Q, THREADS> q(
+            p.q + batch * p.q_strides.batch + head * p.q_strides.head + first_query * p.q_strides.token,
+            p.q_strides.token);
+        TileStream<BLOCK_Q, THREADS> grad_out(
+            p.grad_out + batch * p.grad_out_strides.batch + head * p.grad_out_strides.head +
+                first_query * p.grad_out_strides.token,
+            p.grad_out_strides.token);
+        q.copy_next(q_tile, queries);
+        grad_out.copy_next(grad_out_tile, queries);
+        k.copy_next(stages, p.S);
+        v.copy_next(stages + tile_bytes(BLOCK_K), p.S);
+    }
+    for (int block = 0; block < blocks.visited; ++block) {
+        const int key = block * BLOCK_K;
+        const SharedAddress k_tile = stages + block % 2 * STAGE_BYTES, v_tile = k_tile + tile_bytes(BLOCK_K);
+        copy_wait_all();
+        __syncthreads();  // this stage has arrived; the other is free
+        if (block + 1 < blocks.visited) {
+            const SharedAddress next = stages + (block + 1) % 2 * STAGE_BYTES;
+            k.copy_next(next, p.S - key - BLOCK_K);
+            v.copy_next(next + tile_bytes(BLOCK_K), p.S - key - BLOCK_K);
+        }
+
+        float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
+        multiply_transposed(score, q_tile + tile_bytes(warp_row), k_tile);
+        if (block >= blocks.full) hide_keys(score, first_query + warp_row, queries - warp_row, key, p.T, p.S);
+        multiply_transposed(grad_score, grad_out_tile + tile_bytes(warp_row), v_tile);
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    const float probability = exp2_approximate(score[i][j][e] * scale_log2 - lse_log2[i][e / 2]);
+                    grad_score[i][j][e] = probability * (grad_score[i][j][e] - delta[i][e / 2]);
+                }
+            }
+        }
+        unsigned left[ROWS][COLUMNS / 2][4];
+        as_operand(left, grad_score);
+        multiply(grad_q, left, k_tile);
+    }
+
+    scale_by(grad_q, p.scale);
+    // Each warp read only its own rows of Q, and is done with them.
+    const Strides& strides = p.grad_q_strides;
+    Element* to = p.grad_q + batch * strides.batch + head * strides.head + (first_query + warp_row) * strides.token;
+    store_rows(grad_q, shared + tile_bytes(warp_row), to, strides.token, queries - warp_row);
+}
