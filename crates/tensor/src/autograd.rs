@@ -1,0 +1,415 @@
+//! Reverse-mode differentiation: operations, the graph they leave behind, and the walk back through it.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::{Device, Dtype, Error, Result, Tensor, TensorId};
+
+/// Something that computes tensors from tensors, and knows its derivative. Longhand's own operations and yours
+/// are made with this same trait; [`apply`] runs them.
+///
+/// ```
+/// use longhand_tensor::{Backward, Device, Forward, Operation, Result, Tensor, apply};
+///
+/// /// `x * x`, elementwise.
+/// struct Square;
+///
+/// impl Operation for Square {
+///     fn name(&self) -> &str {
+///         "square"
+///     }
+///     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
+///         let x = &inputs[0];
+///         Ok(Forward::new([x.mul(x)?]).save([needs[0].then(|| x.clone())]))
+///     }
+///     fn backward(&self, ctx: &Backward) -> Result<Vec<Option<Tensor>>> {
+///         Ok(vec![Some(ctx.grad(0)?.mul(ctx.saved(0)?)?.scale(2.0)?)])
+///     }
+/// }
+///
+/// # fn main() -> Result<()> {
+/// let x = Tensor::from_slice(&[3.0f32], &[1], &Device::Cpu)?.requires_grad();
+/// let y = apply(Square, &[&x])?.remove(0);
+/// assert_eq!(y.backward()?.get(&x).unwrap().item()?, 6.0);
+/// # Ok(())
+/// # }
+/// ```
+pub trait Operation: Send + Sync + 'static {
+    /// What error messages call it.
+    fn name(&self) -> &str;
+
+    /// Computes the outputs. `needs[i]` says that the gradient of input `i` will be asked for: save only what
+    /// those gradients take. When none is needed, nothing should be saved.
+    ///
+    /// The inputs carry no history, so that operations called in here are not recorded.
+    ///
+    /// # Errors
+    /// When the inputs are not what the operation takes.
+    fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward>;
+
+    /// The gradient of each input that needs one, from the gradients of the outputs. An entry whose input needs
+    /// none is ignored: leave it `None`.
+    ///
+    /// # Errors
+    /// The default has no rule and says so.
+    fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        let _ = ctx;
+        Err(Error::NoRule { operation: self.name().into() })
+    }
+}
+
+/// What an operation's forward returns: its outputs, and what it keeps for its backward.
+pub struct Forward {
+    outputs: Vec<Tensor>,
+    saved: Vec<Option<Tensor>>,
+}
+
+impl Forward {
+    /// With these outputs and nothing saved.
+    pub fn new(outputs: impl Into<Vec<Tensor>>) -> Self {
+        Forward { outputs: outputs.into(), saved: Vec::new() }
+    }
+
+    /// Keeps these tensors (inputs, outputs or others) for [`Backward::saved`], freed once it has passed.
+    #[must_use]
+    pub fn save(mut self, saved: impl Into<Vec<Option<Tensor>>>) -> Self {
+        self.saved = saved.into();
+        self
+    }
+}
+
+/// Shape, element type and device of an input or output, without its elements.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    /// Sizes of the dimensions.
+    pub shape: Vec<usize>,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Where it lives.
+    pub device: Device,
+}
+
+impl Meta {
+    fn of(tensor: &Tensor) -> Self {
+        Meta { shape: tensor.shape().to_vec(), dtype: tensor.dtype(), device: tensor.device().clone() }
+    }
+}
+
+/// What an operation's backward gets.
+pub struct Backward<'a> {
+    operation: &'a str,
+    saved: &'a [Option<Tensor>],
+    grads: &'a [Option<Tensor>],
+    needs: &'a [bool],
+    inputs: &'a [Input],
+    outputs: &'a [Meta],
+}
+
+impl Backward<'_> {
+    /// Whether the gradient of input `i` is wanted.
+    pub fn needs(&self, i: usize) -> bool {
+        self.needs.get(i).copied().unwrap_or(false)
+    }
+
+    /// The number of inputs.
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Shape, element type and device of input `i`.
+    pub fn input(&self, i: usize) -> &Meta {
+        &self.inputs[i].meta
+    }
+
+    /// The `i`-th tensor that forward saved.
+    ///
+    /// # Errors
+    /// When forward saved none there.
+    pub fn saved(&self, i: usize) -> Result<&Tensor> {
+        self.saved.get(i).and_then(Option::as_ref).ok_or_else(|| Error::BadRule {
+            operation: self.operation.into(),
+            found: format!("nothing: it reads saved tensor {i}, which forward did not save"),
+            expected: "that forward saves what `needs` takes".into(),
+        })
+    }
+
+    /// The gradient of output `i`, or `None` where the result does not depend on it.
+    pub fn grad_if_any(&self, i: usize) -> Option<&Tensor> {
+        self.grads.get(i).and_then(Option::as_ref)
+    }
+
+    /// The gradient of output `i`, zeros where the result does not depend on it.
+    ///
+    /// # Errors
+    /// When there is no memory for the zeros.
+    pub fn grad(&self, i: usize) -> Result<Tensor> {
+        match (self.grad_if_any(i), &self.outputs[i]) {
+            (Some(grad), _) => Ok(grad.clone()),
+            (None, output) => Tensor::zeros(&output.shape, output.dtype, &output.device),
+        }
+    }
+}
+
+/// Runs an operation, and records it when a gradient through it may be asked for.
+///
+/// # Errors
+/// Whatever the operation's forward returns.
+pub fn apply(operation: impl Operation, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+    let recording = RECORDING.get();
+    let needs: Vec<bool> = inputs.iter().map(|input| recording && input.edge().is_some()).collect();
+    let plain: Vec<Tensor> = inputs.iter().map(|input| input.detach()).collect();
+    let Forward { outputs, saved } = operation.forward(&plain, &needs)?;
+    if !needs.contains(&true) {
+        return Ok(outputs);
+    }
+    let inputs = inputs
+        .iter()
+        .zip(&needs)
+        .map(|(input, &needed)| Input {
+            meta: Meta::of(input),
+            edge: if needed { input.edge().cloned() } else { None },
+        })
+        .collect();
+    let node = Arc::new(Node {
+        order: NEXT_NODE.fetch_add(1, Ordering::Relaxed),
+        operation: Box::new(operation),
+        inputs,
+        outputs: outputs.iter().map(Meta::of).collect(),
+        saved: Mutex::new(Some(saved.into_iter().map(|tensor| tensor.map(Saved::new)).collect())),
+    });
+    let recorded =
+        |(index, output): (usize, &Tensor)| output.with_edge(Edge::Output(Arc::clone(&node), index));
+    Ok(outputs.iter().enumerate().map(recorded).collect())
+}
+
+/// [`apply`] for an operation with one output.
+pub(crate) fn apply1(operation: impl Operation, inputs: &[&Tensor]) -> Result<Tensor> {
+    Ok(apply(operation, inputs)?.swap_remove(0))
+}
+
+/// Runs `body` without recording operations on this thread: their results have no gradient, and nothing is kept.
+///
+/// ```
+/// # use longhand_tensor::{Device, Dtype, Tensor, no_grad};
+/// # fn main() -> longhand_tensor::Result<()> {
+/// let x = Tensor::zeros(&[2], Dtype::F32, &Device::Cpu)?.requires_grad();
+/// assert!(!no_grad(|| x.scale(2.0))?.needs_gradient());
+/// # Ok(())
+/// # }
+/// ```
+pub fn no_grad<R>(body: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            RECORDING.set(self.0);
+        }
+    }
+    let _restore = Restore(RECORDING.replace(false));
+    body()
+}
+
+thread_local! {
+    static RECORDING: Cell<bool> = const { Cell::new(true) };
+}
+static NEXT_NODE: AtomicU64 = AtomicU64::new(0);
+
+/// Where a tensor's gradient goes.
+#[derive(Clone)]
+pub(crate) enum Edge {
+    /// To the caller.
+    Leaf(TensorId),
+    /// Into the operation that made the tensor, as the gradient of this output.
+    Output(Arc<Node>, usize),
+}
+
+/// An operation that was run.
+pub(crate) struct Node {
+    /// Grows with time, so that an operation's number is greater than those of what it read.
+    order: u64,
+    operation: Box<dyn Operation>,
+    inputs: Vec<Input>,
+    outputs: Vec<Meta>,
+    /// `None` once backward has passed.
+    saved: Mutex<Option<Vec<Option<Saved>>>>,
+}
+
+struct Input {
+    meta: Meta,
+    /// `None` when the gradient is not wanted.
+    edge: Option<Edge>,
+}
+
+struct Saved {
+    tensor: Tensor,
+    version: u64,
+}
+
+impl Saved {
+    fn new(tensor: Tensor) -> Self {
+        Saved { version: tensor.version(), tensor }
+    }
+}
+
+impl Drop for Node {
+    /// Frees a long chain in a loop: left to itself, it would recurse once for each operation and overflow the stack.
+    fn drop(&mut self) {
+        let mut inputs = std::mem::take(&mut self.inputs);
+        while let Some(input) = inputs.pop() {
+            if let Some(Edge::Output(node, _)) = input.edge
+                && let Some(mut node) = Arc::into_inner(node)
+            {
+                inputs.append(&mut node.inputs);
+            }
+        }
+    }
+}
+
+impl Node {
+    /// Takes what forward saved, so that it is freed when the caller is done with it.
+    fn take_saved(&self) -> Result<Vec<Option<Tensor>>> {
+        let operation = || self.operation.name().to_string();
+        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let saved = saved.ok_or_else(|| Error::Freed { operation: operation() })?;
+        if saved.iter().flatten().any(|saved| saved.tensor.version() != saved.version) {
+            return Err(Error::Modified { operation: operation() });
+        }
+        Ok(saved.into_iter().map(|saved| saved.map(|saved| saved.tensor)).collect())
+    }
+
+    /// The gradients of the inputs, checked to be what they claim.
+    fn backward(&self, grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
+        let saved = self.take_saved()?;
+        let needs: Vec<bool> = self.inputs.iter().map(|input| input.edge.is_some()).collect();
+        let found = self.operation.backward(&Backward {
+            operation: self.operation.name(),
+            saved: &saved,
+            grads,
+            needs: &needs,
+            inputs: &self.inputs,
+            outputs: &self.outputs,
+        })?;
+        let bad = |found: String, expected: String| Error::BadRule {
+            operation: self.operation.name().into(),
+            found,
+            expected,
+        };
+        if found.len() != self.inputs.len() {
+            return Err(bad(
+                format!("{} entries", found.len()),
+                format!("{}, one per input", self.inputs.len()),
+            ));
+        }
+        for (i, (input, grad)) in self.inputs.iter().zip(&found).enumerate() {
+            let Meta { shape, dtype, .. } = &input.meta;
+            match grad {
+                _ if input.edge.is_none() => {}
+                None => {
+                    return Err(bad(format!("no gradient for input {i}"), "one, since it is wanted".into()));
+                }
+                Some(grad) if grad.shape() != shape || grad.dtype() != *dtype => {
+                    let found = format!("a gradient of shape {:?} in {}", grad.shape(), grad.dtype());
+                    return Err(bad(found, format!("shape {shape:?} in {dtype} for input {i}")));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Gradients of one number by the leaves it was computed from.
+#[derive(Default)]
+pub struct Gradients {
+    by_leaf: HashMap<TensorId, Tensor>,
+}
+
+impl Gradients {
+    /// The gradient by `leaf`, a tensor that [`requires_grad`](Tensor::requires_grad) returned; `None` when the
+    /// number does not depend on it. Gradients by intermediate results are not kept.
+    pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
+        self.by_leaf.get(&leaf.id())
+    }
+
+    /// Puts `gradient` in place of the gradient by `leaf`.
+    pub fn set(&mut self, leaf: &Tensor, gradient: Tensor) {
+        self.by_leaf.insert(leaf.id(), gradient);
+    }
+
+    /// Adds the gradients of another number: those of the sum of both.
+    ///
+    /// # Errors
+    /// When there is no memory for a sum.
+    pub fn accumulate(&mut self, other: Gradients) -> Result<()> {
+        other.by_leaf.into_iter().try_for_each(|(leaf, gradient)| self.add(leaf, gradient))
+    }
+
+    fn add(&mut self, leaf: TensorId, gradient: Tensor) -> Result<()> {
+        let sum = added(self.by_leaf.remove(&leaf), gradient)?;
+        self.by_leaf.insert(leaf, sum);
+        Ok(())
+    }
+}
+
+/// `sum + gradient`, in place where nobody else holds the sum.
+fn added(sum: Option<Tensor>, gradient: Tensor) -> Result<Tensor> {
+    match sum {
+        None => Ok(gradient),
+        Some(sum) => sum.add_consuming(&gradient),
+    }
+}
+
+/// Walks from the newest operation to the oldest: by the time one is reached, every gradient of its outputs is
+/// complete, since only newer operations can have read them.
+pub(crate) fn backward(result: &Tensor) -> Result<Gradients> {
+    let edge = result.edge().ok_or(Error::NoGraph)?;
+    if result.numel() != 1 {
+        let operation = match edge {
+            Edge::Leaf(_) => "requires_grad".into(),
+            Edge::Output(node, _) => node.operation.name().to_string(),
+        };
+        return Err(Error::NotScalar { operation, shape: result.shape().to_vec() });
+    }
+    let mut walk = Walk::default();
+    walk.send(edge, Tensor::full(result.shape(), 1.0, result.dtype(), result.device())?)?;
+    while let Some((_, Waiting { node, grads })) = walk.waiting.pop_last() {
+        let grads_of_inputs = node.backward(&grads)?;
+        drop(grads);
+        for (input, grad) in node.inputs.iter().zip(grads_of_inputs) {
+            if let (Some(edge), Some(grad)) = (&input.edge, grad) {
+                walk.send(edge, grad.detach())?;
+            }
+        }
+    }
+    Ok(walk.gradients)
+}
+
+#[derive(Default)]
+struct Walk {
+    waiting: BTreeMap<u64, Waiting>,
+    gradients: Gradients,
+}
+
+struct Waiting {
+    node: Arc<Node>,
+    /// Of each output, as far as known.
+    grads: Vec<Option<Tensor>>,
+}
+
+impl Walk {
+    fn send(&mut self, edge: &Edge, grad: Tensor) -> Result<()> {
+        match edge {
+            Edge::Leaf(id) => self.gradients.add(*id, grad),
+            Edge::Output(node, index) => {
+                let waiting = self.waiting.entry(node.order).or_insert_with(|| Waiting {
+                    node: Arc::clone(node),
+                    grads: vec![None; node.outputs.len()],
+                });
+                let slot = &mut waiting.grads[*index];
+                *slot = Some(added(slot.take(), grad)?);
+                Ok(())
+            }
+        }
+    }
+}

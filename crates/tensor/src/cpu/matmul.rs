@@ -1,0 +1,132 @@
+//! Matrix products on all threads.
+
+use rayon::prelude::*;
+
+use super::Real;
+
+/// A matrix in memory that is only read.
+#[derive(Clone, Copy)]
+pub(crate) struct Mat<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a, T: Real> Mat<'a, T> {
+    /// # Panics
+    /// When an element would lie outside `data`: a mistake in the operation that calls.
+    pub(crate) fn new(
+        data: &'a [T],
+        (rows, cols): (usize, usize),
+        (row_stride, col_stride): (usize, usize),
+    ) -> Self {
+        check_extent(data.len(), (rows, cols), (row_stride, col_stride));
+        Mat { data, rows, cols, row_stride, col_stride }
+    }
+
+    /// Row-major.
+    pub(crate) fn rows(data: &'a [T], rows: usize, cols: usize) -> Self {
+        Mat::new(data, (rows, cols), (cols, 1))
+    }
+
+    pub(crate) fn transposed(self) -> Self {
+        Mat {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    fn raw(self) -> (*const T, isize, isize) {
+        (self.data.as_ptr(), self.row_stride as isize, self.col_stride as isize)
+    }
+}
+
+fn check_extent(len: usize, (rows, cols): (usize, usize), (row_stride, col_stride): (usize, usize)) {
+    if rows > 0 && cols > 0 {
+        let last = (rows - 1) * row_stride + (cols - 1) * col_stride;
+        assert!(last < len, "a {rows} x {cols} matrix reaches element {last} of {len}");
+    }
+}
+
+/// `c = beta c + a b` on the calling thread; `c` is row-major with rows `c_stride` apart.
+pub(crate) fn multiply_here<T: Real>(a: Mat<T>, b: Mat<T>, alpha: T, beta: T, c: &mut [T], c_stride: usize) {
+    assert_eq!(a.cols, b.rows, "inner dimensions");
+    check_extent(c.len(), (a.rows, b.cols), (c_stride, 1));
+    assert!(c_stride >= b.cols || a.rows <= 1, "rows of the product overlap");
+    // SAFETY: `Mat::new` and `check_extent` hold every element within its slice; `c` is borrowed mutably and its rows
+    // do not overlap.
+    unsafe {
+        T::gemm(
+            (a.rows, a.cols, b.cols),
+            alpha,
+            a.raw(),
+            b.raw(),
+            beta,
+            (c.as_mut_ptr(), c_stride as isize, 1),
+        )
+    }
+}
+
+/// `c = beta c + a b` on all threads; `c` is row-major and contiguous.
+///
+/// Each element is summed in the same order whatever the tiles, so the result does not depend on the threads.
+pub(crate) fn multiply<T: Real>(a: Mat<T>, b: Mat<T>, beta: T, c: &mut [T]) {
+    let (m, k, n) = (a.rows, a.cols, b.cols);
+    assert_eq!(a.cols, b.rows, "inner dimensions");
+    assert_eq!(c.len(), m * n, "size of the product");
+    let (tile_m, tile_n) = tile(m, n, k);
+    let (down, across) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
+    let target = Shared(c.as_mut_ptr());
+    let work = |index: usize| {
+        let (row, col) = (index / across * tile_m, index % across * tile_n);
+        let size = (tile_m.min(m - row), k, tile_n.min(n - col));
+        let ((a, a_row, a_col), (b, b_row, b_col)) = (a.raw(), b.raw());
+        // SAFETY: the tile lies within a, b and c, whose extents were checked; tiles of c do not overlap, and c is
+        // borrowed mutably for as long as the threads run.
+        unsafe {
+            let a = (a.offset(row as isize * a_row), a_row, a_col);
+            let b = (b.offset(col as isize * b_col), b_row, b_col);
+            T::gemm(size, T::ONE, a, b, beta, (target.get().add(row * n + col), n as isize, 1));
+        }
+    };
+    match down * across {
+        0 => {}
+        1 => work(0),
+        tiles => (0..tiles).into_par_iter().for_each(work),
+    }
+}
+
+/// Tiles large enough that packing the operands is cheap, and enough of them to keep the threads busy.
+fn tile(m: usize, n: usize, k: usize) -> (usize, usize) {
+    const ENOUGH_TILES: usize = 8;
+    const ENOUGH_WORK: usize = 1 << 20; // multiplications worth handing to another thread
+    let (mut tile_m, mut tile_n) = (m.clamp(1, 256), n.clamp(1, 512));
+    while m.div_ceil(tile_m) * n.div_ceil(tile_n) < ENOUGH_TILES
+        && tile_m.max(tile_n) >= 64
+        && tile_m * tile_n * k > 2 * ENOUGH_WORK
+    {
+        if tile_n > tile_m {
+            tile_n = (tile_n / 2).next_multiple_of(16);
+        } else {
+            tile_m = (tile_m / 2).next_multiple_of(8);
+        }
+    }
+    (tile_m, tile_n)
+}
+
+/// A pointer that threads share.
+struct Shared<T>(*mut T);
+
+impl<T> Shared<T> {
+    fn get(&self) -> *mut T {
+        self.0
+    }
+}
+
+// SAFETY: the pointer is only offset to disjoint tiles, one thread each.
+unsafe impl<T: Send> Sync for Shared<T> {}

@@ -1,0 +1,13 @@
+//! What operations share on the CPU: threads, vector instructions, matrix products, strided copies.
+
+pub(crate) mod attention;
+pub(crate) mod copy;
+pub(crate) mod elementwise;
+pub(crate) mod math;
+pub(crate) mod matmul;
+pub(crate) mod parallel;
+pub(crate) mod real;
+pub(crate) mod reduce;
+pub(crate) mod simd;
+
+pub(crate) use real::Real;

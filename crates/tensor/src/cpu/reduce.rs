@@ -1,0 +1,70 @@
+//! Sums in a fixed order.
+
+use super::Real;
+use super::elementwise::add_chunk;
+use super::parallel::{CHUNK, for_chunks, map_indices};
+use super::simd::vectorised;
+
+/// The sum of all elements: pieces of fixed length, each in eight interleaved sums, then added up in f64.
+pub(crate) fn sum<T: Real>(x: &[T]) -> f64 {
+    map_indices(x.len().div_ceil(CHUNK), |i| {
+        let start = i * CHUNK;
+        sum_chunk(&x[start..x.len().min(start + CHUNK)]).to_f64()
+    })
+    .iter()
+    .sum()
+}
+
+vectorised! {
+    /// The sum of a short run, in eight interleaved sums.
+    pub(crate) fn sum_chunk<T: Real>(x: &[T]) -> T {
+        sum_lanes(x, |x| x)
+    }
+}
+
+/// The sum of `f` of each element, in eight interleaved sums: an order that vector instructions can keep.
+#[inline(always)]
+pub(crate) fn sum_lanes<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
+    let mut lanes = [T::ZERO; 8];
+    let (whole, rest) = x.as_chunks::<8>();
+    for x in whole {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            *lane += f(*x);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane += f(*x);
+    }
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+/// The sum over the rows of `x`, which has rows of `width`.
+pub(crate) fn sum_rows<T: Real>(x: &[T], width: usize) -> Vec<T> {
+    const ROWS: usize = 64; // per partial sum
+    let mut out = vec![T::ZERO; width];
+    if width == 0 {
+        return out;
+    }
+    let block = ROWS * width;
+    let partial = map_indices(x.len().div_ceil(block), |i| {
+        let mut sum = vec![T::ZERO; width];
+        for row in x[i * block..].chunks_exact(width).take(ROWS) {
+            add_chunk(&mut sum, row);
+        }
+        sum
+    });
+    for_chunks(&mut out, CHUNK, |start, out| {
+        for sum in &partial {
+            add_chunk(out, &sum[start..][..out.len()]);
+        }
+    });
+    out
+}
+
+vectorised! {
+    /// The sum of the squares of a short run.
+    pub(crate) fn sum_squares_chunk<T: Real>(x: &[T]) -> T {
+        sum_lanes(x, |x| x * x)
+    }
+}

@@ -1,0 +1,150 @@
+//! Element types.
+
+use std::fmt::{self, Debug, Display};
+
+use bytemuck::Pod;
+use half::{bf16, f16};
+
+use crate::storage::Host;
+
+/// What a tensor's elements are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dtype {
+    /// 64-bit float, on the CPU only: what gradients are checked in.
+    F64,
+    /// 32-bit float.
+    F32,
+    /// 16-bit float with the exponent range of `F32`.
+    Bf16,
+    /// 16-bit float, IEEE 754 binary16.
+    F16,
+    /// 32-bit unsigned integer, for indices; has no gradient.
+    U32,
+}
+
+impl Dtype {
+    /// Bytes per element.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::F64 => 8,
+            Dtype::F32 | Dtype::U32 => 4,
+            Dtype::Bf16 | Dtype::F16 => 2,
+        }
+    }
+
+    /// Whether elements are floating-point numbers, so that a gradient makes sense.
+    pub fn is_float(self) -> bool {
+        self != Dtype::U32
+    }
+}
+
+impl Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dtype::F64 => "f64",
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+            Dtype::F16 => "f16",
+            Dtype::U32 => "u32",
+        })
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A Rust type that a tensor can hold: `f64`, `f32`, [`bf16`], [`f16`], `u32`.
+pub trait Element: sealed::Sealed + Pod + Send + Sync + PartialEq + PartialOrd + Debug + Default {
+    /// The name of this type at run time.
+    const DTYPE: Dtype;
+    /// The value as `f64`, exactly.
+    fn to_f64(self) -> f64;
+    /// The nearest value to `x`; for `u32`, truncated and saturated.
+    fn from_f64(x: f64) -> Self;
+    #[doc(hidden)]
+    fn into_host(values: Vec<Self>) -> Host;
+    #[doc(hidden)]
+    fn slice(host: &Host) -> Option<&[Self]>;
+    #[doc(hidden)]
+    fn slice_mut(host: &mut Host) -> Option<&mut [Self]>;
+}
+
+macro_rules! element {
+    ($type:ty, $variant:ident, $to:expr, $from:expr) => {
+        impl sealed::Sealed for $type {}
+        impl Element for $type {
+            const DTYPE: Dtype = Dtype::$variant;
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                $to(self)
+            }
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self {
+                $from(x)
+            }
+            fn into_host(values: Vec<Self>) -> Host {
+                Host::$variant(values)
+            }
+            fn slice(host: &Host) -> Option<&[Self]> {
+                if let Host::$variant(values) = host { Some(values) } else { None }
+            }
+            fn slice_mut(host: &mut Host) -> Option<&mut [Self]> {
+                if let Host::$variant(values) = host { Some(values) } else { None }
+            }
+        }
+    };
+}
+
+element!(f64, F64, |x| x, |x| x);
+element!(f32, F32, f64::from, |x| x as f32);
+element!(bf16, Bf16, bf16::to_f64, bf16::from_f64);
+element!(f16, F16, f16::to_f64, f16::from_f64);
+element!(u32, U32, f64::from, |x| x as u32);
+
+/// Runs `$body` with `$T` standing for the Rust type of `$dtype`.
+macro_rules! with_element {
+    ($dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::Dtype::F64 => {
+                type $T = f64;
+                $body
+            }
+            $crate::Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            $crate::Dtype::Bf16 => {
+                type $T = half::bf16;
+                $body
+            }
+            $crate::Dtype::F16 => {
+                type $T = half::f16;
+                $body
+            }
+            $crate::Dtype::U32 => {
+                type $T = u32;
+                $body
+            }
+        }
+    };
+}
+
+/// Runs `$body` with `$T` standing for `f32` or `f64`, the types that the CPU computes in.
+macro_rules! with_real {
+    ($operation:expr, $dtype:expr, $T:ident => $body:expr) => {
+        match $dtype {
+            $crate::Dtype::F64 => {
+                type $T = f64;
+                $body
+            }
+            $crate::Dtype::F32 => {
+                type $T = f32;
+                $body
+            }
+            other => Err($crate::Error::dtype($operation, other, "a floating-point type")),
+        }
+    };
+}
+
+pub(crate) use {with_element, with_real};

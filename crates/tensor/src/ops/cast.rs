@@ -1,0 +1,50 @@
+//! Conversion between element types.
+
+use crate::autograd::apply1;
+use crate::cpu::parallel::{CHUNK, for_chunks};
+use crate::cpu::simd::vectorised;
+use crate::dtype::with_element;
+use crate::{Backward, Device, Dtype, Element, Forward, Operation, Result, Tensor};
+
+impl Tensor {
+    /// The elements as `dtype`, each rounded to the nearest; itself where that is their type.
+    ///
+    /// # Errors
+    /// When the device does not take `dtype`.
+    pub fn to_dtype(&self, dtype: Dtype) -> Result<Tensor> {
+        if self.dtype() == dtype { Ok(self.clone()) } else { apply1(Cast(dtype), &[self]) }
+    }
+}
+
+struct Cast(Dtype);
+
+impl Operation for Cast {
+    fn name(&self) -> &str {
+        "to_dtype"
+    }
+
+    fn forward(&self, inputs: &[Tensor], _: &[bool]) -> Result<Forward> {
+        let x = &inputs[0].contiguous()?;
+        let out = match x.device() {
+            Device::Cpu => with_element!(x.dtype(), From => with_element!(self.0, To => {
+                let from = x.read::<From>("to_dtype")?;
+                let mut to = vec![To::default(); x.numel()];
+                for_chunks(&mut to, CHUNK, |start, to| convert(&from[start..], to));
+                Tensor::from_elements(to, x.shape())
+            })),
+        };
+        Ok(Forward::new([out]))
+    }
+
+    fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(ctx.grad(0)?.to_dtype(ctx.input(0).dtype)?)])
+    }
+}
+
+vectorised! {
+    fn convert<From: Element, To: Element>(from: &[From], to: &mut [To]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = To::from_f64(from.to_f64());
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Elements brought into row-major order.
+
+use crate::autograd::apply1;
+use crate::cpu::copy::gather;
+use crate::dtype::with_element;
+use crate::{Backward, Device, Forward, Operation, Result, Tensor};
+
+impl Tensor {
+    /// The same tensor with its elements in row-major order in memory: itself where they are, else a copy.
+    ///
+    /// # Errors
+    /// When there is no memory for the copy.
+    pub fn contiguous(&self) -> Result<Tensor> {
+        if self.is_contiguous() { Ok(self.clone()) } else { apply1(Contiguous, &[self]) }
+    }
+}
+
+struct Contiguous;
+
+impl Operation for Contiguous {
+    fn name(&self) -> &str {
+        "contiguous"
+    }
+
+    fn forward(&self, inputs: &[Tensor], _: &[bool]) -> Result<Forward> {
+        let x = &inputs[0];
+        let out = match x.device() {
+            Device::Cpu => with_element!(x.dtype(), E => {
+                Tensor::from_elements(gather(&x.read::<E>("contiguous")?, x.layout()), x.shape())
+            }),
+        };
+        Ok(Forward::new([out]))
+    }
+
+    fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(ctx.grad(0)?)])
+    }
+}

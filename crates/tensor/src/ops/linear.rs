@@ -1,0 +1,107 @@
+//! A matrix product with a weight, and a bias.
+
+use super::reduce::sum_to;
+use super::{check_alike, widened};
+use crate::autograd::apply1;
+use crate::cpu::Real;
+use crate::cpu::matmul::{Mat, multiply};
+use crate::cpu::parallel::{for_chunks, rows_per_chunk};
+use crate::dtype::with_real;
+use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
+
+/// `x weight + bias`: `x` is `(.., in)`, `weight` is `(in, out)` with any strides, `bias` is `(out)`; the result is
+/// `(.., out)`. For a weight stored as `(out, in)`, pass its [`transpose`](Tensor::transpose): nothing is copied.
+///
+/// # Errors
+/// When shapes, element types or devices do not fit.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let inputs: Vec<&Tensor> = [x, weight].into_iter().chain(bias).collect();
+    apply1(Linear, &inputs)
+}
+
+struct Linear;
+
+impl Operation for Linear {
+    fn name(&self) -> &str {
+        "linear"
+    }
+
+    fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
+        let (x, weight, bias) = (&inputs[0], &inputs[1], inputs.get(2));
+        check(x, weight, bias)?;
+        check_alike("linear", &inputs.iter().collect::<Vec<_>>())?;
+        let out = match x.device() {
+            Device::Cpu => cpu(&rows(x)?, weight, bias)?,
+        };
+        let mut shape = x.shape().to_vec();
+        shape.pop();
+        shape.push(weight.shape()[1]);
+        let saved = [needs[1].then(|| x.clone()), needs[0].then(|| weight.clone())];
+        Ok(Forward::new([out.reshape(&shape)?]).save(saved))
+    }
+
+    /// `dx = dy weight^T`, `dweight = x^T dy`, `dbias` = the sum of `dy` over its rows.
+    fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        let grad = rows(&ctx.grad(0)?)?;
+        let mut grads = vec![None; ctx.inputs()];
+        if ctx.needs(0) {
+            let weight = ctx.saved(1)?.transpose(0, 1)?;
+            grads[0] = Some(grad.matmul(&weight)?.reshape(&ctx.input(0).shape)?);
+        }
+        if ctx.needs(1) {
+            grads[1] = Some(rows(ctx.saved(0)?)?.transpose(0, 1)?.matmul(&grad)?);
+        }
+        if ctx.needs(2) {
+            grads[2] = Some(sum_to(&grad, &ctx.input(2).shape)?);
+        }
+        Ok(grads)
+    }
+}
+
+fn check(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<()> {
+    if weight.shape().len() != 2 {
+        let found = format!("of shape {:?}", weight.shape());
+        return Err(Error::argument("linear", "weight", found, "of shape (in, out)"));
+    }
+    if x.shape().last() != Some(&weight.shape()[0]) {
+        let rule = "the last dimension of x must equal the first of the weight";
+        return Err(Error::shapes("linear", x.shape(), weight.shape(), rule));
+    }
+    match bias {
+        Some(bias) if bias.shape() != &weight.shape()[1..] => {
+            let rule = "the bias must be as long as the last dimension of the weight";
+            Err(Error::shapes("linear", weight.shape(), bias.shape(), rule))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All leading dimensions as one.
+fn rows(x: &Tensor) -> Result<Tensor> {
+    let (width, leading) =
+        x.shape().split_last().map_or((1, [].as_slice()), |(width, leading)| (*width, leading));
+    x.reshape(&[leading.iter().product(), width])
+}
+
+fn cpu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let dtype = x.dtype();
+    let (x, weight) = (widened("linear", x)?, widened("linear", weight)?);
+    let (n, k, width) = (x.shape()[0], x.shape()[1], weight.shape()[1]);
+    let bias = bias.map(|bias| widened("linear", &bias.contiguous()?)).transpose()?;
+    with_real!("linear", x.dtype(), T => {
+        let mut out = vec![T::ZERO; n * width];
+        let mut beta = T::ZERO;
+        if let Some(bias) = &bias {
+            let bias = bias.read::<T>("linear")?;
+            for_chunks(&mut out, rows_per_chunk(width) * width, |_, rows| {
+                rows.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(&bias[..width]));
+            });
+            beta = T::ONE;
+        }
+        let (x_values, weight_values) = (x.read::<T>("linear")?, weight.read::<T>("linear")?);
+        let x = Mat::new(&x_values, (n, k), (x.strides()[0], x.strides()[1]));
+        let weight = Mat::new(&weight_values, (k, width), (weight.strides()[0], weight.strides()[1]));
+        multiply(x, weight, beta, &mut out);
+        Tensor::from_elements(out, &[n, width]).to_dtype(dtype)
+    })
+}

@@ -1,0 +1,116 @@
+//! Batched matrix products.
+
+use super::reduce::sum_to;
+use super::{check_alike, widened};
+use crate::autograd::apply1;
+use crate::cpu::copy::Rows;
+use crate::cpu::matmul::{Mat, multiply};
+use crate::dtype::with_real;
+use crate::layout::{Layout, broadcast_shapes};
+use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
+
+impl Tensor {
+    /// Matrix product over the last two dimensions: `(.., M, K)` by `(.., K, N)` gives `(.., M, N)`. Leading
+    /// dimensions broadcast. Any strides are taken as they are.
+    ///
+    /// # Errors
+    /// When shapes, element types or devices do not fit.
+    pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {
+        apply1(Matmul, &[self, other])
+    }
+}
+
+struct Matmul;
+
+impl Operation for Matmul {
+    fn name(&self) -> &str {
+        "matmul"
+    }
+
+    fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
+        let (a, b) = (&inputs[0], &inputs[1]);
+        check_alike("matmul", &[a, b])?;
+        let sizes = Sizes::new(a.shape(), b.shape())?;
+        let out = match a.device() {
+            Device::Cpu => cpu(a, b, &sizes)?,
+        };
+        Ok(Forward::new([out]).save([needs[1].then(|| a.clone()), needs[0].then(|| b.clone())]))
+    }
+
+    /// `da = dy b^T`, `db = a^T dy`, summed over repeated leading dimensions.
+    fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        let grad = ctx.grad(0)?;
+        let da = ctx.needs(0).then(|| sum_to(&grad.matmul(&swapped(ctx.saved(1)?)?)?, &ctx.input(0).shape));
+        let db = ctx.needs(1).then(|| sum_to(&swapped(ctx.saved(0)?)?.matmul(&grad)?, &ctx.input(1).shape));
+        Ok(vec![da.transpose()?, db.transpose()?])
+    }
+}
+
+fn swapped(matrix: &Tensor) -> Result<Tensor> {
+    let rank = matrix.shape().len();
+    matrix.transpose(rank - 2, rank - 1)
+}
+
+struct Sizes {
+    /// Leading dimensions of the product.
+    batch: Vec<usize>,
+    m: usize,
+    k: usize,
+    n: usize,
+}
+
+impl Sizes {
+    fn new(a: &[usize], b: &[usize]) -> Result<Sizes> {
+        let wrong = |rule: &str| Error::shapes("matmul", a, b, rule);
+        let ([batch_a @ .., m, k], [batch_b @ .., k_b, n]) = (a, b) else {
+            return Err(wrong("each needs two dimensions or more"));
+        };
+        if k != k_b {
+            return Err(wrong("the last dimension of the first must equal the last but one of the second"));
+        }
+        let batch =
+            broadcast_shapes(batch_a, batch_b).ok_or_else(|| wrong("leading dimensions must broadcast"))?;
+        Ok(Sizes { batch, m: *m, k: *k, n: *n })
+    }
+}
+
+fn cpu(a: &Tensor, b: &Tensor, sizes: &Sizes) -> Result<Tensor> {
+    let dtype = a.dtype();
+    let (a, b) = (widened("matmul", a)?, widened("matmul", b)?);
+    let Sizes { batch, m, k, n } = sizes;
+    let (of_a, of_b) = (Batch::new(&a, batch), Batch::new(&b, batch));
+    let shape: Vec<usize> = batch.iter().chain([m, n]).copied().collect();
+    with_real!("matmul", a.dtype(), T => {
+        let (a, b) = (a.read::<T>("matmul")?, b.read::<T>("matmul")?);
+        let mut out = vec![T::default(); shape.iter().product()];
+        for (i, out) in out.chunks_exact_mut((m * n).max(1)).enumerate() {
+            let a = Mat::new(&a[of_a.matrices.offset(i)..], (*m, *k), of_a.strides);
+            let b = Mat::new(&b[of_b.matrices.offset(i)..], (*k, *n), of_b.strides);
+            multiply(a, b, T::default(), out);
+        }
+        Tensor::from_elements(out, &shape).to_dtype(dtype)
+    })
+}
+
+/// The matrices of a tensor, one after another in the order of the product's leading dimensions.
+struct Batch {
+    matrices: Rows,
+    strides: (usize, usize),
+}
+
+impl Batch {
+    fn new(tensor: &Tensor, batch: &[usize]) -> Self {
+        let layout = tensor.layout();
+        let leading = layout.shape.len() - 2;
+        let part = Layout {
+            shape: layout.shape[..leading].to_vec(),
+            strides: layout.strides[..leading].to_vec(),
+            offset: 0,
+        };
+        // `Rows` leaves the last dimension out, so add one.
+        let mut all = part.broadcast_to(batch).unwrap_or(part);
+        all.shape.push(1);
+        all.strides.push(0);
+        Batch { matrices: Rows::new(&all), strides: (layout.strides[leading], layout.strides[leading + 1]) }
+    }
+}

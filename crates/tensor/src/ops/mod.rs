@@ -1,0 +1,96 @@
+//! The operations, each with its forward on every device and its backward rule.
+
+mod add;
+mod attention;
+mod cast;
+mod cat;
+mod contiguous;
+mod cross_entropy;
+mod embedding;
+mod gelu;
+mod linear;
+mod matmul;
+mod mul;
+mod norm;
+mod reduce;
+mod reshape;
+mod scale;
+mod slice;
+mod sub;
+mod to_device;
+mod transpose;
+
+pub use attention::{AttentionOptions, attention};
+pub use cross_entropy::{IGNORE_INDEX, cross_entropy};
+pub use embedding::embedding;
+pub use gelu::{Gelu, gelu};
+pub use linear::linear;
+pub use norm::layer_norm_residual;
+
+use crate::layout::broadcast_shapes;
+use crate::{Dtype, Error, Result, Tensor};
+
+/// The type that the CPU computes in: 16-bit types are widened first, and results rounded once.
+fn compute_dtype(operation: &str, dtype: Dtype) -> Result<Dtype> {
+    match dtype {
+        Dtype::F64 => Ok(Dtype::F64),
+        Dtype::F32 | Dtype::Bf16 | Dtype::F16 => Ok(Dtype::F32),
+        Dtype::U32 => Err(Error::dtype(operation, dtype, "a floating-point type")),
+    }
+}
+
+/// The argument as the CPU computes with it.
+pub(crate) fn widened(operation: &str, tensor: &Tensor) -> Result<Tensor> {
+    tensor.to_dtype(compute_dtype(operation, tensor.dtype())?)
+}
+
+/// Arguments of one operation must be of one type and on one device.
+fn check_alike(operation: &str, tensors: &[&Tensor]) -> Result<()> {
+    let Some((first, rest)) = tensors.split_first() else { return Ok(()) };
+    for other in rest {
+        if other.device() != first.device() {
+            let (left, right) = (first.device().to_string(), other.device().to_string());
+            return Err(Error::Devices { operation: operation.into(), left, right });
+        }
+        if other.dtype() != first.dtype() {
+            let (left, right) = (first.dtype(), other.dtype());
+            return Err(Error::Dtypes { operation: operation.into(), left, right });
+        }
+    }
+    Ok(())
+}
+
+/// The argument, its size along dimension `dim`, checked to be there.
+fn check_dim(operation: &str, tensor: &Tensor, dim: usize) -> Result<usize> {
+    tensor.shape().get(dim).copied().ok_or_else(|| {
+        Error::argument(
+            operation,
+            "dim",
+            dim.to_string(),
+            format!("less than the rank of shape {:?}", tensor.shape()),
+        )
+    })
+}
+
+/// `a` and `b`, of which the longer is contiguous in the common shape, and the other is repeated to fill it.
+fn broadcast(operation: &str, a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor, Vec<usize>)> {
+    check_alike(operation, &[a, b])?;
+    let shape = broadcast_shapes(a.shape(), b.shape()).ok_or_else(|| {
+        let rule = "each pair of sizes, from the last on, must be equal or have a 1";
+        Error::shapes(operation, a.shape(), b.shape(), rule)
+    })?;
+    let whole = |t: &Tensor| -> Result<Tensor> {
+        match t.layout().broadcast_to(&shape) {
+            Some(layout) => t.view(layout).contiguous(),
+            None => {
+                Err(Error::shapes(operation, t.shape(), &shape, "the first must broadcast to the second"))
+            }
+        }
+    };
+    let repeats = |t: &Tensor| {
+        let leading = t.shape().iter().take_while(|&&size| size == 1).count();
+        shape.ends_with(&t.shape()[leading..])
+    };
+    let b = if repeats(b) && b.numel() > 0 { b.contiguous()? } else { whole(b)? };
+    Ok((whole(a)?, b, shape))
+}

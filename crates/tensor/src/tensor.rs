@@ -1,0 +1,326 @@
+//! The tensor: a cheap handle on elements, their layout, and where they came from.
+
+use std::fmt::{self, Debug};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::autograd::{Edge, Gradients, backward};
+use crate::dtype::with_element;
+use crate::layout::Layout;
+use crate::storage::{Data, Host, Read, Storage, Write};
+use crate::{Device, Dtype, Element, Error, Result};
+
+/// An array of numbers on a device, of any number of dimensions, and the way back to what it was computed from.
+///
+/// Cloning copies a pointer. Views ([`reshape`](Tensor::reshape), [`transpose`](Tensor::transpose),
+/// [`narrow`](Tensor::narrow)) share the elements. Elements never change, save by an optimiser's step.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// use longhand_tensor::{Device, Tensor};
+///
+/// let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0], &[3], &Device::Cpu)?.requires_grad();
+/// let loss = x.mul(&x)?.sum_all()?;
+/// let gradients = loss.backward()?;
+/// assert_eq!(loss.item()?, 14.0);
+/// assert_eq!(gradients.get(&x).unwrap().to_vec::<f32>()?, [2.0, 4.0, 6.0]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Tensor(Arc<Inner>);
+
+/// Tells one tensor from another; clones of a tensor have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TensorId(u64);
+
+struct Inner {
+    id: TensorId,
+    storage: Arc<Storage>,
+    layout: Layout,
+    dtype: Dtype,
+    device: Device,
+    edge: Option<Edge>,
+}
+
+impl TensorId {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        TensorId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Tensor {
+    /// A tensor of `shape` with these elements in row-major order.
+    ///
+    /// # Errors
+    /// When the number of elements is not the product of `shape`.
+    pub fn from_vec<E: Element>(values: Vec<E>, shape: &[usize], device: &Device) -> Result<Tensor> {
+        check_count("from_vec", values.len(), shape)?;
+        Tensor::from_host(E::into_host(values), shape).to_device(device)
+    }
+
+    /// A tensor of `shape` with a copy of these elements, in row-major order.
+    ///
+    /// # Errors
+    /// When the number of elements is not the product of `shape`.
+    pub fn from_slice<E: Element>(values: &[E], shape: &[usize], device: &Device) -> Result<Tensor> {
+        check_count("from_slice", values.len(), shape)?;
+        Tensor::from_host(E::into_host(values.to_vec()), shape).to_device(device)
+    }
+
+    /// A tensor of `shape` filled with 0.
+    ///
+    /// # Errors
+    /// When the device is out of memory or does not take `dtype`.
+    pub fn zeros(shape: &[usize], dtype: Dtype, device: &Device) -> Result<Tensor> {
+        Tensor::from_host(Host::zeros(dtype, shape.iter().product()), shape).to_device(device)
+    }
+
+    /// A tensor of `shape` filled with `value`.
+    ///
+    /// # Errors
+    /// When the device is out of memory or does not take `dtype`.
+    pub fn full(shape: &[usize], value: f64, dtype: Dtype, device: &Device) -> Result<Tensor> {
+        let count = shape.iter().product();
+        let host = with_element!(dtype, E => E::into_host(vec![E::from_f64(value); count]));
+        Tensor::from_host(host, shape).to_device(device)
+    }
+
+    /// A tensor of `shape` with normally distributed elements of mean 0 and the given standard deviation.
+    ///
+    /// The numbers depend on `rng` alone: the same on every device, for every `dtype` up to its rounding.
+    ///
+    /// # Errors
+    /// When the device is out of memory or does not take `dtype`.
+    pub fn randn(
+        shape: &[usize],
+        std: f64,
+        dtype: Dtype,
+        device: &Device,
+        rng: &mut impl rand::Rng,
+    ) -> Result<Tensor> {
+        let count: usize = shape.iter().product();
+        let values = standard_normal(count, rng);
+        let host = with_element!(dtype, E => {
+            E::into_host(values.iter().map(|value| E::from_f64(value * std)).collect())
+        });
+        Tensor::from_host(host, shape).to_device(device)
+    }
+
+    /// Sizes of the dimensions.
+    pub fn shape(&self) -> &[usize] {
+        &self.0.layout.shape
+    }
+
+    /// Distance in elements between neighbours along each dimension; 0 where one element is repeated.
+    pub fn strides(&self) -> &[usize] {
+        &self.0.layout.strides
+    }
+
+    /// Type of the elements.
+    pub fn dtype(&self) -> Dtype {
+        self.0.dtype
+    }
+
+    /// Where the elements are.
+    pub fn device(&self) -> &Device {
+        &self.0.device
+    }
+
+    /// Number of elements.
+    pub fn numel(&self) -> usize {
+        self.0.layout.numel()
+    }
+
+    /// Tells this tensor from others; clones share it.
+    pub fn id(&self) -> TensorId {
+        self.0.id
+    }
+
+    /// Whether elements follow one another in memory in row-major order.
+    pub fn is_contiguous(&self) -> bool {
+        self.0.layout.is_contiguous()
+    }
+
+    /// Whether [`backward`](Tensor::backward) would lead somewhere from here.
+    pub fn needs_gradient(&self) -> bool {
+        self.0.edge.is_some()
+    }
+
+    /// The same elements as a new leaf whose gradient is wanted: a parameter.
+    ///
+    /// The gradient is found in [`Gradients`] under the tensor returned here.
+    pub fn requires_grad(&self) -> Tensor {
+        let id = TensorId::new();
+        self.derive(id, Some(Edge::Leaf(id)))
+    }
+
+    /// The same elements with no way back: gradients stop here.
+    pub fn detach(&self) -> Tensor {
+        if self.0.edge.is_none() { self.clone() } else { self.derive(TensorId::new(), None) }
+    }
+
+    /// Gradients of this one number by every leaf that [`requires_grad`](Tensor::requires_grad) and that it was
+    /// computed from. Frees what the operations had saved, so it can be called once per forward pass.
+    ///
+    /// # Errors
+    /// When the tensor is not a single number, depends on no such leaf, was walked before, or when an operation
+    /// on the way has no backward rule.
+    pub fn backward(&self) -> Result<Gradients> {
+        backward(self)
+    }
+
+    /// The elements in row-major order, copied to CPU memory.
+    ///
+    /// # Errors
+    /// When `E` is not the element type.
+    pub fn to_vec<E: Element>(&self) -> Result<Vec<E>> {
+        if self.dtype() != E::DTYPE {
+            return Err(Error::Dtypes { operation: "to_vec".into(), left: self.dtype(), right: E::DTYPE });
+        }
+        let tensor = self.detach().to_device(&Device::Cpu)?.contiguous()?;
+        let values = tensor.read::<E>("to_vec")?;
+        Ok(values[..tensor.numel()].to_vec())
+    }
+
+    /// The single element.
+    ///
+    /// # Errors
+    /// When there is more or less than one.
+    pub fn item(&self) -> Result<f64> {
+        if self.numel() != 1 {
+            return Err(Error::argument(
+                "item",
+                "the tensor",
+                format!("of shape {:?}", self.shape()),
+                "one element",
+            ));
+        }
+        with_element!(self.dtype(), E => Ok(self.to_vec::<E>()?[0].to_f64()))
+    }
+
+    /// How often the elements were changed in place, here or through a view.
+    pub(crate) fn version(&self) -> u64 {
+        self.0.storage.version()
+    }
+
+    pub(crate) fn edge(&self) -> Option<&Edge> {
+        self.0.edge.as_ref()
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.0.layout
+    }
+
+    pub(crate) fn storage(&self) -> &Storage {
+        &self.0.storage
+    }
+
+    /// A new contiguous tensor on the CPU, made by no operation.
+    pub(crate) fn from_host(host: Host, shape: &[usize]) -> Tensor {
+        let dtype = match &host {
+            Host::F64(_) => Dtype::F64,
+            Host::F32(_) => Dtype::F32,
+            Host::Bf16(_) => Dtype::Bf16,
+            Host::F16(_) => Dtype::F16,
+            Host::U32(_) => Dtype::U32,
+        };
+        Tensor::from_storage(Storage::cpu(host), shape, dtype, Device::Cpu)
+    }
+
+    /// Like [`Tensor::from_host`], from elements that are known to fit the shape.
+    pub(crate) fn from_elements<E: Element>(values: Vec<E>, shape: &[usize]) -> Tensor {
+        debug_assert_eq!(values.len(), shape.iter().product::<usize>());
+        Tensor::from_host(E::into_host(values), shape)
+    }
+
+    pub(crate) fn from_storage(storage: Storage, shape: &[usize], dtype: Dtype, device: Device) -> Tensor {
+        let layout = Layout::contiguous(shape);
+        Tensor(Arc::new(Inner {
+            id: TensorId::new(),
+            storage: Arc::new(storage),
+            layout,
+            dtype,
+            device,
+            edge: None,
+        }))
+    }
+
+    /// The same storage under another layout, made by no operation.
+    pub(crate) fn view(&self, layout: Layout) -> Tensor {
+        Tensor(Arc::new(Inner {
+            id: TensorId::new(),
+            storage: Arc::clone(&self.0.storage),
+            layout,
+            dtype: self.0.dtype,
+            device: self.0.device.clone(),
+            edge: None,
+        }))
+    }
+
+    /// The same tensor with another history.
+    pub(crate) fn with_edge(&self, edge: Edge) -> Tensor {
+        self.derive(TensorId::new(), Some(edge))
+    }
+
+    /// Whether no other tensor shares the elements, so that they may be changed in place.
+    pub(crate) fn is_only_handle(&mut self) -> bool {
+        Arc::get_mut(&mut self.0).is_some_and(|inner| Arc::get_mut(&mut inner.storage).is_some())
+    }
+
+    fn derive(&self, id: TensorId, edge: Option<Edge>) -> Tensor {
+        Tensor(Arc::new(Inner {
+            id,
+            storage: Arc::clone(&self.0.storage),
+            layout: self.0.layout.clone(),
+            dtype: self.0.dtype,
+            device: self.0.device.clone(),
+            edge,
+        }))
+    }
+
+    /// The elements from the first on, in CPU memory; where each stands is up to the strides.
+    pub(crate) fn read<E: Element>(&self, operation: &str) -> Result<Read<'_, E>> {
+        let Data::Cpu(lock) = &self.0.storage.data;
+        Read::new(lock, self.0.layout.offset).ok_or_else(|| self.wrong_element::<E>(operation))
+    }
+
+    /// The same, to be changed in place; the caller says so with [`Storage::bump_version`].
+    pub(crate) fn write<E: Element>(&self, operation: &str) -> Result<Write<'_, E>> {
+        let Data::Cpu(lock) = &self.0.storage.data;
+        Write::new(lock, self.0.layout.offset).ok_or_else(|| self.wrong_element::<E>(operation))
+    }
+
+    fn wrong_element<E: Element>(&self, operation: &str) -> Error {
+        Error::Dtypes { operation: operation.into(), left: self.dtype(), right: E::DTYPE }
+    }
+}
+
+impl Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor({:?}, {}, {})", self.shape(), self.dtype(), self.device())
+    }
+}
+
+fn check_count(operation: &str, count: usize, shape: &[usize]) -> Result<()> {
+    let expected: usize = shape.iter().product();
+    if count == expected {
+        return Ok(());
+    }
+    let expected = format!("{expected} for shape {shape:?}");
+    Err(Error::argument(operation, "number of elements", count.to_string(), expected))
+}
+
+/// Normal deviates in pairs (Box and Muller 1958).
+fn standard_normal(count: usize, rng: &mut impl rand::Rng) -> Vec<f64> {
+    let mut uniform = || ((rng.next_u64() >> 11) as f64 + 0.5) / (1u64 << 53) as f64; // in (0, 1)
+    let mut values = Vec::with_capacity(count + 1);
+    while values.len() < count {
+        let radius = (-2.0 * uniform().ln()).sqrt();
+        let (sin, cos) = (std::f64::consts::TAU * uniform()).sin_cos();
+        values.extend([radius * cos, radius * sin]);
+    }
+    values.truncate(count);
+    values
+}
