@@ -86,7 +86,11 @@ impl Compiler {
                 log: output.log,
             });
         }
-        let entry = Entry { cubin: output.cubin, ptx: output.ptx, log: output.log };
+        let entry = Entry {
+            cubin: output.cubin,
+            ptx: without_directory(&output.ptx),
+            log: without_timing(&output.log),
+        };
         if let Some(cache) = cache {
             // A cache that cannot be written costs time, not results; `doctor` tells of it.
             let _ = cache.put(&key, &entry);
@@ -106,4 +110,16 @@ fn image(key: String, program: &Program, arch: Arch, entry: Entry, from_cache: b
         log: entry.log,
         from_cache,
     })
+}
+
+/// The PTX with file names as the program gives them. NVRTC puts the working directory in front, although the
+/// files are in memory only.
+fn without_directory(ptx: &str) -> String {
+    let Ok(directory) = std::env::current_dir() else { return ptx.to_owned() };
+    ptx.replace(&format!("\"{}{}", directory.display(), std::path::MAIN_SEPARATOR), "\"")
+}
+
+/// The log without `ptxas info : Compile time = 1.147 ms`, so that it is the same every time.
+fn without_timing(log: &str) -> String {
+    log.split_inclusive('\n').filter(|line| !line.contains("Compile time = ")).collect()
 }

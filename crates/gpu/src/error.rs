@@ -168,10 +168,10 @@ impl Error {
     pub(crate) fn argument(
         operation: impl Into<String>,
         argument: &'static str,
-        was: impl ToString,
+        was: impl Into<String>,
         must: impl Into<String>,
     ) -> Error {
-        Error::Argument { operation: operation.into(), argument, was: was.to_string(), must: must.into() }
+        Error::Argument { operation: operation.into(), argument, was: was.into(), must: must.into() }
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Field {
 
 impl Layout {
     /// The CUDA source that fails to compile where the CUDA struct of this name differs.
+    ///
+    /// `__INTADDR__` is what `offsetof` is made of in NVRTC's front end, which has no `__builtin_offsetof`.
     pub(crate) fn assertions(&self) -> String {
         let Layout { name, size, .. } = self;
         let mut code = String::new();
@@ -37,7 +39,7 @@ impl Layout {
             }
             let _ = writeln!(
                 code,
-                "static_assert(__builtin_offsetof({name}, {field}) == {offset} && sizeof({name}::{field}) == {size}, \
+                "static_assert(__INTADDR__(&(({name}*)0)->{field}) == {offset} && sizeof({name}::{field}) == {size}, \
                  \"{name}.{field} is {size} bytes at offset {offset} in Rust\");"
             );
         }

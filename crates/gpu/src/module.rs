@@ -96,7 +96,7 @@ impl Kernel {
         let limit = self.device.shared_bytes_per_block().saturating_sub(fixed);
         if bytes > limit {
             let must = format!("at most {limit} bytes on {} ({fixed} are static)", self.device.name());
-            return Err(Error::argument(&*self.name, "dynamic shared memory", bytes, must));
+            return Err(Error::argument(&*self.name, "dynamic shared memory", bytes.to_string(), must));
         }
         // SAFETY: the kernel is alive as long as the device, which this handle holds.
         unsafe { self.device.driver().allow_dynamic_shared(self.handle, bytes) }?;
@@ -147,7 +147,12 @@ impl Kernel {
         }
         if shape.shared_bytes > self.dynamic_shared {
             let must = format!("at most {} bytes, or asked for beforehand", self.dynamic_shared);
-            return Err(Error::argument(&*self.name, "dynamic shared memory", shape.shared_bytes, must));
+            return Err(Error::argument(
+                &*self.name,
+                "dynamic shared memory",
+                shape.shared_bytes.to_string(),
+                must,
+            ));
         }
         Ok(())
     }

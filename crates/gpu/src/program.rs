@@ -104,12 +104,10 @@ impl fmt::Display for Constants {
 
 /// A C++ literal of exactly this value: Rust's shortest text that reads back the same.
 fn float_literal(value: f32) -> String {
-    if value.is_nan() {
-        "__builtin_nanf(\"\")".to_owned()
-    } else if value.is_infinite() {
-        format!("{}__builtin_huge_valf()", if value < 0.0 { "-" } else { "" })
-    } else {
+    if value.is_finite() {
         format!("{value:?}f")
+    } else {
+        format!("__builtin_bit_cast(float, {:#x}u)", value.to_bits())
     }
 }
 
