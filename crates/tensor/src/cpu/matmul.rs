@@ -68,7 +68,7 @@ pub(crate) fn multiply_here<T: Real>(a: Mat<T>, b: Mat<T>, alpha: T, beta: T, c:
             b.raw(),
             beta,
             (c.as_mut_ptr(), c_stride as isize, 1),
-        )
+        );
     }
 }
 

@@ -100,17 +100,17 @@ struct Batch {
 
 impl Batch {
     fn new(tensor: &Tensor, batch: &[usize]) -> Self {
-        let layout = tensor.layout();
-        let leading = layout.shape.len() - 2;
-        let part = Layout {
-            shape: layout.shape[..leading].to_vec(),
-            strides: layout.strides[..leading].to_vec(),
-            offset: 0,
-        };
+        let Layout { shape, strides, .. } = tensor.layout();
+        let leading = shape.len() - 2;
+        let mut part =
+            Layout { shape: shape[..leading].to_vec(), strides: strides[..leading].to_vec(), offset: 0 };
+        if tensor.numel() == 0 {
+            part.strides.fill(0); // there is no element to step to
+        }
         // `Rows` leaves the last dimension out, so add one.
         let mut all = part.broadcast_to(batch).unwrap_or(part);
         all.shape.push(1);
         all.strides.push(0);
-        Batch { matrices: Rows::new(&all), strides: (layout.strides[leading], layout.strides[leading + 1]) }
+        Batch { matrices: Rows::new(&all), strides: (strides[leading], strides[leading + 1]) }
     }
 }

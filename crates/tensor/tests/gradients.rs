@@ -1,0 +1,194 @@
+//! Every operation's backward rule against finite differences in f64, over drawn shapes, strides and values.
+
+use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX};
+use longhand_tensor::{Device, Dtype, Result, Tensor, check_gradient, ops};
+use proptest::prelude::*;
+
+/// Numbers in (-1.5, 1.5), the same for the same seed.
+fn values(count: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1u64 << 53) as f64 * 3.0 - 1.5
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+fn tensor(shape: &[usize], seed: u64) -> Tensor {
+    Tensor::from_vec(values(shape.iter().product(), seed), shape, &Device::Cpu).unwrap()
+}
+
+/// The same, with dimensions `a` and `b` exchanged in memory.
+fn strided(shape: &[usize], a: usize, b: usize, seed: u64) -> Tensor {
+    let mut swapped = shape.to_vec();
+    swapped.swap(a, b);
+    tensor(&swapped, seed).transpose(a, b).unwrap()
+}
+
+fn indices(values: &[u32], shape: &[usize]) -> Tensor {
+    Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
+}
+
+/// The backward of `function` agrees with finite differences.
+fn agrees(
+    function: impl Fn(&[Tensor]) -> Result<Tensor>,
+    inputs: &[Tensor],
+) -> std::result::Result<(), TestCaseError> {
+    agrees_all(|x| Ok(vec![function(x)?]), inputs)
+}
+
+fn agrees_all(
+    function: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
+    inputs: &[Tensor],
+) -> std::result::Result<(), TestCaseError> {
+    let worst = check_gradient(function, inputs).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    match worst {
+        Some(worst) => {
+            prop_assert!(worst.error < 1e-6, "{worst}");
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// A shape and another that broadcasts with it: sizes become 1, and leading dimensions fall away.
+fn broadcasting() -> impl Strategy<Value = (Vec<usize>, Vec<usize>)> {
+    prop::collection::vec((0..4usize, any::<bool>(), any::<bool>()), 0..4).prop_flat_map(|dims| {
+        (0..=dims.len()).prop_map(move |cut| {
+            let a = dims.iter().map(|&(size, one, _)| if one { 1 } else { size }).collect();
+            let b = dims.iter().map(|&(size, _, one)| if one { 1 } else { size }).skip(cut).collect();
+            (a, b)
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn add_sub_and_mul_of_broadcast_shapes_match((a, b) in broadcasting(), seed: u64) {
+        let inputs = [tensor(&a, seed), tensor(&b, seed ^ 1)];
+        agrees(|x| x[0].add(&x[1]), &inputs)?;
+        agrees(|x| x[0].sub(&x[1]), &inputs)?;
+        agrees(|x| x[0].mul(&x[1]), &inputs)?;
+        agrees(|x| x[1].mul(&x[0]), &inputs)?;
+    }
+
+    #[test]
+    fn an_input_used_twice_gets_both_gradients(n in 0..6usize, seed: u64) {
+        agrees(|x| x[0].mul(&x[0])?.add(&x[0]), &[tensor(&[n], seed)])?;
+    }
+
+    #[test]
+    fn scale_and_reductions_match(rows in 0..4usize, cols in 1..5usize, seed: u64) {
+        let x = [strided(&[rows, cols], 0, 1, seed)];
+        agrees(|x| x[0].scale(-2.5), &x)?;
+        agrees(|x| x[0].mul(&x[0])?.sum_all(), &x)?;
+        if rows > 0 {
+            agrees(|x| x[0].mul(&x[0])?.mean_all(), &x)?;
+        }
+    }
+
+    #[test]
+    fn views_match(a in 0..4usize, b in 1..4usize, c in 2..5usize, start in 0..2usize, seed: u64) {
+        let x = [strided(&[a, b, c], 1, 2, seed)];
+        let square = |x: &Tensor| x.mul(x);
+        agrees(|x| square(&x[0].reshape(&[b * c, a])?), &x)?;
+        agrees(|x| square(&x[0].transpose(0, 2)?), &x)?;
+        agrees(|x| square(&x[0].narrow(2, start, c - 2)?), &x)?;
+        agrees(|x| square(&x[0].transpose(0, 1)?.contiguous()?), &x)?;
+        agrees_all(|x| x[0].split(&[1, 0, c - 1], 2)?.iter().map(square).collect(), &x)?;
+        // A part that nothing depends on gets zeros.
+        agrees(|x| square(&x[0].split(&[1, c - 1], 2)?[1]), &x)?;
+    }
+
+    #[test]
+    fn cat_matches(sizes in prop::collection::vec(0..3usize, 1..4), dim in 0..3usize, seed: u64) {
+        let inputs: Vec<Tensor> = sizes.iter().enumerate().map(|(i, &size)| {
+            let mut shape = [2, 3, 2];
+            shape[dim] = size;
+            strided(&shape, 0, 2, seed ^ i as u64)
+        }).collect();
+        agrees(|x| { let joined = Tensor::cat(&x.iter().collect::<Vec<_>>(), dim)?; joined.mul(&joined) }, &inputs)?;
+    }
+
+    #[test]
+    fn matmul_matches(batch in 0..3usize, m in 0..4usize, k in 0..4usize, n in 1..4usize, seed: u64) {
+        let rank = |batch: usize, rows: usize, cols: usize| [batch, rows, cols];
+        agrees(|x| x[0].matmul(&x[1]), &[tensor(&[m, k], seed), strided(&[k, n], 0, 1, seed ^ 1)])?;
+        agrees(|x| x[0].matmul(&x[1]), &[
+            strided(&rank(batch, m, k), 1, 2, seed), strided(&rank(batch, k, n), 0, 2, seed ^ 1)])?;
+        agrees(|x| x[0].matmul(&x[1]), &[tensor(&rank(batch, m, k), seed), tensor(&[k, n], seed ^ 1)])?;
+        agrees(|x| x[0].matmul(&x[1]), &[tensor(&[batch, 1, m, k], seed), tensor(&[1, 2, k, n], seed ^ 1)])?;
+    }
+
+    #[test]
+    fn linear_matches(rows in 0..4usize, k in 1..4usize, n in 1..4usize, seed: u64) {
+        let (x, weight, bias) = (tensor(&[rows, 2, k], seed), strided(&[k, n], 0, 1, seed ^ 1), tensor(&[n], seed ^ 2));
+        agrees(|x| ops::linear(&x[0], &x[1], Some(&x[2])), &[x.clone(), weight.clone(), bias])?;
+        agrees(|x| ops::linear(&x[0].transpose(0, 1)?, &x[1], None), &[x, weight])?;
+    }
+
+    #[test]
+    fn layer_norm_residual_matches(rows in 0..4usize, width in 1..11usize, seed: u64) {
+        let of = |shape: &[usize], i| tensor(shape, seed ^ i);
+        let inputs = [strided(&[rows, width], 0, 1, seed), of(&[rows, width], 1), of(&[width], 2), of(&[width], 3)];
+        agrees_all(|x| {
+            let (y, r) = ops::layer_norm_residual(&x[0], Some(&x[1]), &x[2], &x[3], 1e-2)?;
+            Ok(vec![y, r])
+        }, &inputs)?;
+        agrees(|x| Ok(ops::layer_norm_residual(&x[0], None, &x[2], &x[3], 1e-2)?.0), &inputs)?;
+        agrees(|x| Ok(ops::layer_norm_residual(&x[0], Some(&x[1]), &x[2], &x[3], 1e-2)?.1), &inputs)?;
+    }
+
+    #[test]
+    fn gelu_matches(n in 0..20usize, seed: u64) {
+        let x = [tensor(&[n], seed).scale(3.0).unwrap()];
+        agrees(|x| x[0].gelu(Gelu::Tanh), &x)?;
+        agrees(|x| x[0].gelu(Gelu::Erf), &x)?;
+    }
+
+    #[test]
+    fn embedding_matches(ids in prop::collection::vec(0..5u32, 0..8), width in 0..4usize, seed: u64) {
+        let ids = indices(&ids, &[ids.len(), 1]);
+        agrees(|x| ops::embedding(&x[0], &x[1]), &[strided(&[5, width], 0, 1, seed), ids])?;
+    }
+
+    #[test]
+    fn cross_entropy_matches(targets in prop::collection::vec(0..6u32, 0..6), seed: u64) {
+        // 5 stands for a row that does not count.
+        let targets: Vec<u32> = targets.iter().map(|&t| if t == 5 { IGNORE_INDEX } else { t }).collect();
+        let logits = strided(&[targets.len(), 5], 0, 1, seed);
+        agrees(|x| ops::cross_entropy(&x[0], &x[1]), &[logits, indices(&targets, &[targets.len()])])?;
+    }
+
+    #[test]
+    fn attention_matches(
+        t in 0..5usize, s in 0..5usize, group in 1..3usize, kv_heads in 1..3usize, causal: bool, seed: u64,
+    ) {
+        let q = strided(&[2, t, group * kv_heads, 3], 1, 2, seed);
+        let (k, v) = (tensor(&[2, s, kv_heads, 3], seed ^ 1), strided(&[2, s, kv_heads, 3], 2, 3, seed ^ 2));
+        let options = AttentionOptions { causal, scale: causal.then_some(0.7) };
+        agrees(|x| ops::attention(&x[0], &x[1], &x[2], &options), &[q, k, v])?;
+    }
+}
+
+/// Several blocks of queries and keys, and one whole block that is hidden from some queries.
+#[test]
+fn attention_over_several_blocks_matches() {
+    for causal in [false, true] {
+        let (q, k, v) = (tensor(&[1, 70, 1, 1], 1), tensor(&[1, 140, 1, 1], 2), tensor(&[1, 140, 1, 1], 3));
+        let options = AttentionOptions { causal, scale: None };
+        agrees(|x| ops::attention(&x[0], &x[1], &x[2], &options), &[q, k, v]).unwrap();
+    }
+}
+
+#[test]
+fn the_gradient_of_a_conversion_is_converted_back() {
+    let x = Tensor::from_slice(&[1.0f32, 2.0], &[2], &Device::Cpu).unwrap().requires_grad();
+    let y = x.to_dtype(Dtype::Bf16).unwrap().scale(3.0).unwrap().to_dtype(Dtype::F64).unwrap();
+    let gradients = y.sum_all().unwrap().backward().unwrap();
+    assert_eq!(gradients.get(&x).unwrap().to_vec::<f32>().unwrap(), [3.0, 3.0]);
+}
