@@ -1,0 +1,69 @@
+// out[i] = f(a[i % a_period], b[i % b_period], scalar), i < count, with f chosen by OPERATION. Arithmetic is f32.
+//
+// A period is the number of elements of an operand that is repeated along the leading dimensions of the other (a bias
+// over rows, a scalar over everything), or `count` where it is not repeated. `out` is overwritten, and may be an operand
+// that is not repeated and has its type.
+//
+// constants.cuh comes from Rust: Element (of a and b), Output, OPERATION, THREADS.
+
+#include "constants.cuh"
+#include "common/element.cuh"
+#include "elementwise/gelu.cuh"
+
+// As in crates/kernels/src/elementwise.rs.
+enum Operation { FILL, CAST, SCALE, ADD, SUB, MUL, GELU_TANH, GELU_ERF, GELU_TANH_BACKWARD, GELU_ERF_BACKWARD };
+
+constexpr bool READS_A = OPERATION != FILL;
+constexpr bool READS_B = OPERATION == ADD || OPERATION == SUB || OPERATION == MUL || OPERATION == GELU_TANH_BACKWARD ||
+                         OPERATION == GELU_ERF_BACKWARD;
+
+struct Params {
+    const Element* a;         // (a_period); null for FILL. For the GELU_*_BACKWARD: x
+    const Element* b;         // (b_period); null for the operations of one operand. For the GELU_*_BACKWARD: dout
+    Output*        out;       // (count)
+    long long      count;
+    long long      a_period;  // a multiple of 8, if `aligned`
+    long long      b_period;
+    float          scalar;    // for FILL and SCALE
+    int            aligned;   // all pointers, to 16 bytes
+};
+
+float apply(float a, float b, float scalar) {
+    if constexpr (OPERATION == FILL) return scalar;
+    if constexpr (OPERATION == CAST) return a;
+    if constexpr (OPERATION == SCALE) return a * scalar;
+    if constexpr (OPERATION == ADD) return a + b;
+    if constexpr (OPERATION == SUB) return a - b;
+    if constexpr (OPERATION == MUL) return a * b;
+    if constexpr (OPERATION == GELU_TANH) return gelu_tanh(a);
+    if constexpr (OPERATION == GELU_ERF) return gelu_erf(a);
+    if constexpr (OPERATION == GELU_TANH_BACKWARD) return b * gelu_tanh_slope(a);
+    if constexpr (OPERATION == GELU_ERF_BACKWARD) return b * gelu_erf_slope(a);
+}
+
+long long wrap(long long i, long long period, long long count) { return period == count ? i : i % period; }
+
+// The N elements from i on.
+template <int N> void map(const Params& p, long long i) {
+    Vec<Element, N> a, b;
+    if constexpr (READS_A) a = load<N>(p.a + wrap(i, p.a_period, p.count));
+    if constexpr (READS_B) b = load<N>(p.b + wrap(i, p.b_period, p.count));
+    float out[N];
+#pragma unroll
+    for (int k = 0; k < N; ++k) out[k] = apply(READS_A ? a.get(k) : 0.0f, READS_B ? b.get(k) : 0.0f, p.scalar);
+    store(p.out + i, to_vec<Output>(out));
+}
+
+// A thread maps 8 elements.
+extern "C" __global__ void __launch_bounds__(THREADS)
+elementwise_map(const __grid_constant__ Params p) {
+    const long long block = blockIdx.x * (THREADS * 8ll);
+    const long long i = block + threadIdx.x * 8;
+    if (p.aligned && i + 8 <= p.count) {
+        map<8>(p, i);
+    } else if (p.aligned) {
+        for (long long k = i; k < p.count; ++k) map<1>(p, k);
+    } else {
+        for (long long k = block + threadIdx.x; k < p.count && k < block + THREADS * 8; k += THREADS) map<1>(p, k);
+    }
+}
