@@ -1,0 +1,113 @@
+//! One transformer block: attention and a feed-forward network, each after a layer norm.
+
+use longhand_tensor::Tensor;
+use longhand_tensor::ops::{self, AttentionOptions, Gelu};
+
+use super::cache::LayerCache;
+use super::parameters::Tensors;
+use super::{Activation, Gpt2Config};
+use crate::Result;
+
+pub(super) struct Block {
+    ln_1: LayerNorm,
+    c_attn: Linear,
+    attn_c_proj: Linear,
+    ln_2: LayerNorm,
+    c_fc: Linear,
+    mlp_c_proj: Linear,
+    heads: usize,
+    head_dim: usize,
+    attention: AttentionOptions,
+    gelu: Gelu,
+}
+
+impl Block {
+    pub(super) fn new(config: &Gpt2Config, layer: usize, tensors: &Tensors) -> Result<Self> {
+        let linear = |name: &str| Linear::new(&format!("h.{layer}.{name}"), tensors);
+        let (c_attn, attn_c_proj) = (linear("attn.c_attn")?, linear("attn.c_proj")?);
+        let (c_fc, mlp_c_proj) = (linear("mlp.c_fc")?, linear("mlp.c_proj")?);
+        Ok(Self {
+            ln_1: LayerNorm::new(&format!("h.{layer}.ln_1"), config, tensors)?,
+            c_attn,
+            attn_c_proj,
+            ln_2: LayerNorm::new(&format!("h.{layer}.ln_2"), config, tensors)?,
+            c_fc,
+            mlp_c_proj,
+            heads: config.n_head,
+            head_dim: config.head_dim(),
+            attention: AttentionOptions { causal: true, scale: Some(config.attention_scale(layer)) },
+            gelu: match config.activation_function {
+                Activation::GeluNew => Gelu::Tanh,
+                Activation::Gelu => Gelu::Erf,
+            },
+        })
+    }
+
+    /// `x`, `residual`: (B, T, C), whose sum is the residual stream before the block. Returns two whose sum is the
+    /// stream after it: the last addition is left to the next norm, which does it in the same pass.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+        cache: Option<&mut LayerCache>,
+    ) -> Result<(Tensor, Tensor)> {
+        let (normed, residual) = self.ln_1.forward(x, residual)?;
+        let attended = self.attend(&normed, cache)?;
+        let (normed, residual) = self.ln_2.forward(&attended, Some(&residual))?;
+        let inner = ops::gelu(&self.c_fc.forward(&normed)?, self.gelu)?;
+        Ok((self.mlp_c_proj.forward(&inner)?, residual))
+    }
+
+    /// (B, T, C) -> (B, T, C). Queries, keys and values, each (B, T, H, D), are views of the one product that makes
+    /// all three.
+    fn attend(&self, x: &Tensor, cache: Option<&mut LayerCache>) -> Result<Tensor> {
+        let (batch, tokens) = (x.shape()[0], x.shape()[1]);
+        let qkv = self.c_attn.forward(x)?.reshape(&[batch, tokens, 3 * self.heads, self.head_dim])?;
+        let mut views = qkv.split(&[self.heads; 3], 2)?;
+        if let Some(cache) = cache {
+            (views[1], views[2]) = cache.append(&views[1], &views[2])?;
+        }
+        let out = ops::attention(&views[0], &views[1], &views[2], &self.attention)?;
+        self.attn_c_proj.forward(&out.reshape(x.shape())?)
+    }
+}
+
+/// `y = x · weight + bias`, weight (in, out): the layout of transformers' `Conv1D`.
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    fn new(name: &str, tensors: &Tensors) -> Result<Self> {
+        Ok(Self {
+            weight: tensors.get(&format!("{name}.weight"))?,
+            bias: tensors.get(&format!("{name}.bias"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear(x, &self.weight, Some(&self.bias))?)
+    }
+}
+
+pub(super) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    pub(super) fn new(name: &str, config: &Gpt2Config, tensors: &Tensors) -> Result<Self> {
+        Ok(Self {
+            weight: tensors.get(&format!("{name}.weight"))?,
+            bias: tensors.get(&format!("{name}.bias"))?,
+            epsilon: config.layer_norm_epsilon,
+        })
+    }
+
+    /// The norm of `x + residual`, and that sum.
+    pub(super) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+        Ok(ops::layer_norm_residual(x, residual, &self.weight, &self.bias, self.epsilon)?)
+    }
+}

@@ -1,0 +1,193 @@
+use std::collections::BTreeMap;
+use std::fmt;
+
+use longhand_tensor::{Device, Dtype, Tensor, no_grad, ops};
+use rand::Rng;
+
+use super::block::{Block, LayerNorm};
+use super::parameters::{self, Tensors};
+use super::{Gpt2Config, KvCache, Parameter};
+use crate::{Error, Result};
+
+/// A GPT-2 language model.
+///
+/// Token ids are u32 tensors (B, T) on the model's device, each below `vocab_size`, with T at most `n_positions`.
+pub struct Gpt2 {
+    config: Gpt2Config,
+    parameters: Vec<Parameter>,
+    wte: Tensor,
+    wpe: Tensor,
+    blocks: Vec<Block>,
+    ln_f: LayerNorm,
+    /// (V, C): the output head, which is `wte` where the configuration ties them.
+    head: Tensor,
+}
+
+impl Gpt2 {
+    /// A new model, initialised as transformers does: weights and embeddings N(0, `initializer_range`²), projections
+    /// onto the residual stream smaller by √(2 · `n_layer`), biases 0, norms 1.
+    ///
+    /// The same `rng` gives the same model on every device; a narrower `dtype` rounds it.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that is not valid; no memory left on the device.
+    pub fn new(config: Gpt2Config, device: &Device, dtype: Dtype, rng: &mut impl Rng) -> Result<Self> {
+        config.validate()?;
+        let mut tensors = BTreeMap::new();
+        for spec in parameters::specs(&config) {
+            let tensor = spec.initialize(device, dtype, rng)?;
+            tensors.insert(spec.name, tensor);
+        }
+        Self::from_tensors(config, tensors)
+    }
+
+    /// A model with these parameters, named as in a Hugging Face file, without `transformer.`. They become leaves
+    /// whose gradient is wanted.
+    ///
+    /// # Errors
+    ///
+    /// A configuration that is not valid; parameters missing, unexpected, or of another shape.
+    pub fn from_tensors(config: Gpt2Config, tensors: BTreeMap<String, Tensor>) -> Result<Self> {
+        config.validate()?;
+        let specs = parameters::specs(&config);
+        let shapes = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape())).collect();
+        let misfit = parameters::misfit(&specs, &shapes);
+        if !misfit.is_empty() {
+            return Err(Error::Tensors(misfit));
+        }
+
+        let leaves = tensors.into_iter().map(|(name, tensor)| (name, tensor.requires_grad())).collect();
+        let tensors = Tensors(leaves);
+        let mut listed = Vec::with_capacity(specs.len());
+        for spec in &specs {
+            let tensor = tensors.get(&spec.name)?;
+            listed.push(Parameter { name: spec.full_name(), tensor, decay: spec.shape.len() > 1 });
+        }
+        let wte = tensors.get("wte.weight")?;
+        Ok(Self {
+            parameters: listed,
+            wpe: tensors.get("wpe.weight")?,
+            blocks: (0..config.n_layer)
+                .map(|layer| Block::new(&config, layer, &tensors))
+                .collect::<Result<_>>()?,
+            ln_f: LayerNorm::new("ln_f", &config, &tensors)?,
+            head: if config.tie_word_embeddings { wte.clone() } else { tensors.get("lm_head.weight")? },
+            wte,
+            config,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Gpt2Config {
+        &self.config
+    }
+
+    /// Every parameter once, in an order that depends on the configuration alone: embeddings, blocks from the first
+    /// to the last, final norm, and the output head where it is not tied.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    /// Logits (B, T, V) of the token after each of `ids` (B, T).
+    ///
+    /// # Errors
+    ///
+    /// `ids` of another rank or type, T above `n_positions`, an id outside the vocabulary.
+    pub fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+        self.logits(&self.hidden(ids)?)
+    }
+
+    /// What the output head is applied to: the final norm's output (B, T, C), for `ids` (B, T).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward`](Self::forward).
+    pub fn hidden(&self, ids: &Tensor) -> Result<Tensor> {
+        self.run(ids, None)
+    }
+
+    /// Mean cross-entropy in nats per token between the logits for `ids` (B, T) and `targets` (B, T), the token
+    /// after each; those equal to [`IGNORE_INDEX`](ops::IGNORE_INDEX) do not count.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward`](Self::forward); `targets` of another shape or type, or outside the vocabulary.
+    pub fn loss(&self, ids: &Tensor, targets: &Tensor) -> Result<Tensor> {
+        if targets.shape() != ids.shape() {
+            return Err(Error::Argument {
+                operation: "Gpt2::loss",
+                argument: "targets",
+                was: format!("of shape {:?}", targets.shape()),
+                expected: format!("the shape of ids, {:?}", ids.shape()),
+            });
+        }
+        let logits = self.forward(ids)?;
+        let rows = targets.numel();
+        let logits = logits.reshape(&[rows, self.config.vocab_size])?;
+        Ok(ops::cross_entropy(&logits, &targets.reshape(&[rows])?)?)
+    }
+
+    /// Logits (B, V) of the token after the last of `ids` (B, T), which follow the tokens in `cache`; appends them
+    /// to it. For inference: the result has no gradient.
+    ///
+    /// The result is what [`forward`](Self::forward) gives for the last position of all tokens together. After an
+    /// error the cache is as it was.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`forward`](Self::forward), where T counts the tokens in the cache too; T of 0; another B than the
+    /// cache's.
+    pub fn forward_with_cache(&self, ids: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let &[batch, tokens @ (1..)] = ids.shape() else {
+            return Err(ids_shape("Gpt2::forward_with_cache", ids, "(B, T) with T at least 1"));
+        };
+        no_grad(|| {
+            let mut grown = cache.clone();
+            let last = self.run(ids, Some(&mut grown))?.narrow(1, tokens - 1, 1)?;
+            let logits = self.logits(&last.reshape(&[batch, self.config.n_embd])?)?;
+            *cache = grown;
+            Ok(logits)
+        })
+    }
+
+    fn run(&self, ids: &Tensor, mut cache: Option<&mut KvCache>) -> Result<Tensor> {
+        let &[batch, tokens] = ids.shape() else {
+            return Err(ids_shape("Gpt2::forward", ids, "(B, T)"));
+        };
+        let seen = cache.as_ref().map_or(0, |cache| cache.tokens());
+        if seen + tokens > self.config.n_positions {
+            let n_positions = self.config.n_positions;
+            return Err(Error::ContextTooLong { tokens: seen + tokens, n_positions });
+        }
+        if let Some(cache) = &mut cache {
+            cache.prepare(batch, self.blocks.len())?;
+        }
+
+        let positions = self.wpe.narrow(0, seen, tokens)?;
+        let mut x = ops::embedding(&self.wte, ids)?.add(&positions)?;
+        let mut residual = None;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let cache = cache.as_deref_mut().map(|cache| &mut cache.layers[layer]);
+            let (out, stream) = block.forward(&x, residual.as_ref(), cache)?;
+            (x, residual) = (out, Some(stream));
+        }
+        Ok(self.ln_f.forward(&x, residual.as_ref())?.0)
+    }
+
+    /// (.., C) -> (.., V).
+    fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear(hidden, &self.head.transpose(0, 1)?, None)?)
+    }
+}
+
+impl fmt::Debug for Gpt2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gpt2").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn ids_shape(operation: &'static str, ids: &Tensor, expected: &str) -> Error {
+    let was = format!("of shape {:?}", ids.shape());
+    Error::Argument { operation, argument: "ids", was, expected: expected.into() }
+}
