@@ -65,10 +65,15 @@ impl Cuda {
     }
 
     /// Makes the context current until the guard is dropped, which brings back the caller's.
-    fn enter(&self) -> Result<Current<'_>> {
+    pub fn enter(&self) -> Result<Current<'_>> {
         // SAFETY: the context is retained as long as this device.
         self.check(unsafe { (self.api.f.cuCtxPushCurrent_v2)(self.context) }, "enter the device's context")?;
         Ok(Current(&self.api))
+    }
+
+    /// The newest CUDA version that the driver supports: major and minor.
+    pub fn version(&self) -> (u32, u32) {
+        self.api.version()
     }
 
     fn check(&self, status: u32, operation: &str) -> Result<()> {
@@ -141,7 +146,7 @@ fn properties(api: &Api, device: sys::CUdevice) -> Result<Properties> {
 }
 
 /// The context is current on this thread as long as this lives.
-struct Current<'a>(&'a Api);
+pub(crate) struct Current<'a>(&'a Api);
 
 impl Drop for Current<'_> {
     fn drop(&mut self) {
@@ -176,6 +181,10 @@ fn handle<T>(pointer: *mut T) -> u64 {
 impl Driver for Cuda {
     fn properties(&self) -> &Properties {
         &self.properties
+    }
+
+    fn as_cuda(&self) -> Option<&Cuda> {
+        Some(self)
     }
 
     fn memory(&self) -> Result<Memory> {

@@ -1,5 +1,6 @@
 //! The one interface that every kind of device implements.
 
+use crate::cuda::Cuda;
 use crate::{Arch, DevicePtr, Image, Result};
 
 /// What a device is. Never changes while the device is open.
@@ -45,6 +46,11 @@ pub(crate) trait Driver: Send + Sync {
     fn properties(&self) -> &Properties;
 
     fn memory(&self) -> Result<Memory>;
+
+    /// The CUDA device behind this, for libraries that work on CUDA devices only.
+    fn as_cuda(&self) -> Option<&Cuda> {
+        None
+    }
 
     fn new_stream(&self) -> Result<u64>;
     unsafe fn free_stream(&self, stream: u64);

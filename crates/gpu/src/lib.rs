@@ -3,6 +3,7 @@
 mod arch;
 mod cache;
 mod compiler;
+pub mod cublaslt;
 mod cuda;
 mod cuda_library;
 mod device;
