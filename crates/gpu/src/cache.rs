@@ -35,6 +35,12 @@ pub(crate) fn default_folder() -> Option<PathBuf> {
     named.or_else(|| dirs::cache_dir().map(|folder| folder.join("longhand")))
 }
 
+/// Whether entries can be written to the folder, or to one that would be made for it.
+pub(crate) fn probe(folder: &Path) -> std::io::Result<()> {
+    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);
+    tempfile::tempfile_in(existing).map(drop)
+}
+
 /// The hash of a list of texts, each with its length, so that no two lists give the same bytes.
 pub(crate) fn key<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     let mut hash = Sha256::new();
@@ -63,7 +69,7 @@ impl Cache {
         decode(&fs::read(self.path(key)).ok()?)
     }
 
-    /// Keeps an entry, if it can.
+    /// Keeps an entry.
     pub fn put(&self, key: &str, entry: &Entry) -> std::io::Result<()> {
         fs::create_dir_all(&self.folder)?;
         let mut file = tempfile::Builder::new().suffix(".tmp").tempfile_in(&self.folder)?;

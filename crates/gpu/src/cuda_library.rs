@@ -118,6 +118,11 @@ pub fn driver_info() -> Result<DriverInfo> {
     Ok(DriverInfo { path: api.library.path().to_owned(), cuda_version: api.version_text(), devices })
 }
 
+/// The newest CUDA version that this machine's driver supports, if it has a driver: major and minor.
+pub(crate) fn driver_version() -> Option<(u32, u32)> {
+    Api::open().ok().map(|api| api.version())
+}
+
 impl Api {
     /// Loads and initialises the driver.
     pub fn open() -> Result<Api> {

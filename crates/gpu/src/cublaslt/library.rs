@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 
 use cudarc::cublaslt::sys;
 
+use crate::cuda_library::driver_version;
 use crate::library::{Found, Library, Wanted, functions};
 use crate::{Error, Result};
 
@@ -66,13 +67,13 @@ pub(crate) struct Api {
     status_name: unsafe extern "C" fn(u32) -> *const c_char,
 }
 
-/// Where cuBLASLt is on this machine.
+/// Where the cuBLASLt is that the driver of this machine can start; any, where there is no driver.
 ///
 /// # Errors
 ///
 /// [`Error::LibraryNotFound`] with every place looked at; [`Error::MissingSymbol`] for one that is too old.
 pub fn locate() -> Result<Found> {
-    let api = Api::open(None)?;
+    let api = Api::open(driver_version().map(|(major, _)| major))?;
     // SAFETY: the function takes nothing and returns major * 10000 + minor * 100 + patch.
     let version = unsafe { (api.version)() };
     Ok(Found {
