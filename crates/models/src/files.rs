@@ -20,7 +20,10 @@ impl Staged {
         let mut temporary = create(&path).map_err(|source| Error::Write { path: path.clone(), source })?;
         for chunk in chunks {
             let chunk = chunk?;
-            temporary.write_all(&chunk).map_err(|source| Error::Write { path: path.clone(), source })?;
+            temporary
+                .as_file_mut()
+                .write_all(&chunk)
+                .map_err(|source| Error::Write { path: path.clone(), source })?;
         }
         temporary.as_file().sync_all().map_err(|source| Error::Write { path: path.clone(), source })?;
         Ok(Self { temporary, path })

@@ -42,8 +42,8 @@ impl Gpt2 {
         Self::from_tensors(config, tensors)
     }
 
-    /// A model with these parameters, named as in a Hugging Face file, without `transformer.`. They become leaves
-    /// whose gradient is wanted.
+    /// A model with these parameters, named as in a Hugging Face file, without `transformer.`. It shares their
+    /// elements, so that an optimiser's step changes both.
     ///
     /// # Errors
     ///

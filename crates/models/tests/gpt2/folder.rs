@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use longhand_models::Error;
 use longhand_models::gpt2::{Gpt2, Gpt2Config};
 use longhand_tensor::{Device, Dtype};
+use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use safetensors::SafeTensors;
@@ -250,6 +251,22 @@ fn a_file_truncated_anywhere_is_an_error_naming_it() {
     }
     fs::write(&file, [whole.as_slice(), &[0]].concat()).unwrap();
     assert!(matches!(error(folder.path()), Error::WrongLength { .. }));
+}
+
+proptest! {
+    /// Whatever a byte of the header or of the configuration is changed to.
+    #[test]
+    fn a_damaged_folder_loads_or_is_an_error_and_never_a_panic(at in 0..4000usize, byte: u8, in_config: bool) {
+        let folder = tiny_copy();
+        let file = folder.path().join(if in_config { "config.json" } else { "model.safetensors" });
+        let mut bytes = fs::read(&file).unwrap();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        fs::write(&file, bytes).unwrap();
+        if let Err(error) = load(folder.path()) {
+            prop_assert!(error.to_string().contains(folder.path().to_str().unwrap()), "{}", error);
+        }
+    }
 }
 
 #[test]

@@ -2,11 +2,11 @@ use std::collections::BTreeMap;
 
 use longhand_models::gpt2::{Activation, Gpt2, Gpt2Config};
 use longhand_models::sampling::Sampling;
-use longhand_tensor::{Device, Tensor};
+use longhand_tensor::{Device, Dtype, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use crate::{Expected, assert_close, tiny};
+use crate::{Expected, assert_close, tiny, tiny_folder};
 
 #[test]
 fn logits_are_those_of_transformers() {
@@ -14,6 +14,19 @@ fn logits_are_those_of_transformers() {
     let logits = tiny().forward(&expected.ids("ids")).unwrap();
     assert_eq!(logits.shape(), expected.shape("logits"));
     assert_close(&logits.to_vec().unwrap(), &expected.floats("logits"), 1e-4);
+}
+
+#[test]
+fn other_types_stay_as_close_as_their_precision_allows() {
+    let expected = Expected::load();
+    // The logits are below 5 in magnitude, where bf16 steps by 1/32 and f16 by 1/256.
+    for (dtype, tolerance) in [(Dtype::F64, 1e-4), (Dtype::F16, 4.0 / 256.0), (Dtype::Bf16, 4.0 / 32.0)] {
+        let model = Gpt2::from_pretrained(&tiny_folder(), &Device::Cpu, dtype).unwrap();
+        let logits = model.forward(&expected.ids("ids")).unwrap();
+        assert_eq!(logits.dtype(), dtype);
+        let logits: Vec<f32> = logits.to_dtype(Dtype::F32).unwrap().to_vec().unwrap();
+        assert_close(&logits, &expected.floats("logits"), tolerance);
+    }
 }
 
 #[test]

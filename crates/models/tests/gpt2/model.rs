@@ -2,7 +2,7 @@ use longhand_models::Error;
 use longhand_models::gpt2::{Gpt2, Gpt2Config};
 use longhand_models::sampling::Sampling;
 use longhand_tensor::ops::IGNORE_INDEX;
-use longhand_tensor::{Device, Dtype, Tensor};
+use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, Tensor};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -57,6 +57,21 @@ proptest! {
         let first = model.forward(&ids(&tokens[..seen], &[1, seen])).unwrap();
         crate::assert_close(&all.to_vec().unwrap(), &first.to_vec().unwrap(), 1e-4);
     }
+}
+
+#[test]
+fn steps_of_an_optimiser_reach_the_model_and_lower_its_loss() {
+    let model = tiny();
+    let (inputs, targets) = (ids(&[5, 6, 7, 8], &[1, 4]), ids(&[6, 7, 8, 9], &[1, 4]));
+    let named = model.parameters().iter().map(|p| (p.name.clone(), p.tensor.clone())).collect();
+    let mut optimiser = AdamW::new(named, AdamWOptions::default()).unwrap();
+    let mut losses = Vec::new();
+    for _ in 0..5 {
+        let loss = model.loss(&inputs, &targets).unwrap();
+        losses.push(loss.item().unwrap());
+        optimiser.step(&loss.backward().unwrap(), 1e-3).unwrap();
+    }
+    assert!(losses.is_sorted_by(|before, after| after < before), "{losses:?}");
 }
 
 #[test]
