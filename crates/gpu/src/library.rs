@@ -67,6 +67,7 @@ impl Library {
             let place = Place::Folder(wanted.variable.to_owned(), value.into());
             return place.open(wanted, &mut tried).ok_or_else(|| not_found(wanted, tried));
         }
+        tried.push(format!("{}: not set", wanted.variable));
         let found = places().find_map(|place| place.open(wanted, &mut tried));
         found.ok_or_else(|| not_found(wanted, tried))
     }
@@ -111,12 +112,18 @@ enum Place {
     /// What named the folder (or file), and the folder itself.
     Folder(String, PathBuf),
     Loader,
+    /// A place that there is not, in words.
+    Absent(String),
 }
 
 impl Place {
     fn open(&self, wanted: &Wanted, tried: &mut Vec<String>) -> Option<Library> {
         match self {
             Place::Loader => open_by_name(wanted, tried),
+            Place::Absent(words) => {
+                tried.push(words.clone());
+                None
+            }
             Place::Folder(label, path) if path.is_file() => open_file(wanted, label, path, tried),
             Place::Folder(label, folder) => {
                 let files = SUBFOLDERS.iter().flat_map(|sub| wanted.files.iter().map(move |f| (sub, f)));
@@ -195,18 +202,24 @@ fn mapped_file(name: &str) -> Option<PathBuf> {
     matching.next().map(Path::to_owned)
 }
 
+/// Every place in order; those that take a while to find come when they are asked for.
 fn places() -> impl Iterator<Item = Place> {
-    let named = |variable: &str| env::var_os(variable).map(|v| Place::Folder(variable.to_owned(), v.into()));
+    let named = ["CUDA_HOME", "CUDA_PATH"].into_iter().map(|variable| match env::var_os(variable) {
+        Some(value) => Place::Folder(variable.to_owned(), value.into()),
+        None => Place::Absent(format!("{variable}: not set")),
+    });
     let toolkit = Place::Folder("toolkit".to_owned(), "/usr/local/cuda".into());
-    let site_packages = std::iter::once_with(site_packages).flatten();
-    let wheels = site_packages.map(|path| Place::Folder("Python site-packages".to_owned(), path));
-    let targets = target_folders().into_iter().map(|path| Place::Folder("target/nvrtc".to_owned(), path));
-    ["CUDA_HOME", "CUDA_PATH"]
-        .into_iter()
-        .filter_map(named)
-        .chain([toolkit, Place::Loader])
-        .chain(wheels)
-        .chain(targets)
+    let wheels = std::iter::once_with(|| all("Python site-packages", site_packages())).flatten();
+    let targets = std::iter::once_with(|| all("target/nvrtc", target_folders())).flatten();
+    named.chain([toolkit, Place::Loader]).chain(wheels).chain(targets)
+}
+
+/// The folders under one label, or that there are none.
+fn all(label: &str, folders: Vec<PathBuf>) -> Vec<Place> {
+    if folders.is_empty() {
+        return vec![Place::Absent(format!("{label}: there is none"))];
+    }
+    folders.into_iter().map(|folder| Place::Folder(label.to_owned(), folder)).collect()
 }
 
 /// The site-packages of the active environment, and those that `python3` names.
@@ -225,9 +238,7 @@ fn site_packages() -> Vec<PathBuf> {
     if let Ok(output) = python {
         folders.extend(String::from_utf8_lossy(&output.stdout).lines().map(PathBuf::from));
     }
-    folders.dedup();
-    folders.retain(|folder| folder.is_dir());
-    folders
+    existing(folders)
 }
 
 /// `target/nvrtc` of the workspace: above the working directory, or above the executable.
@@ -240,8 +251,18 @@ fn target_folders() -> Vec<PathBuf> {
         let above = executable.ancestors().filter(|folder| folder.ends_with("target"));
         folders.extend(above.map(|folder| folder.join("nvrtc")));
     }
-    folders.retain(|folder| folder.is_dir());
-    folders
+    existing(folders)
+}
+
+/// The folders that exist, each once.
+fn existing(folders: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut kept: Vec<PathBuf> = Vec::new();
+    for folder in folders {
+        if folder.is_dir() && !kept.contains(&folder) {
+            kept.push(folder);
+        }
+    }
+    kept
 }
 
 /// Defines a table of a library's C functions, loaded at run time.
