@@ -11,6 +11,7 @@ use crate::{Arch, Error, Result};
 
 const WANTED: Wanted = Wanted {
     name: "The CUDA driver (libcuda)",
+    // The loader alone knows the driver that fits the kernel module.
     variable: "",
     files: if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] },
     companion: None,

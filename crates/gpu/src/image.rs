@@ -84,6 +84,16 @@ impl Image {
         &self.0.resources
     }
 
+    /// What one kernel uses.
+    pub(crate) fn resources_of(&self, entry: &str) -> Option<&Resources> {
+        self.resources().iter().find(|resources| resources.entry == entry)
+    }
+
+    /// Bytes of shared memory that a kernel declares statically, as far as that is known.
+    pub(crate) fn static_shared(&self, entry: &str) -> u32 {
+        self.resources_of(entry).map_or(0, |resources| resources.shared_bytes)
+    }
+
     /// The kernels it has.
     pub(crate) fn entries(&self) -> Vec<entries::Entry> {
         entries::parse(self.ptx())

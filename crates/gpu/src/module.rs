@@ -53,13 +53,13 @@ impl Module {
             image: self.image.clone(),
             name: name.into(),
             handle,
-            dynamic_shared: DEFAULT_DYNAMIC_SHARED,
+            dynamic_shared: SHARED_WITHOUT_ASKING.saturating_sub(self.image.static_shared(name)),
         })
     }
 }
 
-/// What CUDA lets every kernel have without being asked.
-const DEFAULT_DYNAMIC_SHARED: u32 = 48 * 1024;
+/// Shared memory, static and dynamic together, that CUDA lets every kernel have without being asked.
+const SHARED_WITHOUT_ASKING: u32 = 48 * 1024;
 
 /// A kernel of a loaded program. A cheap handle.
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ impl Kernel {
     /// What it uses; None where the image has no cubin.
     #[must_use]
     pub fn resources(&self) -> Option<&Resources> {
-        self.image.resources().iter().find(|resources| *resources.entry == *self.name)
+        self.image.resources_of(&self.name)
     }
 
     /// The same kernel, whose launches may have up to `bytes` of dynamic shared memory. Needed above 48 KiB less
@@ -92,7 +92,7 @@ impl Kernel {
     ///
     /// [`Error::Argument`] where a block of this device cannot have as much.
     pub fn with_dynamic_shared(self, bytes: u32) -> Result<Kernel> {
-        let fixed = self.resources().map_or(0, |resources| resources.shared_bytes);
+        let fixed = self.image.static_shared(&self.name);
         let limit = self.device.shared_bytes_per_block().saturating_sub(fixed);
         if bytes > limit {
             let must = format!("at most {limit} bytes on {} ({fixed} are static)", self.device.name());

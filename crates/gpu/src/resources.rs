@@ -31,6 +31,8 @@ pub(crate) fn parse(log: &str) -> Vec<Resources> {
             kernel.registers = number_before(line, " registers");
             kernel.barriers = number_before(line, " barriers");
             kernel.shared_bytes = number_before(line, " bytes smem");
+            // Its own frame and those of the functions it calls.
+            kernel.stack_bytes = kernel.stack_bytes.max(number_before(line, " bytes cumulative stack size"));
         }
     }
     kernels

@@ -158,9 +158,10 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`].
+    /// [`Error::Argument`] for an event of another device; [`Error::Driver`].
     pub fn record(&self, event: &Event) -> Result<()> {
-        // SAFETY: both are alive.
+        event.check_device("record", self.device())?;
+        // SAFETY: both are alive and of the same device.
         unsafe { self.device().driver().record(event.0.handle, self.0.handle) }
     }
 
@@ -168,9 +169,10 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`].
+    /// [`Error::Argument`] for an event of another device; [`Error::Driver`].
     pub fn wait(&self, event: &Event) -> Result<()> {
-        // SAFETY: both are alive.
+        event.check_device("wait", self.device())?;
+        // SAFETY: both are alive and of the same device.
         unsafe { self.device().driver().wait(self.0.handle, event.0.handle) }
     }
 }
@@ -293,10 +295,22 @@ impl Event {
     ///
     /// # Errors
     ///
-    /// [`Error::Driver`], also where one of the two was never recorded.
+    /// [`Error::Argument`] for an event of another device; [`Error::Driver`], also where one of the two was never
+    /// recorded.
     pub fn elapsed_ms(&self, earlier: &Event) -> Result<f32> {
-        // SAFETY: both are alive.
+        earlier.check_device("elapsed_ms", &self.0.device)?;
+        // SAFETY: both are alive and of the same device.
         unsafe { self.0.device.driver().elapsed_ms(earlier.0.handle, self.0.handle) }
+    }
+
+    /// A handle means nothing to another device.
+    fn check_device(&self, operation: &str, device: &Device) -> Result<()> {
+        if self.0.device == *device {
+            return Ok(());
+        }
+        let (was, must) =
+            (format!("one of {:?}", self.0.device), format!("one of {device:?}, as opened for the stream"));
+        Err(Error::argument(operation, "event", was, must))
     }
 }
 

@@ -88,6 +88,30 @@ fn spills_and_stack_of_each_kernel_are_reported() {
 }
 
 #[test]
+fn a_function_that_is_not_inlined_does_not_disturb_its_callers_report() {
+    let Some(compiler) = common::compiler() else { return };
+    let code = r#"
+        struct Params { float* x; int i; };
+        __noinline__ float helper(float* x, int i) {
+            float table[32];
+            for (int k = 0; k < 32; ++k) table[(k * i) & 31] = x[k];
+            return table[i & 31];
+        }
+        extern "C" __global__ void caller(const __grid_constant__ Params p) {
+            __shared__ float block[64];
+            block[threadIdx.x] = p.x[0];
+            __syncthreads();
+            p.x[threadIdx.x] = helper(p.x, p.i) + block[63 - threadIdx.x];
+        }
+    "#;
+    for arch in Arch::TESTED {
+        let image = compiler.compile(&Program::new("caller.cu", code), arch).unwrap();
+        let [caller] = image.resources() else { panic!("{:?}", image.resources()) };
+        assert_eq!((caller.stack_bytes, caller.shared_bytes, caller.barriers), (128, 256, 1), "{arch}");
+    }
+}
+
+#[test]
 fn a_compile_error_names_program_architecture_constants_file_and_line() {
     let Some(compiler) = common::compiler() else { return };
     let program = Program::new("broken.cu", "#include \"constants.cuh\"\n\nint x = WIDTH +;\n")

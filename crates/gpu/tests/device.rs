@@ -213,6 +213,11 @@ fn events_order_streams_and_time_them() {
     assert_eq!(last, [7]);
     let milliseconds = end.elapsed_ms(&start).unwrap();
     assert!((0.0..1000.0).contains(&milliseconds), "{milliseconds}");
+
+    let other = Event::new(&Device::cuda(0).unwrap()).unwrap();
+    for refused in [first.record(&other), first.wait(&other), end.elapsed_ms(&other).map(|_| ())] {
+        assert!(matches!(refused, Err(Error::Argument { argument: "event", .. })), "{refused:?}");
+    }
 }
 
 #[test]
