@@ -65,6 +65,8 @@ pub trait Element: sealed::Sealed + Pod + Send + Sync + PartialEq + PartialOrd +
     #[doc(hidden)]
     fn into_host(values: Vec<Self>) -> Host;
     #[doc(hidden)]
+    fn from_host(host: Host) -> Option<Vec<Self>>;
+    #[doc(hidden)]
     fn slice(host: &Host) -> Option<&[Self]>;
     #[doc(hidden)]
     fn slice_mut(host: &mut Host) -> Option<&mut [Self]>;
@@ -85,6 +87,9 @@ macro_rules! element {
             }
             fn into_host(values: Vec<Self>) -> Host {
                 Host::$variant(values)
+            }
+            fn from_host(host: Host) -> Option<Vec<Self>> {
+                if let Host::$variant(values) = host { Some(values) } else { None }
             }
             fn slice(host: &Host) -> Option<&[Self]> {
                 if let Host::$variant(values) = host { Some(values) } else { None }

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::cpu::pool;
 use crate::{Dtype, Element};
 
 /// Elements in the memory of the CPU. An implementation detail of [`Element`].
@@ -30,6 +31,7 @@ pub(crate) enum Data {
 
 impl Storage {
     pub(crate) fn cpu(host: Host) -> Self {
+        pool::adopt(&host);
         Storage { data: Data::Cpu(RwLock::new(host)), version: AtomicU64::new(0) }
     }
 
@@ -99,6 +101,39 @@ impl<E: Element> DerefMut for Write<'_, E> {
 impl Host {
     /// `count` zeros.
     pub(crate) fn zeros(dtype: Dtype, count: usize) -> Host {
-        crate::dtype::with_element!(dtype, E => E::into_host(vec![E::default(); count]))
+        crate::dtype::with_element!(dtype, E => E::into_host(pool::zeros::<E>(count)))
+    }
+
+    pub(crate) fn dtype(&self) -> Dtype {
+        match self {
+            Host::F64(_) => Dtype::F64,
+            Host::F32(_) => Dtype::F32,
+            Host::Bf16(_) => Dtype::Bf16,
+            Host::F16(_) => Dtype::F16,
+            Host::U32(_) => Dtype::U32,
+        }
+    }
+
+    /// What the allocation takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let elements = match self {
+            Host::F64(values) => values.capacity(),
+            Host::F32(values) => values.capacity(),
+            Host::Bf16(values) => values.capacity(),
+            Host::F16(values) => values.capacity(),
+            Host::U32(values) => values.capacity(),
+        };
+        elements * self.dtype().size()
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        match &mut self.data {
+            Data::Cpu(lock) => {
+                let host = lock.get_mut().unwrap_or_else(PoisonError::into_inner);
+                pool::give_back(std::mem::replace(host, Host::U32(Vec::new())));
+            }
+        }
     }
 }

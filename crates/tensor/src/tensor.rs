@@ -219,13 +219,7 @@ impl Tensor {
 
     /// A new contiguous tensor on the CPU, made by no operation.
     pub(crate) fn from_host(host: Host, shape: &[usize]) -> Tensor {
-        let dtype = match &host {
-            Host::F64(_) => Dtype::F64,
-            Host::F32(_) => Dtype::F32,
-            Host::Bf16(_) => Dtype::Bf16,
-            Host::F16(_) => Dtype::F16,
-            Host::U32(_) => Dtype::U32,
-        };
+        let dtype = host.dtype();
         Tensor::from_storage(Storage::cpu(host), shape, dtype, Device::Cpu)
     }
 

@@ -1,12 +1,13 @@
 //! Elements of any layout, brought into row-major order.
 
 use super::parallel::{for_chunks, rows_per_chunk};
+use super::pool;
 use crate::Element;
 use crate::layout::Layout;
 
 /// Copies the elements of `layout` in `source`, whose first element is that of the tensor, in row-major order.
 pub(crate) fn gather<E: Element>(source: &[E], layout: &Layout) -> Vec<E> {
-    let mut out = vec![E::default(); layout.numel()];
+    let mut out = pool::buffer::<E>(layout.numel());
     let (Some(&width), Some(&stride)) = (layout.shape.last(), layout.strides.last()) else {
         out.copy_from_slice(&source[..1]);
         return out;

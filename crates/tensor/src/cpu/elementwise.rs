@@ -2,11 +2,12 @@
 
 use super::Real;
 use super::parallel::{CHUNK, for_chunks};
+use super::pool;
 use super::simd::vectorised;
 
 /// `f` of each element. `f` must be `#[inline(always)]` where speed matters.
 pub(crate) fn map<T: Real, F: Fn(T) -> T + Copy + Sync>(x: &[T], f: F) -> Vec<T> {
-    let mut out = vec![T::ZERO; x.len()];
+    let mut out = pool::buffer::<T>(x.len());
     for_chunks(&mut out, CHUNK, |start, out| map_chunk(out, &x[start..][..out.len()], f));
     out
 }
@@ -24,7 +25,7 @@ pub(crate) fn zip<T: Real, F: Fn(T, T) -> T + Copy + Sync>(a: &[T], b: &[T], f: 
     if let [value] = *b {
         return map(a, move |x| f(x, value));
     }
-    let mut out = vec![T::ZERO; a.len()];
+    let mut out = pool::buffer::<T>(a.len());
     for_chunks(&mut out, CHUNK, |start, mut out| {
         let mut a = &a[start..];
         let mut b_rest = &b[start % b.len()..];

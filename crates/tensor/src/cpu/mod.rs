@@ -6,6 +6,7 @@ pub(crate) mod elementwise;
 pub(crate) mod math;
 pub(crate) mod matmul;
 pub(crate) mod parallel;
+pub(crate) mod pool;
 pub(crate) mod real;
 pub(crate) mod reduce;
 pub(crate) mod simd;

@@ -2,6 +2,7 @@
 
 use crate::autograd::apply1;
 use crate::cpu::parallel::{CHUNK, for_chunks};
+use crate::cpu::pool;
 use crate::cpu::simd::vectorised;
 use crate::dtype::with_element;
 use crate::{Backward, Device, Dtype, Element, Forward, Operation, Result, Tensor};
@@ -28,7 +29,7 @@ impl Operation for Cast {
         let out = match x.device() {
             Device::Cpu => with_element!(x.dtype(), From => with_element!(self.0, To => {
                 let from = x.read::<From>("to_dtype")?;
-                let mut to = vec![To::default(); x.numel()];
+                let mut to = pool::buffer::<To>(x.numel());
                 for_chunks(&mut to, CHUNK, |start, to| convert(&from[start..], to));
                 Tensor::from_elements(to, x.shape())
             })),

@@ -3,6 +3,7 @@
 use super::{check_alike, check_dim};
 use crate::autograd::apply1;
 use crate::cpu::copy::Rows;
+use crate::cpu::pool;
 use crate::dtype::with_element;
 use crate::{Backward, Device, Element, Error, Forward, Operation, Result, Tensor};
 
@@ -60,7 +61,7 @@ impl Operation for Cat {
 /// Row after row of the result, each run copied from the tensor it comes from.
 fn cpu(inputs: &[Tensor], dim: usize, shape: &[usize]) -> Result<Tensor> {
     with_element!(inputs[0].dtype(), E => {
-        let mut out = vec![E::default(); shape.iter().product()];
+        let mut out = pool::buffer::<E>(shape.iter().product());
         let inner: usize = shape[dim + 1..].iter().product();
         let row = shape[dim] * inner;
         let mut start = 0;

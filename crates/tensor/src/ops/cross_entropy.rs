@@ -4,10 +4,10 @@ use rayon::prelude::*;
 
 use super::widened;
 use crate::autograd::apply1;
-use crate::cpu::Real;
 use crate::cpu::parallel::rows_per_chunk;
 use crate::cpu::reduce::sum_lanes;
 use crate::cpu::simd::vectorised;
+use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
 use crate::{Backward, Device, Dtype, Element, Error, Forward, Operation, Result, Tensor};
 
@@ -119,7 +119,7 @@ fn cpu_backward(grad: &Tensor, logits: &Tensor, targets: &Tensor, lse: &Tensor) 
     let wide = widened(NAME, logits)?;
     with_real!(NAME, wide.dtype(), T => {
         let (values, lse) = (wide.read::<T>(NAME)?, lse.read::<T>(NAME)?);
-        let mut out = vec![T::ZERO; logits.numel()];
+        let mut out = pool::buffer::<T>(logits.numel());
         let chunk = rows_per_chunk(classes);
         out.par_chunks_mut((chunk * classes).max(1)).enumerate().for_each(|(i, out)| {
             let rows = i * chunk..i * chunk + out.len() / classes;
@@ -136,7 +136,8 @@ vectorised! {
         let rows = out.chunks_exact_mut(classes).zip(logits.chunks_exact(classes));
         for ((out, row), (&target, &lse)) in rows.zip(targets.iter().zip(lse)) {
             if target == IGNORE_INDEX {
-                continue; // the gradient stays 0
+                out.fill(T::ZERO);
+                continue;
             }
             for (out, x) in out.iter_mut().zip(row) {
                 *out = (*x - lse).exp() * scale;

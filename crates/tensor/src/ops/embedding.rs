@@ -4,6 +4,7 @@ use super::{check_alike, widened};
 use crate::autograd::apply1;
 use crate::cpu::elementwise::add_chunk;
 use crate::cpu::parallel::{for_chunks, rows_per_chunk};
+use crate::cpu::pool;
 use crate::dtype::{with_element, with_real};
 use crate::{Backward, Device, Dtype, Error, Forward, Operation, Result, Tensor};
 
@@ -57,7 +58,7 @@ fn cpu(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
     }
     with_element!(weight.dtype(), E => {
         let table = weight.read::<E>("embedding")?;
-        let mut out = vec![E::default(); ids.len() * width];
+        let mut out = pool::buffer::<E>(ids.len() * width);
         for_chunks(&mut out, (rows_per_chunk(width) * width).max(1), |start, out| {
             for (out, &id) in out.chunks_exact_mut(width).zip(&ids[start / width..]) {
                 out.copy_from_slice(&table[id as usize * width..][..width]);
@@ -74,7 +75,7 @@ fn cpu_backward(grad: &Tensor, ids: &Tensor, (rows, width): (usize, usize)) -> R
     let ids = &ids.read::<u32>("embedding")?[..ids.numel()];
     let wide = widened("embedding", grad)?;
     with_real!("embedding", wide.dtype(), T => {
-        let mut out = vec![T::default(); rows * width];
+        let mut out = pool::zeros::<T>(rows * width);
         let range = rows.div_ceil(RANGES).max(1);
         let source = wide.read::<T>("embedding")?;
         for_chunks(&mut out, (range * width).max(1), |start, out| {

@@ -3,9 +3,9 @@
 use super::reduce::sum_to;
 use super::{check_alike, widened};
 use crate::autograd::apply1;
-use crate::cpu::Real;
 use crate::cpu::matmul::{Mat, multiply};
 use crate::cpu::parallel::{for_chunks, rows_per_chunk};
+use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
 use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
 
@@ -89,7 +89,7 @@ fn cpu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (n, k, width) = (x.shape()[0], x.shape()[1], weight.shape()[1]);
     let bias = bias.map(|bias| widened("linear", &bias.contiguous()?)).transpose()?;
     with_real!("linear", x.dtype(), T => {
-        let mut out = vec![T::ZERO; n * width];
+        let mut out = pool::buffer::<T>(n * width);
         let mut beta = T::ZERO;
         if let Some(bias) = &bias {
             let bias = bias.read::<T>("linear")?;

@@ -5,6 +5,7 @@ use super::{check_alike, widened};
 use crate::autograd::apply1;
 use crate::cpu::copy::Rows;
 use crate::cpu::matmul::{Mat, multiply};
+use crate::cpu::pool;
 use crate::dtype::with_real;
 use crate::layout::{Layout, broadcast_shapes};
 use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
@@ -82,7 +83,7 @@ fn cpu(a: &Tensor, b: &Tensor, sizes: &Sizes) -> Result<Tensor> {
     let shape: Vec<usize> = batch.iter().chain([m, n]).copied().collect();
     with_real!("matmul", a.dtype(), T => {
         let (a, b) = (a.read::<T>("matmul")?, b.read::<T>("matmul")?);
-        let mut out = vec![T::default(); shape.iter().product()];
+        let mut out = pool::buffer::<T>(shape.iter().product());
         for (i, out) in out.chunks_exact_mut((m * n).max(1)).enumerate() {
             let a = Mat::new(&a[of_a.matrices.offset(i)..], (*m, *k), of_a.strides);
             let b = Mat::new(&b[of_b.matrices.offset(i)..], (*k, *n), of_b.strides);

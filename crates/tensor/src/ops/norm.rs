@@ -4,10 +4,10 @@ use rayon::prelude::*;
 
 use super::{check_alike, widened};
 use crate::autograd::apply;
-use crate::cpu::Real;
 use crate::cpu::parallel::rows_per_chunk;
 use crate::cpu::reduce::sum_lanes;
 use crate::cpu::simd::vectorised;
+use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
 use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
 
@@ -119,7 +119,7 @@ fn cpu(
     let rows = sum.numel() / width.max(1);
     with_real!(NAME, sum.dtype(), T => {
         let (r, weight, bias) = (sum.read::<T>(NAME)?, wide_weight.read::<T>(NAME)?, wide_bias.read::<T>(NAME)?);
-        let mut y = vec![T::ZERO; sum.numel()];
+        let mut y = pool::buffer::<T>(sum.numel());
         let mut stats = vec![[T::ZERO; 2]; rows];
         let chunk = rows_per_chunk(width);
         if width > 0 {
@@ -169,7 +169,7 @@ fn cpu_backward(
         let (mean, inv_std) = (mean.read::<T>(NAME)?, inv_std.read::<T>(NAME)?);
         let through = grad_r.as_ref().map(|grad| grad.read::<T>(NAME)).transpose()?;
         let chunk = rows_per_chunk(width);
-        let mut dr = vec![T::ZERO; r.numel()];
+        let mut dr = pool::buffer::<T>(r.numel());
         // The gradients of weight and bias, one partial sum per piece: [dweight, dbias].
         let pieces = dr.par_chunks_mut((chunk * width).max(1)).enumerate().map(|(i, dr)| {
             let (row, start) = (i * chunk, i * chunk * width);

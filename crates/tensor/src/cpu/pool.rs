@@ -1,0 +1,97 @@
+//! Buffers that tensors gave back, used again.
+//!
+//! A training step needs the same sizes over and over. Taking a buffer back from here instead of the system saves the
+//! zeroing and the page faults, which cost as much as many an operation. Live and kept buffers together never exceed
+//! the most that was ever live, so the peak of memory use stays what it was.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::Element;
+use crate::storage::Host;
+
+/// Smaller buffers are left to the system's allocator, which has them at hand.
+const SMALLEST: usize = 16 * 1024; // bytes
+
+struct Pool {
+    /// Oldest first.
+    free: VecDeque<Host>,
+    free_bytes: usize,
+    live_bytes: usize,
+    peak_bytes: usize,
+}
+
+static POOL: Mutex<Pool> =
+    Mutex::new(Pool { free: VecDeque::new(), free_bytes: 0, live_bytes: 0, peak_bytes: 0 });
+
+fn pool() -> MutexGuard<'static, Pool> {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A buffer whose elements are whatever they were: every one of them is to be overwritten.
+pub(crate) fn buffer<E: Element>(len: usize) -> Vec<E> {
+    let mut values = match take::<E>(len) {
+        Some(values) => values,
+        None => vec![E::default(); len],
+    };
+    if cfg!(debug_assertions) {
+        // An element that an operation forgets shows as NaN.
+        bytemuck::cast_slice_mut::<E, u8>(&mut values).fill(0xff);
+    }
+    values
+}
+
+/// A buffer of zeros.
+pub(crate) fn zeros<E: Element>(len: usize) -> Vec<E> {
+    match take::<E>(len) {
+        Some(mut values) => {
+            super::parallel::for_chunks(&mut values, super::parallel::CHUNK, |_, piece| {
+                piece.fill(E::default())
+            });
+            values
+        }
+        None => vec![E::default(); len],
+    }
+}
+
+fn take<E: Element>(len: usize) -> Option<Vec<E>> {
+    if len * size_of::<E>() < SMALLEST {
+        return None;
+    }
+    let mut pool = pool();
+    // The newest that fits is the one most likely still in the cache.
+    let found =
+        pool.free.iter().rposition(|host| E::slice(host).is_some_and(|values| values.len() == len))?;
+    let host = pool.free.remove(found)?;
+    pool.free_bytes -= host.bytes();
+    E::from_host(host)
+}
+
+/// Counts elements that became a tensor's.
+pub(crate) fn adopt(host: &Host) {
+    let mut pool = pool();
+    pool.live_bytes += host.bytes();
+    pool.peak_bytes = pool.peak_bytes.max(pool.live_bytes);
+    pool.shrink();
+}
+
+/// Takes back the elements of a tensor that is gone.
+pub(crate) fn give_back(host: Host) {
+    let bytes = host.bytes();
+    let mut pool = pool();
+    pool.live_bytes -= bytes;
+    if bytes >= SMALLEST {
+        pool.free_bytes += bytes;
+        pool.free.push_back(host);
+        pool.shrink();
+    }
+}
+
+impl Pool {
+    fn shrink(&mut self) {
+        while self.live_bytes + self.free_bytes > self.peak_bytes {
+            let Some(oldest) = self.free.pop_front() else { break };
+            self.free_bytes -= oldest.bytes();
+        }
+    }
+}
