@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::library::variable;
+
 /// Changes whenever the form of an entry does.
 pub(crate) const FORMAT: &str = "longhand image 1";
 
@@ -31,8 +33,7 @@ pub(crate) struct Cache {
 
 /// The folder that `LONGHAND_CACHE` names, or `longhand` in the user's cache directory; None where there is none.
 pub(crate) fn default_folder() -> Option<PathBuf> {
-    let named = std::env::var_os("LONGHAND_CACHE").filter(|value| !value.is_empty()).map(PathBuf::from);
-    named.or_else(|| dirs::cache_dir().map(|folder| folder.join("longhand")))
+    variable("LONGHAND_CACHE").or_else(|| dirs::cache_dir().map(|folder| folder.join("longhand")))
 }
 
 /// Whether entries can be written to the folder, or to one that would be made for it.

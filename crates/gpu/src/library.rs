@@ -63,8 +63,8 @@ impl Library {
     /// `CUDA_PATH` or `/usr/local/cuda` names, the loader's path, Python's site-packages, `target/nvrtc`.
     pub fn find(wanted: &Wanted) -> Result<Library> {
         let mut tried = Vec::new();
-        if let Some(value) = env::var_os(wanted.variable) {
-            let place = Place::Folder(wanted.variable.to_owned(), value.into());
+        if let Some(path) = variable(wanted.variable) {
+            let place = Place::Folder(wanted.variable.to_owned(), path);
             return place.open(wanted, &mut tried).ok_or_else(|| not_found(wanted, tried));
         }
         tried.push(format!("{}: not set", wanted.variable));
@@ -143,7 +143,7 @@ impl Place {
 fn open_file(wanted: &Wanted, label: &str, path: &Path, tried: &mut Vec<String>) -> Option<Library> {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     load_companions(wanted, &absolute);
-    match open_global(&absolute) {
+    match load(&absolute) {
         Ok(handle) => {
             Some(Library { handle, path: absolute, place: label.to_owned(), advice: wanted.advice })
         }
@@ -156,7 +156,7 @@ fn open_file(wanted: &Wanted, label: &str, path: &Path, tried: &mut Vec<String>)
 
 fn open_by_name(wanted: &Wanted, tried: &mut Vec<String>) -> Option<Library> {
     for name in wanted.files {
-        if let Ok(handle) = open_global(Path::new(name)) {
+        if let Ok(handle) = load(Path::new(name)) {
             let path = mapped_file(name).unwrap_or_else(|| PathBuf::from(name));
             load_companions(wanted, &path);
             return Some(Library { handle, path, place: "loader path".to_owned(), advice: wanted.advice });
@@ -172,24 +172,18 @@ fn load_companions(wanted: &Wanted, library: &Path) {
     let (Some(prefix), Some(folder)) = (wanted.companion, library.parent()) else { return };
     for entry in folder.read_dir().into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(prefix) {
-            let _ = open_global(&entry.path());
+            let _ = load(&entry.path());
         }
     }
 }
 
-/// Loads a library for good, with its symbols visible to those loaded later.
-fn open_global(path: &Path) -> Result<&'static libloading::Library, String> {
-    #[cfg(unix)]
-    let opened = {
-        use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-        // SAFETY: running the initialisers of the library that the user's settings or installation name is
-        // what loading it means; NVIDIA's have no precondition.
-        unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map(libloading::Library::from)
-    };
-    #[cfg(not(unix))]
-    // SAFETY: as above.
-    let opened = unsafe { libloading::Library::new(path) };
-    opened.map(|library| &*Box::leak(Box::new(library))).map_err(|error| error.to_string())
+/// Loads a library for good. Its symbols stay its own, so that another version in the same process, PyTorch's for
+/// one, is not disturbed.
+fn load(path: &Path) -> Result<&'static libloading::Library, String> {
+    // SAFETY: running the initialisers of the library that the user's settings or installation name is what loading
+    // it means; NVIDIA's have no precondition.
+    let loaded = unsafe { libloading::Library::new(path) };
+    loaded.map(|library| &*Box::leak(Box::new(library))).map_err(|error| error.to_string())
 }
 
 /// The file that a library loaded by bare name came from, where the system tells.
@@ -202,11 +196,16 @@ fn mapped_file(name: &str) -> Option<PathBuf> {
     matching.next().map(Path::to_owned)
 }
 
+/// The path in an environment variable; one that is empty counts as not set.
+pub(crate) fn variable(name: &str) -> Option<PathBuf> {
+    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
 /// Every place in order; those that take a while to find come when they are asked for.
 fn places() -> impl Iterator<Item = Place> {
-    let named = ["CUDA_HOME", "CUDA_PATH"].into_iter().map(|variable| match env::var_os(variable) {
-        Some(value) => Place::Folder(variable.to_owned(), value.into()),
-        None => Place::Absent(format!("{variable}: not set")),
+    let named = ["CUDA_HOME", "CUDA_PATH"].into_iter().map(|name| match variable(name) {
+        Some(path) => Place::Folder(name.to_owned(), path),
+        None => Place::Absent(format!("{name}: not set")),
     });
     let toolkit = Place::Folder("toolkit".to_owned(), "/usr/local/cuda".into());
     let wheels = std::iter::once_with(|| all("Python site-packages", site_packages())).flatten();
@@ -225,8 +224,8 @@ fn all(label: &str, folders: Vec<PathBuf>) -> Vec<Place> {
 /// The site-packages of the active environment, and those that `python3` names.
 fn site_packages() -> Vec<PathBuf> {
     let mut folders = Vec::new();
-    for root in ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(env::var_os) {
-        for entry in Path::new(&root).join("lib").read_dir().into_iter().flatten().flatten() {
+    for root in ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(variable) {
+        for entry in root.join("lib").read_dir().into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with("python3") {
                 folders.push(entry.path().join("site-packages"));
             }
