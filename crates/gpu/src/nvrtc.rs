@@ -8,6 +8,9 @@ use cudarc::nvrtc::sys;
 use crate::library::{Found, Library, Wanted, functions};
 use crate::{Arch, Error, Result};
 
+/// The NVRTC that Longhand is tested with, as `pip install` takes it.
+pub const PINNED_WHEEL: &str = "nvidia-cuda-nvrtc==13.0.88";
+
 const WANTED: Wanted = Wanted {
     name: "NVRTC (libnvrtc)",
     variable: "LONGHAND_NVRTC",
@@ -257,4 +260,14 @@ fn text(mut bytes: Vec<u8>) -> String {
         bytes.pop();
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_is_to_install_the_pinned_wheel() {
+        assert!(WANTED.advice.contains(&format!("`pip install {PINNED_WHEEL}`")), "{}", WANTED.advice);
+    }
 }
