@@ -1,0 +1,69 @@
+//! What operations check of their arguments before they launch.
+
+use std::fmt::Display;
+
+use longhand_gpu::DevicePtr;
+
+use crate::{Dtype, Error, Result};
+
+/// The most blocks of a grid in x.
+pub(crate) const MAX_BLOCKS: usize = i32::MAX as usize;
+
+/// The arguments of the operation of this name, to be checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Check(pub &'static str);
+
+impl Check {
+    pub fn error(self, argument: &str, was: impl Display, expected: impl Into<String>) -> Error {
+        Error::argument(self.0, argument, was, expected)
+    }
+
+    /// A tensor that has to be there.
+    pub fn tensor(self, name: &str, data: DevicePtr, dtype: Dtype) -> Result<()> {
+        self.memory(name, data, dtype.size() as u64)
+    }
+
+    /// A tensor that may be absent.
+    pub fn optional(self, name: &str, data: DevicePtr, dtype: Dtype) -> Result<()> {
+        if data.is_null() { Ok(()) } else { self.tensor(name, data, dtype) }
+    }
+
+    /// Memory that has to be there, for elements of `size` bytes (a power of two).
+    pub fn memory(self, name: &str, data: DevicePtr, size: u64) -> Result<()> {
+        if data.is_null() || !data.is_aligned(size) {
+            let expected = format!("an address that is a multiple of {size}");
+            return Err(self.error(name, format!("{data:?}"), expected));
+        }
+        Ok(())
+    }
+
+    /// A size within what the kernel can count.
+    pub fn size(self, name: &str, was: usize, at_least: usize, at_most: usize) -> Result<()> {
+        if was < at_least || was > at_most {
+            return Err(self.error(name, was, format!("{at_least} to {at_most}")));
+        }
+        Ok(())
+    }
+
+    /// The stride, in elements, of `rows` rows that are read: any that keeps addresses within 64 bits.
+    pub fn stride(self, name: &str, stride: i64, rows: usize) -> Result<()> {
+        if (rows as i128 * i128::from(stride)).abs() > i128::from(i64::MAX / 8) {
+            let expected = format!("small enough for 64-bit addresses over {rows} rows");
+            return Err(self.error(name, stride, expected));
+        }
+        Ok(())
+    }
+
+    /// The stride, in elements, of `rows` rows of `width` that are written: they may not overlap.
+    pub fn written_stride(self, name: &str, stride: i64, rows: usize, width: usize) -> Result<()> {
+        if rows > 1 && stride.unsigned_abs() < width as u64 {
+            return Err(self.error(name, stride, format!("at least {width}: rows would overlap")));
+        }
+        self.stride(name, stride, rows)
+    }
+}
+
+/// Whether 16-byte accesses are possible at all of these addresses.
+pub(crate) fn aligned<const N: usize>(addresses: [DevicePtr; N]) -> bool {
+    addresses.iter().all(|address| address.is_aligned(16))
+}

@@ -1,0 +1,54 @@
+//! Kernels as plans hold them.
+
+use bytemuck::Pod;
+use longhand_gpu::{Device, Kernel, Launch, Stream};
+
+use crate::{Result, Variant};
+
+/// A kernel on a device, with its block size.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    kernel: Kernel,
+    threads: u32,
+}
+
+impl Loaded {
+    /// Compiles and loads. The variant has no dynamic shared memory.
+    pub fn new(device: &Device, variant: &Variant) -> Result<Loaded> {
+        let kernel = device.compile_and_load(&variant.program)?.kernel(variant.entry)?;
+        Ok(Loaded { kernel, threads: variant.threads })
+    }
+
+    /// Enqueues `grid` blocks.
+    ///
+    /// # Safety
+    ///
+    /// As [`Kernel::launch`].
+    pub unsafe fn launch<P: Pod>(&self, stream: &Stream, grid: [u32; 2], params: &P) -> Result<()> {
+        let shape = Launch { grid: [grid[0], grid[1], 1], block: [self.threads, 1, 1], shared_bytes: 0 };
+        // SAFETY: the caller answers for it.
+        Ok(unsafe { self.kernel.launch(stream, shape, params) }?)
+    }
+}
+
+/// The same kernels compiled twice: with 16-byte accesses, and for any alignment.
+#[derive(Clone, Debug)]
+pub(crate) struct ByAlignment<T> {
+    wide: Option<T>,
+    any: T,
+}
+
+impl<T> ByAlignment<T> {
+    /// `load` gets the elements that one access moves: 8, where `wide` is possible at all, and 1.
+    pub fn new(wide: bool, load: impl Fn(usize) -> Result<T>) -> Result<ByAlignment<T>> {
+        Ok(ByAlignment { wide: if wide { Some(load(8)?) } else { None }, any: load(1)? })
+    }
+
+    /// The form for tensors that are `aligned` to 16 bytes in every row, or are not, and the elements per access.
+    pub fn get(&self, aligned: bool) -> (&T, usize) {
+        match &self.wide {
+            Some(wide) if aligned => (wide, 8),
+            _ => (&self.any, 1),
+        }
+    }
+}
