@@ -1,3 +1,61 @@
 //! The `longhand` command.
+
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod device;
+mod doctor;
+mod eval;
+mod generate;
+mod progress;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Train, evaluate and generate with long-context transformers on hand-written CUDA kernels, or on the CPU.
+#[derive(Parser)]
+#[command(name = "longhand", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a GPT-2 model on text; with no argument, a small one on Longhand's own sources
+    Train(train::Train),
+    /// Continue a text with a model
+    Generate(generate::Generate),
+    /// Measure how well a model predicts a text
+    Eval(eval::Eval),
+    /// Say which GPU, driver and libraries are found, and what to install for each one missing
+    Doctor,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(train) => train.run(),
+        Command::Generate(generate) => generate.run().map(|()| ExitCode::SUCCESS),
+        Command::Eval(eval) => eval.run().map(|()| ExitCode::SUCCESS),
+        Command::Doctor => doctor::run().map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {}", one_line(&error));
+        ExitCode::FAILURE
+    })
+}
+
+/// An error and what led to it. A cause that the error before it already tells is not told again.
+fn one_line(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| {
+        let cause = cause.to_string();
+        if told.is_empty() {
+            cause
+        } else if told.ends_with(&cause) {
+            told
+        } else {
+            format!("{told}: {cause}")
+        }
+    })
+}

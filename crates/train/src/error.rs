@@ -164,6 +164,10 @@ pub enum Error {
         reason: String,
     },
 
+    /// Whoever takes the generated text could not.
+    #[error("cannot write the generated text")]
+    Output(#[source] io::Error),
+
     /// From the tensors.
     #[error(transparent)]
     Tensor(#[from] longhand_tensor::Error),

@@ -1,9 +1,11 @@
 //! Text that continues a prompt.
 
+use std::io;
+
 use longhand_models::{gpt2::Gpt2, sampling::Sampling};
 use rand::{SeedableRng, rngs::StdRng};
 
-use crate::{Result, Tokenizer, evaluate};
+use crate::{Error, Result, Tokenizer, evaluate};
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub enum Ended {
 ///
 /// # Errors
 /// A prompt longer than the model's context, or empty where the tokenizer has no end of text; a sampling that
-/// is not valid.
+/// is not valid; what `emit` returns.
 pub fn generate(
     model: &Gpt2,
     tokenizer: &Tokenizer,
@@ -29,7 +31,7 @@ pub fn generate(
     max_tokens: usize,
     sampling: Sampling,
     seed: u64,
-    mut emit: impl FnMut(&str),
+    mut emit: impl FnMut(&str) -> io::Result<()>,
 ) -> Result<Ended> {
     let mut tokens = tokenizer.encode(prompt)?;
     if tokens.is_empty() {
@@ -44,11 +46,11 @@ pub fn generate(
         let text = tokenizer.decode(&pending)?;
         // A character is at most four bytes, so that five tokens do not all wait for its end.
         if !text.ends_with(char::REPLACEMENT_CHARACTER) || pending.len() > 4 {
-            emit(&text);
+            emit(&text).map_err(Error::Output)?;
             pending.clear();
         }
     }
-    emit(&tokenizer.decode(&pending)?);
+    emit(&tokenizer.decode(&pending)?).map_err(Error::Output)?;
     Ok(if generated == max_tokens {
         Ended::MaxTokens
     } else if tokens.len() + generated >= model.config().n_positions {

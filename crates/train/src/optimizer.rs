@@ -1,15 +1,12 @@
 //! The optimizer of a run, and its state in a checkpoint: `optimizer.safetensors`.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use longhand_models::gpt2::Gpt2;
 use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, Tensor};
 use safetensors::{SafeTensors, tensor::TensorView};
 
-use crate::{Error, Result, Settings};
+use crate::{Error, Result, Settings, files};
 
 const FILE: &str = "optimizer.safetensors";
 
@@ -32,13 +29,13 @@ pub(crate) fn save(optimizer: &AdamW, folder: &Path) -> Result<()> {
             if tensor.dtype() == Dtype::U32 { safetensors::Dtype::U32 } else { safetensors::Dtype::F32 };
         Ok((name, TensorView::new(dtype, tensor.shape().to_vec(), bytes)?))
     });
-    let failed = |error| match error {
-        safetensors::SafeTensorError::IoError(source) => Error::file("write", &path)(source),
-        other => Error::Damaged { path: path.clone(), reason: other.to_string() },
+    let views = views.collect::<std::result::Result<Vec<_>, _>>();
+    let content = views.and_then(|views| safetensors::serialize(views, None));
+    let damaged = |error: safetensors::SafeTensorError| Error::Damaged {
+        path: path.clone(),
+        reason: error.to_string(),
     };
-    let views = views.collect::<std::result::Result<Vec<_>, _>>().map_err(failed)?;
-    safetensors::serialize_to_file(views, None, &path).map_err(failed)?;
-    File::open(&path).and_then(|file| file.sync_all()).map_err(Error::file("write", &path))
+    files::write(&path, &content.map_err(damaged)?)
 }
 
 /// Gives the optimizer the state in a checkpoint's folder.

@@ -19,6 +19,22 @@ pub struct Document {
 }
 
 impl Document {
+    /// Reads one file.
+    ///
+    /// # Errors
+    /// A file that is missing, unreadable, empty or not UTF-8.
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).map_err(Error::file("read text", path))?;
+        if bytes.is_empty() {
+            return Err(Error::EmptyText { paths: path.display().to_string() });
+        }
+        let text = String::from_utf8(bytes).map_err(|error| Error::NotUtf8 {
+            path: path.into(),
+            offset: error.utf8_error().valid_up_to(),
+        })?;
+        Ok(Self { path: path.into(), text })
+    }
+
     /// The first nine tenths, to train on, and the last tenth, held out (in bytes, moved to the
     /// nearest character boundary before).
     pub fn split(&self) -> (&str, &str) {
@@ -47,20 +63,14 @@ impl Corpus {
     /// in [`Corpus::skipped`].
     ///
     /// # Errors
-    /// A path that is missing or unreadable, a named file that is not UTF-8, or no text at all.
+    /// A path that is missing or unreadable, a named file that is empty or not UTF-8, or no text at all.
     pub fn read(paths: &[PathBuf], except: Option<&Path>) -> Result<Self> {
         let mut corpus = Self::default();
         for path in paths {
-            let kind = fs::metadata(path).map_err(Error::file("read text", path))?;
-            if kind.is_dir() {
+            if path.is_dir() {
                 corpus.read_folder(path, except, |_| true)?;
             } else {
-                let bytes = fs::read(path).map_err(Error::file("read text", path))?;
-                let text = String::from_utf8(bytes).map_err(|error| Error::NotUtf8 {
-                    path: path.clone(),
-                    offset: error.utf8_error().valid_up_to(),
-                })?;
-                corpus.push(path.clone(), text);
+                corpus.documents.push(Document::read(path)?);
             }
         }
         if corpus.documents.is_empty() {
@@ -107,18 +117,14 @@ impl Corpus {
             if !path.is_file() || !wanted(path) {
                 continue;
             }
-            match String::from_utf8(fs::read(path).map_err(Error::file("read text", path))?) {
-                Ok(text) => self.push(path.into(), text),
-                Err(_) => self.skipped += 1,
+            match Document::read(path) {
+                Ok(document) => self.documents.push(document),
+                Err(Error::NotUtf8 { .. }) => self.skipped += 1,
+                Err(Error::EmptyText { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
-    }
-
-    fn push(&mut self, path: PathBuf, text: String) {
-        if !text.is_empty() {
-            self.documents.push(Document { path, text });
-        }
     }
 }
 

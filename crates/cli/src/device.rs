@@ -1,0 +1,32 @@
+//! `--device`.
+
+use clap::ValueEnum;
+use longhand_tensor::{Device, Dtype};
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum DeviceChoice {
+    /// The first GPU where there is one, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The first GPU, or an error.
+    Cuda,
+}
+
+impl DeviceChoice {
+    /// The device itself.
+    pub fn open(self) -> longhand_tensor::Result<Device> {
+        match self {
+            Self::Auto => Ok(Device::default_device()),
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda => Device::gpu(0),
+        }
+    }
+}
+
+/// What a device computes in: the kernels of a GPU take 16-bit elements.
+pub fn dtype(device: &Device) -> Dtype {
+    if device.is_cpu() { Dtype::F32 } else { Dtype::Bf16 }
+}

@@ -1,0 +1,7 @@
+//! The `longhand` command from outside: the real binary on tiny settings.
+
+mod bad_input;
+mod doctor;
+mod eval_and_generate;
+mod train;
+mod workplace;

@@ -1,0 +1,162 @@
+//! Training with the real binary: what a run leaves, and that it resumes as if it had never stopped.
+
+use std::{
+    fs,
+    process::{Child, Command},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use crate::workplace::{Workplace, checkpoints, losses, metrics, stderr, tiny};
+
+#[test]
+fn a_run_leaves_a_hugging_face_folder_losses_and_a_picture() {
+    let place = Workplace::new();
+    let out = place.train(&["--steps", "6", "--eval-every", "2"]);
+    for file in ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "loss.svg"] {
+        assert!(place.path("run").join(file).is_file(), "{file} is missing");
+    }
+    assert_eq!(checkpoints(&place.path("run")), ["checkpoint-6"]);
+    for step in ["step     0", "step     2", "step     4", "step     6"] {
+        assert!(out.contains(&format!("{step}  held-out loss")), "{step} is not in\n{out}");
+    }
+    assert!(out.contains("sample:") && out.contains("are in run"), "{out}");
+}
+
+#[test]
+fn every_line_of_metrics_has_the_six_fields_and_each_step_is_there_once() {
+    let place = Workplace::new();
+    place.train(&["--steps", "5", "--eval-every", "2"]);
+    let lines = metrics(&place.path("run"));
+    let steps = |split: &str| -> Vec<u64> {
+        lines
+            .iter()
+            .filter(|line| line["split"] == split)
+            .map(|line| line["step"].as_u64().unwrap())
+            .collect()
+    };
+    assert_eq!(steps("train"), [1, 2, 3, 4, 5]);
+    assert_eq!(steps("valid"), [0, 2, 4, 5]);
+    let mut before = 0.0;
+    for line in &lines {
+        assert_eq!(line.as_object().unwrap().len(), 6, "{line}");
+        for field in ["loss", "bits_per_byte", "tokens_per_second"] {
+            assert!(line[field].as_f64().is_some_and(|value| value > 0.0), "{field} of {line}");
+        }
+        let seconds = line["seconds"].as_f64().unwrap();
+        assert!(seconds >= before, "{line}");
+        before = seconds;
+    }
+}
+
+#[test]
+fn the_model_learns() {
+    let place = Workplace::new();
+    place.train(&["--steps", "150", "--eval-every", "150", "--lr", "0.01"]);
+    let lines = metrics(&place.path("run"));
+    let held_out: Vec<f64> = lines
+        .iter()
+        .filter(|line| line["split"] == "valid")
+        .map(|line| line["loss"].as_f64().unwrap())
+        .collect();
+    assert!(held_out[1] < 0.7 * held_out[0], "{held_out:?}");
+}
+
+/// Starts a run, waits until it has written the checkpoint of `step` or a later one, and returns it still running.
+fn start_until_checkpoint(place: &Workplace, options: &[&str], step: u64) -> Child {
+    let mut child = place.longhand(&tiny(options)).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let there = |name: &String| {
+        name.strip_prefix("checkpoint-")
+            .and_then(|name| name.parse::<u64>().ok())
+            .is_some_and(|found| found >= step)
+    };
+    while !checkpoints(&place.path("run")).iter().any(there) {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before its checkpoint");
+        assert!(Instant::now() < deadline, "no checkpoint after two minutes");
+        sleep(Duration::from_millis(2));
+    }
+    child
+}
+
+const LONG: [&str; 4] = ["--steps", "400", "--eval-every", "20"];
+
+#[test]
+fn a_killed_run_resumes_bitwise_as_if_it_had_never_stopped() {
+    let (whole, killed) = (Workplace::new(), Workplace::new());
+    whole.train(&LONG);
+    let mut child = start_until_checkpoint(&killed, &LONG, 60);
+    child.kill().unwrap();
+    assert!(!child.wait().unwrap().success(), "the run was over before it was killed");
+    killed.succeed(&["train", "--resume", "--out", "run", "--device", "cpu"]);
+
+    let (whole, killed) = (whole.path("run"), killed.path("run"));
+    assert_eq!(losses(&whole), losses(&killed));
+    for file in ["model.safetensors", "checkpoint-400/optimizer.safetensors", "tokenizer.json", "config.json"]
+    {
+        assert!(
+            fs::read(whole.join(file)).unwrap() == fs::read(killed.join(file)).unwrap(),
+            "{file} differs"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_saves_a_checkpoint_says_how_to_resume_and_exits_with_130() {
+    let (whole, stopped) = (Workplace::new(), Workplace::new());
+    whole.train(&LONG);
+    let child = start_until_checkpoint(&stopped, &LONG, 20);
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("resume with: longhand train --resume --out run"),
+        "{}",
+        stderr(&output)
+    );
+    stopped.succeed(&["eval", "--model", "run", "--text", "text.txt"]);
+
+    stopped.succeed(&["train", "--resume", "--out", "run", "--device", "cpu"]);
+    let model = |place: &Workplace| fs::read(place.path("run/model.safetensors")).unwrap();
+    assert!(model(&whole) == model(&stopped), "the models differ");
+    assert_eq!(losses(&whole.path("run")), losses(&stopped.path("run")));
+}
+
+#[test]
+fn a_finished_run_resumes_to_the_same_files() {
+    let place = Workplace::new();
+    place.train(&["--steps", "4", "--eval-every", "2"]);
+    let read = || {
+        let metrics = fs::read(place.path("run/metrics.jsonl")).unwrap();
+        (metrics, fs::read(place.path("run/model.safetensors")).unwrap())
+    };
+    let before = read();
+    place.succeed(&["train", "--resume", "--out", "run"]);
+    assert!(before == read());
+}
+
+#[test]
+fn patience_stops_the_run_and_keeps_the_best_model() {
+    let place = Workplace::new();
+    // A learning rate at which the held-out loss soon rises.
+    let out = place.train(&["--steps", "400", "--eval-every", "5", "--patience", "2", "--lr", "0.5"]);
+    let valid: Vec<_> =
+        metrics(&place.path("run")).into_iter().filter(|line| line["split"] == "valid").collect();
+    let loss = |i: usize| valid[i]["loss"].as_f64().unwrap();
+    let best = (0..valid.len()).min_by(|&a, &b| loss(a).total_cmp(&loss(b))).unwrap();
+    assert_eq!(best + 2, valid.len() - 1, "the run did not stop two evaluations after its best");
+    assert!(out.contains(&format!("was at step {}; that model is kept", valid[best]["step"])), "{out}");
+}
+
+#[test]
+fn two_runs_without_a_name_go_into_folders_of_their_own() {
+    let place = Workplace::new();
+    for number in ["1", "2"] {
+        let arguments = tiny(&["--steps", "1"]);
+        let unnamed: Vec<_> = arguments.into_iter().filter(|word| !["--out", "run"].contains(word)).collect();
+        place.succeed(&unnamed);
+        assert!(place.path("runs").join(number).join("model.safetensors").is_file());
+    }
+}
