@@ -48,36 +48,15 @@ static_assert(BLOCK_Q <= THREADS, "one thread copies one query's statistics");
 __forceinline__ void copy_queries(SharedAddress stage, const Params& p, long long batch, long long head, int query) {
     const Strides& q_strides = p.q_strides;
     const Strides& g_strides = p.grad_out_strides;
-    TileStream<BLOCK_Q, THREADS> q(
-        p.q + batch * q_strides.batch + head * q_strides.head + query * q_strides.token, q_strides.token);
-    TileStream<BLOCK_Q, THREADS> grad_out(
-        p.grad_out + batch * g_strides.batch + head * g_strides.head + query * g_strides.token, g_strides.token);
-    q.copy_next(stage, p.T - query);
-    grad_out.copy_next(stage + tile_bytes(BLOCK_Q), p.T - query);
-    const int row = threadIdx.x;
+    const Element* q = p.q + batch * q_strides.batch + head * q_strides.head + query * q_strides.token;
+    const Element* grad_out = p.grad_out + batch * g_strides.batch + head * g_strides.head + query * g_strides.token;
+    copy_tile_async<BLOCK_Q, THREADS>(stage, q, q_strides.token, p.T - query);
+    copy_tile_async<BLOCK_Q, THREADS>(stage + tile_bytes(BLOCK_Q), grad_out, g_strides.token, p.T - query);
+    const int row = thread_index();
     if (row < BLOCK_Q) {
         const long long heads = static_cast<long long>(gridDim.y) * p.heads_per_kv;
         copy_async_8(stage + 2 * tile_bytes(BLOCK_Q) + row * sizeof(RowStatistics),
                      p.rows + (batch * heads + head) * p.T + query + row, row < p.T - query);
-    }
-}
-
-// Sets to -inf the scores that must not be: row i is key `first_key` + i (of `keys` that exist), column j query
-// `first_query` + j.
-__forceinline__ void hide_queries(float (&score)[ROWS][COLUMNS][4], int first_key, int keys, int first_query, int T, int S) {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const int row = min(i * 16 + half * 8 + lane / 4, keys - 1);
-            const int hidden = first_query_seeing(first_key + row, T, S) - first_query - lane % 4 * 2;
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) {
-                if (j * 8 + 0 < hidden) score[i][j][half * 2 + 0] = -infinity();
-                if (j * 8 + 1 < hidden) score[i][j][half * 2 + 1] = -infinity();
-            }
-        }
     }
 }
 
@@ -102,12 +81,10 @@ attention_backward_key(const __grid_constant__ Params p) {
 
     float grad_k[ROWS][HEAD_DIM / 8][4] = {}, grad_v[ROWS][HEAD_DIM / 8][4] = {};
     if (first_block < blocks) {
-        TileStream<BLOCK_K, THREADS> k(
-            p.k + batch * p.k_strides.batch + kv_head * p.k_strides.head + first_key * p.k_strides.token, p.k_strides.token);
-        TileStream<BLOCK_K, THREADS> v(
-            p.v + batch * p.v_strides.batch + kv_head * p.v_strides.head + first_key * p.v_strides.token, p.v_strides.token);
-        k.copy_next(k_tile, keys);
-        v.copy_next(v_tile, keys);
+        const Element* k = p.k + batch * p.k_strides.batch + kv_head * p.k_strides.head + first_key * p.k_strides.token;
+        const Element* v = p.v + batch * p.v_strides.batch + kv_head * p.v_strides.head + first_key * p.v_strides.token;
+        copy_tile_async<BLOCK_K, THREADS>(k_tile, k, p.k_strides.token, keys);
+        copy_tile_async<BLOCK_K, THREADS>(v_tile, v, p.v_strides.token, keys);
         copy_queries(stages, p, batch, first_head, first_block * BLOCK_Q);
     }
     int stage = 0;
@@ -128,9 +105,7 @@ attention_backward_key(const __grid_constant__ Params p) {
             float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
             unsigned left[ROWS][COLUMNS / 2][4];
             multiply_transposed(score, k_tile + tile_bytes(warp_row), q_tile);
-            if (block * BLOCK_Q < diagonal) {
-                hide_queries(score, first_key + warp_row, keys - warp_row, block * BLOCK_Q, p.T, p.S);
-            }
+            if (block * BLOCK_Q < diagonal) hide_queries(score, block * BLOCK_Q, first_key + warp_row, p.T, p.S);
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
                 // Statistics of this lane's two columns. Queries past T have q = 0, grad_out = 0, delta = 0: they add 0.

@@ -56,10 +56,13 @@ attention_backward_query(const __grid_constant__ Params p) {
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
     const float scale_log2 = p.scale * LOG2_E;
 
-    TileStream<BLOCK_K, THREADS> k(
-        p.k + batch * p.k_strides.batch + kv_head * p.k_strides.head, p.k_strides.token);
-    TileStream<BLOCK_K, THREADS> v(
-        p.v + batch * p.v_strides.batch + kv_head * p.v_strides.head, p.v_strides.token);
+    const Strides &q_strides = p.q_strides, &k_strides = p.k_strides, &v_strides = p.v_strides;
+    const Strides &grad_out_strides = p.grad_out_strides, &grad_q_strides = p.grad_q_strides;
+    const Element* q = p.q + batch * q_strides.batch + head * q_strides.head + first_query * q_strides.token;
+    const Element* k = p.k + batch * k_strides.batch + kv_head * k_strides.head;
+    const Element* v = p.v + batch * v_strides.batch + kv_head * v_strides.head;
+    const Element* grad_out = p.grad_out + batch * grad_out_strides.batch + head * grad_out_strides.head +
+                              first_query * grad_out_strides.token;
 
     float lse_log2[ROWS][2], delta[ROWS][2];
     const RowStatistics* rows = p.rows + (batch * gridDim.y + head) * p.T + first_query;
@@ -77,17 +80,10 @@ attention_backward_query(const __grid_constant__ Params p) {
     float grad_q[ROWS][HEAD_DIM / 8][4] = {};
     const KeyBlocks blocks = key_blocks(first_query, queries, p.T, p.S);
     if (blocks.visited > 0) {
-        TileStream<BLOCK_Q, THREADS> q(
-            p.q + batch * p.q_strides.batch + head * p.q_strides.head + first_query * p.q_strides.token,
-            p.q_strides.token);
-        TileStream<BLOCK_Q, THREADS> grad_out(
-            p.grad_out + batch * p.grad_out_strides.batch + head * p.grad_out_strides.head +
-                first_query * p.grad_out_strides.token,
-            p.grad_out_strides.token);
-        q.copy_next(q_tile, queries);
-        grad_out.copy_next(grad_out_tile, queries);
-        k.copy_next(stages, p.S);
-        v.copy_next(stages + tile_bytes(BLOCK_K), p.S);
+        copy_tile_async<BLOCK_Q, THREADS>(q_tile, q, q_strides.token, queries);
+        copy_tile_async<BLOCK_Q, THREADS>(grad_out_tile, grad_out, grad_out_strides.token, queries);
+        copy_tile_async<BLOCK_K, THREADS>(stages, k, k_strides.token, p.S);
+        copy_tile_async<BLOCK_K, THREADS>(stages + tile_bytes(BLOCK_K), v, v_strides.token, p.S);
     }
     for (int block = 0; block < blocks.visited; ++block) {
         const int key = block * BLOCK_K;
@@ -95,14 +91,16 @@ attention_backward_query(const __grid_constant__ Params p) {
         copy_wait_all();
         __syncthreads();  // this stage has arrived; the other is free
         if (block + 1 < blocks.visited) {
-            const SharedAddress next = stages + (block + 1) % 2 * STAGE_BYTES;
-            k.copy_next(next, p.S - key - BLOCK_K);
-            v.copy_next(next + tile_bytes(BLOCK_K), p.S - key - BLOCK_K);
+            const int next = key + BLOCK_K;
+            const SharedAddress stage = stages + (block + 1) % 2 * STAGE_BYTES;
+            copy_tile_async<BLOCK_K, THREADS>(stage, k + next * k_strides.token, k_strides.token, p.S - next);
+            copy_tile_async<BLOCK_K, THREADS>(stage + tile_bytes(BLOCK_K), v + next * v_strides.token, v_strides.token,
+                                              p.S - next);
         }
 
         float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
         multiply_transposed(score, q_tile + tile_bytes(warp_row), k_tile);
-        if (block >= blocks.full) hide_keys(score, first_query + warp_row, queries - warp_row, key, p.T, p.S);
+        if (block >= blocks.full) hide_keys(score, first_query + warp_row, key, p.T, p.S);
         multiply_transposed(grad_score, grad_out_tile + tile_bytes(warp_row), v_tile);
 #pragma unroll
         for (int i = 0; i < ROWS; ++i) {
@@ -122,7 +120,7 @@ attention_backward_query(const __grid_constant__ Params p) {
 
     scale_by(grad_q, p.scale);
     // Each warp read only its own rows of Q, and is done with them.
-    const Strides& strides = p.grad_q_strides;
-    Element* to = p.grad_q + batch * strides.batch + head * strides.head + (first_query + warp_row) * strides.token;
-    store_rows(grad_q, shared + tile_bytes(warp_row), to, strides.token, queries - warp_row);
+    Element* to = p.grad_q + batch * grad_q_strides.batch + head * grad_q_strides.head +
+                  (first_query + warp_row) * grad_q_strides.token;
+    store_rows(grad_q, shared + tile_bytes(warp_row), to, grad_q_strides.token, queries - warp_row);
 }

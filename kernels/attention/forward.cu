@@ -119,13 +119,9 @@ attention_forward(const __grid_constant__ Params p) {
     const long long batch = blockIdx.z;
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
 
-    TileStream<BLOCK_Q, THREADS> q(
-        p.q + batch * p.q_strides.batch + head * p.q_strides.head + first_query * p.q_strides.token,
-        p.q_strides.token);
-    TileStream<BLOCK_K, THREADS> k(
-        p.k + batch * p.k_strides.batch + kv_head * p.k_strides.head, p.k_strides.token);
-    TileStream<BLOCK_K, THREADS> v(
-        p.v + batch * p.v_strides.batch + kv_head * p.v_strides.head, p.v_strides.token);
+    const Element* q = p.q + batch * p.q_strides.batch + head * p.q_strides.head + first_query * p.q_strides.token;
+    const Element* k = p.k + batch * p.k_strides.batch + kv_head * p.k_strides.head;
+    const Element* v = p.v + batch * p.v_strides.batch + kv_head * p.v_strides.head;
 
     Output out = {};
     Softmax state;
@@ -137,28 +133,31 @@ attention_forward(const __grid_constant__ Params p) {
 
     const KeyBlocks blocks = key_blocks(first_query, queries, p.T, p.S);
     if (blocks.visited > 0) {
-        q.copy_next(q_tile, queries);
-        k.copy_next(k_tile, p.S);
+        copy_tile_async<BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
+        copy_tile_async<BLOCK_K, THREADS>(k_tile, k, p.k_strides.token, p.S);
     }
     for (int block = 0; block < blocks.visited; ++block) {
         const int key = block * BLOCK_K;
         copy_wait_all();
         __syncthreads();  // K has arrived; V's tile is free
-        v.copy_next(v_tile, p.S - key);
+        copy_tile_async<BLOCK_K, THREADS>(v_tile, v + key * p.v_strides.token, p.v_strides.token, p.S - key);
         Scores score = {};
         multiply_transposed(score, q_tile + tile_bytes(warp_row), k_tile);
 
         copy_wait_all();
         __syncthreads();  // V has arrived; K's tile is free
-        if (block + 1 < blocks.visited) k.copy_next(k_tile, p.S - key - BLOCK_K);
-        if (block >= blocks.full) hide_keys(score, first_query + warp_row, queries - warp_row, key, p.T, p.S);
+        if (block + 1 < blocks.visited) {
+            const int next = key + BLOCK_K;
+            copy_tile_async<BLOCK_K, THREADS>(k_tile, k + next * p.k_strides.token, p.k_strides.token, p.S - next);
+        }
+        if (block >= blocks.full) hide_keys(score, first_query + warp_row, key, p.T, p.S);
         softmax_step(score, out, state, p.scale_log2);
         unsigned probability[ROWS][COLUMNS / 2][4];
         as_operand(probability, score);
         multiply(out, probability, v_tile);
     }
 
-    const int lane = threadIdx.x % 32;
+    const int lane = thread_index() % 32;
     float* lse = p.lse + (batch * gridDim.y + head) * p.T + first_query;
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {

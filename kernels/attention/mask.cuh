@@ -4,6 +4,7 @@
 
 #include "common/element.cuh"
 #include "common/math.cuh"
+#include "common/thread.cuh"
 #include "constants.cuh"
 
 // Keys that `query` (< T) sees: the first so many.
@@ -23,21 +24,41 @@ inline KeyBlocks key_blocks(int first, int count, int T, int S) {
     return {some / BLOCK_K + (some % BLOCK_K != 0), visible_keys(first, T, S) / BLOCK_K};
 }
 
-// Sets to -inf the scores of a warp that its rows must not see: row i of the warp is query `first_query` + i (of
-// `queries` that exist), column j is key `first_key` + j.
+// Sets to -inf the scores of a warp that must not be: row i is query `first_query` + i, column j is key `first_key` + j.
+// Rows from T on, which nobody reads, may become anything; that is why numbers are unsigned and may wrap.
 template <int ROWS, int COLUMNS>
-__forceinline__ void hide_keys(float (&score)[ROWS][COLUMNS][4], int first_query, int queries, int first_key, int T, int S) {
-    const int lane = threadIdx.x % 32;
+__forceinline__ void hide_keys(float (&score)[ROWS][COLUMNS][4], unsigned first_query, unsigned first_key, unsigned T, unsigned S) {
+    const int lane = thread_index() % 32;
+    const unsigned visible = (CAUSAL ? first_query + lane / 4 + 1 - T + S : S) - first_key - lane % 4 * 2;
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const int row = min(i * 16 + half * 8 + lane / 4, queries - 1);
-            const int visible = visible_keys(first_query + row, T, S) - first_key - lane % 4 * 2;
+            const int end = static_cast<int>(visible + (CAUSAL ? i * 16 + half * 8 : 0));
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
-                if (j * 8 + 0 >= visible) score[i][j][half * 2 + 0] = -infinity();
-                if (j * 8 + 1 >= visible) score[i][j][half * 2 + 1] = -infinity();
+                if (j * 8 + 0 >= end) score[i][j][half * 2 + 0] = -infinity();
+                if (j * 8 + 1 >= end) score[i][j][half * 2 + 1] = -infinity();
+            }
+        }
+    }
+}
+
+// The same for transposed scores: row i is key `first_key` + i, column j is query `first_query` + j. Queries from T on
+// and keys from S on are not hidden. For CAUSAL.
+template <int ROWS, int COLUMNS>
+__forceinline__ void hide_queries(float (&score)[ROWS][COLUMNS][4], unsigned first_query, unsigned first_key, unsigned T, unsigned S) {
+    const int lane = thread_index() % 32;
+    const unsigned hidden = first_key + lane / 4 - S + T - first_query - lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int begin = static_cast<int>(hidden + i * 16 + half * 8);
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) {
+                if (j * 8 + 0 < begin) score[i][j][half * 2 + 0] = -infinity();
+                if (j * 8 + 1 < begin) score[i][j][half * 2 + 1] = -infinity();
             }
         }
     }

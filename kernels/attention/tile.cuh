@@ -17,6 +17,7 @@
 #include "common/element.cuh"
 #include "common/matrix.cuh"
 #include "common/memory.cuh"
+#include "common/thread.cuh"
 #include "constants.cuh"
 
 // Elements from one batch, token and head to the next. Within a head, elements are contiguous.
@@ -32,50 +33,47 @@ constexpr int tile_bytes(int rows) { return rows * HEAD_DIM * 2; }
 // Where a half row lies in its fragment.
 inline int half_row_offset(int row, int half) { return half * 256 + (row ^ half * 4) * 16; }
 
-// Where this lane's half row lies in a fragment, as `ldmatrix` wants it: its four 8 x 8 matrices are rows 0-7 and
-// 8-15 of the left half, then of the right.
+// Where the half row lies in a fragment whose address this lane gives to `ldmatrix`, so that what comes back is
+// - the A of a product, or its B where that is transposed on the way: rows 0-7 and 8-15 of the left half, then of the
+//   right;
 inline int lane_offset() { return half_row_offset(threadIdx.x % 16, threadIdx.x / 16 % 2); }
+// - its B as it lies: left and right half of rows 0-7, then of rows 8-15.
+inline int lane_offset_b() { return half_row_offset(threadIdx.x % 8 + threadIdx.x / 16 % 2 * 8, threadIdx.x / 8 % 2); }
 
-// How a block of THREADS moves whole rows in or out of a tile: a pass takes THREADS / 8 rows, 64 columns of them,
+// How `threads` threads move whole rows in or out of a tile: a pass takes threads / 8 rows, 64 columns of them,
 // 16 bytes per thread; a warp four rows of 128 bytes, so that global accesses are whole cache lines.
-template <int THREADS>
 struct Mover {
-    static_assert(THREADS % 32 == 0 && HEAD_DIM % 64 == 0, "a pass is made of whole warps and of 64 columns");
-    static constexpr int STEP = THREADS / 8;  // rows in a pass
-    static int row() { return threadIdx.x % THREADS / 32 * 4 + threadIdx.x % 8 / 2; }
-    static int column() { return threadIdx.x % 32 / 8 * 16 + threadIdx.x % 2 * 8; }
-    // In the tile, of the thread's part in the pass over rows STEP * `pass` and columns 64 * `part` on.
-    static int offset(int pass, int part) {
-        const int row = pass * STEP + Mover::row();
-        return (row / 16 * HEAD_FRAGMENTS + part * 4 + threadIdx.x % 32 / 8) * FRAGMENT_BYTES +
-               half_row_offset(row % 16, threadIdx.x % 2);
+    int row;       // in a pass
+    int column;    // of 64
+    int fragment;  // of the 4 that 64 columns are
+
+    explicit Mover(unsigned thread)
+        : row(thread / 32 * 4 + thread % 8 / 2), column(thread % 32 / 8 * 16 + thread % 2 * 8), fragment(thread % 32 / 8) {}
+
+    // Where the thread's part of the pass from row `first` on lies in the tile, in columns 64 * `part` on.
+    int offset(int first, int part) const {
+        return ((first + row) / 16 * HEAD_FRAGMENTS + part * 4 + fragment) * FRAGMENT_BYTES +
+               half_row_offset((first + row) % 16, column / 8 % 2);
     }
 };
 
-// Successive tiles of ROWS rows, copied from rows that lie `stride` elements apart by the THREADS of a block.
+// Starts copying a tile of ROWS rows, by the THREADS of a block, from rows that lie `stride` elements apart. Rows from
+// `existing` on are not read, and become zero.
 template <int ROWS, int THREADS>
-struct TileStream {
-    using Move = Mover<THREADS>;
-    static_assert(ROWS % Move::STEP == 0, "whole passes");
-
-    const Element* from;  // this thread's part of the next tile
-    long long stride;
-
-    TileStream(const Element* rows, long long stride)
-        : from(rows + Move::row() * stride + Move::column()), stride(stride) {}
-
-    // Starts copying the next tile. Rows from `existing` on are not read, and become zero.
-    __forceinline__ void copy_next(SharedAddress tile, int existing) {
+__forceinline__ void copy_tile_async(SharedAddress tile, const Element* rows, long long stride, int existing) {
+    constexpr int STEP = THREADS / 8;  // rows in a pass
+    static_assert(THREADS % 32 == 0 && HEAD_DIM % 64 == 0 && ROWS % STEP == 0, "whole passes");
+    const Mover mover(thread_index() % THREADS);
+    const Element* from = rows + mover.row * stride + mover.column;
 #pragma unroll
-        for (int pass = 0; pass < ROWS / Move::STEP; ++pass) {
+    for (int row = 0; row < ROWS; row += STEP) {
 #pragma unroll
-            for (int part = 0; part < HEAD_DIM / 64; ++part) {
-                copy_async_16(tile + Move::offset(pass, part), from + part * 64, pass * Move::STEP + Move::row() < existing);
-            }
-            from += Move::STEP * stride;
+        for (int part = 0; part < HEAD_DIM / 64; ++part) {
+            copy_async_16(tile + mover.offset(row, part), from + part * 64, row + mover.row < existing);
         }
+        from += STEP * stride;
     }
-};
+}
 
 // acc += A B^T over HEAD_DIM: A is ROWS * 16 rows of a tile, from `a` on; B is COLUMNS * 8 rows, from `b` on.
 template <int ROWS, int COLUMNS>
@@ -90,11 +88,11 @@ __forceinline__ void multiply_transposed(float (&acc)[ROWS][COLUMNS][4], SharedA
 #pragma unroll
         for (int j = 0; j < COLUMNS; j += 2) {
             unsigned right[4];
-            load_matrix_x4(right, b + lane_offset() + (j / 2 * HEAD_FRAGMENTS + step) * FRAGMENT_BYTES);
+            load_matrix_x4(right, b + lane_offset_b() + (j / 2 * HEAD_FRAGMENTS + step) * FRAGMENT_BYTES);
 #pragma unroll
             for (int i = 0; i < ROWS; ++i) {
-                multiply_accumulate<Element>(acc[i][j], left[i], right[0], right[2]);
-                multiply_accumulate<Element>(acc[i][j + 1], left[i], right[1], right[3]);
+                multiply_accumulate<Element>(acc[i][j], left[i], right[0], right[1]);
+                multiply_accumulate<Element>(acc[i][j + 1], left[i], right[2], right[3]);
             }
         }
     }
@@ -136,7 +134,7 @@ __forceinline__ void as_operand(unsigned (&a)[ROWS][COLUMNS / 2][4], const float
 template <int ROWS>
 __forceinline__ void store_rows(const float (&acc)[ROWS][HEAD_DIM / 8][4], unsigned char* staging, Element* rows,
                                 long long stride, int existing) {
-    const int lane = threadIdx.x % 32;
+    const int lane = thread_index() % 32;
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
@@ -152,15 +150,15 @@ __forceinline__ void store_rows(const float (&acc)[ROWS][HEAD_DIM / 8][4], unsig
         }
     }
     __syncwarp();
-    using Move = Mover<32>;
+    const Mover mover(lane);
 #pragma unroll
-    for (int pass = 0; pass < ROWS * 16 / Move::STEP; ++pass) {
-        const int row = pass * Move::STEP + Move::row();
+    for (int first = 0; first < ROWS * 16; first += 4) {
+        const int row = first + mover.row;
         if (row >= existing) break;
 #pragma unroll
         for (int part = 0; part < HEAD_DIM / 64; ++part) {
-            store8(rows + row * stride + Move::column() + part * 64,
-                   *reinterpret_cast<const Vec8<Element>*>(staging + Move::offset(pass, part)));
+            store8(rows + row * stride + mover.column + part * 64,
+                   *reinterpret_cast<const Vec8<Element>*>(staging + mover.offset(first, part)));
         }
     }
 }

@@ -1,1 +1,24 @@
-#![doc = "placeholder"]
+//! Longhand's CUDA kernels as typed operations.
+//!
+//! Each operation takes three steps: say what (`AttentionForward::new(..)`), compile it for a device (`.plan(..)`: slow,
+//! once), enqueue it (`plan.launch(..)`: no allocation, no synchronisation, shapes may differ each time). Memory
+//! belongs to the caller: pointers, strides, workspace.
+
+pub mod adamw;
+pub mod attention;
+mod check;
+pub mod cross_entropy;
+mod dtype;
+pub mod elementwise;
+pub mod embedding;
+mod error;
+mod loaded;
+pub mod norm;
+pub mod reduction;
+mod source;
+mod tensor_list;
+
+pub use dtype::Dtype;
+pub use error::{Error, Result};
+pub use source::{Variant, variants};
+pub use tensor_list::TensorList;

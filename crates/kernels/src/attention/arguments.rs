@@ -1,0 +1,300 @@
+//! What attention is given: shapes, strides, tensors, and what is wrong with them.
+
+use bytemuck::{Pod, Zeroable};
+use longhand_gpu::DevicePtr;
+
+use crate::{Error, Result};
+
+/// Sizes of one call. Any of them may be 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttentionShape {
+    /// `B`, at most 65,535.
+    pub batch: usize,
+    /// `T`, query tokens, at most 2³¹ - 1.
+    pub queries: usize,
+    /// `S`, key tokens, at most 2³¹ - 1.
+    pub keys: usize,
+    /// `H`, query heads, at most 65,535; a multiple of `kv_heads`.
+    pub heads: usize,
+    /// `Hkv`, key and value heads.
+    pub kv_heads: usize,
+}
+
+/// Elements from one batch, token and head to the next.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Strides {
+    /// From one batch to the next.
+    pub batch: i64,
+    /// From one token to the next.
+    pub token: i64,
+    /// From one head to the next.
+    pub head: i64,
+}
+
+impl Strides {
+    /// Of a contiguous `(batch, token, head, D)`.
+    #[must_use]
+    pub fn token_major(tokens: usize, heads: usize, head_dim: usize) -> Strides {
+        let [tokens, heads, head_dim] = [tokens, heads, head_dim].map(|n| n as i64);
+        Strides { batch: tokens * heads * head_dim, token: heads * head_dim, head: head_dim }
+    }
+
+    /// Of a contiguous `(batch, head, token, D)`.
+    #[must_use]
+    pub fn head_major(tokens: usize, heads: usize, head_dim: usize) -> Strides {
+        let [tokens, heads, head_dim] = [tokens, heads, head_dim].map(|n| n as i64);
+        Strides { batch: tokens * heads * head_dim, token: head_dim, head: tokens * head_dim }
+    }
+}
+
+/// A tensor `(batch, token, head, D)` in device memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Its first element; a multiple of 16 bytes.
+    pub data: DevicePtr,
+    /// How it lies; multiples of 8 elements, where there is more than one of batch, token or head.
+    pub strides: Strides,
+}
+
+/// Blocks and heads are counted in `blockIdx.y` and `.z`.
+const GRID_YZ: usize = 65_535;
+
+/// The arguments of one call of one operation, to be checked.
+pub(super) struct Arguments {
+    pub operation: &'static str,
+    pub shape: AttentionShape,
+    pub head_dim: usize,
+}
+
+impl Arguments {
+    pub fn check_shape(&self, scale: f32) -> Result<()> {
+        let AttentionShape { batch, queries, keys, heads, kv_heads } = self.shape;
+        for (name, size, limit) in [
+            ("batch", batch, GRID_YZ),
+            ("heads", heads, GRID_YZ),
+            ("queries", queries, i32::MAX as usize),
+            ("keys", keys, i32::MAX as usize),
+        ] {
+            if size > limit {
+                return Err(self.error(name, size, format!("at most {limit}")));
+            }
+        }
+        if kv_heads == 0 && heads > 0 || kv_heads > 0 && !heads.is_multiple_of(kv_heads) {
+            return Err(self.error("heads", heads, format!("a multiple of kv_heads ({kv_heads})")));
+        }
+        if !(scale > 0.0 && scale.is_finite()) {
+            return Err(self.error("scale", scale, "positive and finite"));
+        }
+        Ok(())
+    }
+
+    /// `q`, `out` and their gradients.
+    pub fn check_queries(&self, name: &str, tensor: &Heads) -> Result<()> {
+        self.check_heads(name, tensor, self.shape.queries, self.shape.heads).map(drop)
+    }
+
+    /// `k`, `v` and their gradients.
+    pub fn check_keys(&self, name: &str, tensor: &Heads) -> Result<()> {
+        self.check_heads(name, tensor, self.shape.keys, self.shape.kv_heads).map(drop)
+    }
+
+    /// As [`Arguments::check_queries`], for a tensor that is written.
+    pub fn check_queries_written(&self, name: &str, tensor: &Heads) -> Result<()> {
+        let dims = self.check_heads(name, tensor, self.shape.queries, self.shape.heads)?;
+        self.check_distinct(name, dims)
+    }
+
+    /// As [`Arguments::check_keys`], for a tensor that is written.
+    pub fn check_keys_written(&self, name: &str, tensor: &Heads) -> Result<()> {
+        let dims = self.check_heads(name, tensor, self.shape.keys, self.shape.kv_heads)?;
+        self.check_distinct(name, dims)
+    }
+
+    /// A contiguous buffer with something for each query of each head.
+    pub fn check_per_query(&self, name: &str, data: DevicePtr, alignment: u64) -> Result<()> {
+        let AttentionShape { batch, queries, heads, .. } = self.shape;
+        if batch * heads * queries > 0 { self.check_pointer(name, data, alignment) } else { Ok(()) }
+    }
+
+    /// Returns the dimensions that have more than one element, as (size, stride).
+    fn check_heads(
+        &self,
+        name: &str,
+        tensor: &Heads,
+        tokens: usize,
+        heads: usize,
+    ) -> Result<Vec<(usize, i64)>> {
+        let Strides { batch, token, head } = tensor.strides;
+        let dims = [("batch", self.shape.batch, batch), ("token", tokens, token), ("head", heads, head)];
+        if dims.iter().any(|&(_, size, _)| size == 0) {
+            return Ok(Vec::new());
+        }
+        self.check_pointer(name, tensor.data, 16)?;
+        let mut several = Vec::new();
+        for (dim, size, stride) in dims {
+            if size > 1 {
+                if stride % 8 != 0 {
+                    let argument = format!("{dim} stride of {name}");
+                    return Err(self.error(argument, stride, "a multiple of 8 elements (16 bytes)"));
+                }
+                several.push((size, stride));
+            }
+        }
+        let extent: i128 =
+            several.iter().map(|&(size, stride)| (size as i128 - 1) * i128::from(stride).abs()).sum();
+        if extent > i128::from(i64::MAX / 4) {
+            let argument = format!("strides of {name}");
+            return Err(self.error(
+                argument,
+                format!("{:?}", tensor.strides),
+                "small enough for 64-bit addresses",
+            ));
+        }
+        Ok(several)
+    }
+
+    /// No two elements of a tensor that is written may be the same: as the dimensions go from near to far, each
+    /// strides over all that the nearer ones reach.
+    fn check_distinct(&self, name: &str, mut dims: Vec<(usize, i64)>) -> Result<()> {
+        dims.sort_by_key(|&(_, stride)| stride.unsigned_abs());
+        let mut reach = self.head_dim as u64;
+        for (size, stride) in dims {
+            if stride.unsigned_abs() < reach {
+                let argument = format!("stride of {name}");
+                return Err(self.error(argument, stride, format!("at least {reach}: its elements overlap")));
+            }
+            reach += (size as u64 - 1) * stride.unsigned_abs();
+        }
+        Ok(())
+    }
+
+    fn check_pointer(&self, name: &str, data: DevicePtr, alignment: u64) -> Result<()> {
+        if data.is_null() || !data.is_aligned(alignment) {
+            return Err(self.error(
+                name,
+                format!("{data:?}"),
+                format!("an address that is a multiple of {alignment}"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn error(
+        &self,
+        argument: impl Into<String>,
+        was: impl std::fmt::Display,
+        expected: impl Into<String>,
+    ) -> Error {
+        Error::argument(self.operation, argument, was, expected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: AttentionShape = AttentionShape { batch: 2, queries: 5, keys: 7, heads: 6, kv_heads: 3 };
+
+    fn arguments(shape: AttentionShape) -> Arguments {
+        Arguments { operation: "attention forward", shape, head_dim: 64 }
+    }
+
+    fn heads(data: u64, batch: i64, token: i64, head: i64) -> Heads {
+        Heads { data: DevicePtr(data), strides: Strides { batch, token, head } }
+    }
+
+    fn message(result: Result<()>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn contiguous_and_packed_and_broadcast_layouts_are_taken() {
+        let arguments = arguments(SHAPE);
+        arguments.check_shape(0.125).unwrap();
+        for strides in [Strides::token_major(5, 6, 64), Strides::head_major(5, 6, 64)] {
+            arguments.check_queries_written("out", &Heads { data: DevicePtr(16), strides }).unwrap();
+        }
+        arguments.check_queries_written("out", &heads(256, 5 * 18 * 64, 18 * 64, 64)).unwrap();
+        arguments.check_queries_written("out", &heads(256, -5 * 6 * 64, -6 * 64, 64)).unwrap();
+        arguments.check_keys("k", &heads(256, 0, 64, 0)).unwrap();
+    }
+
+    #[test]
+    fn heads_that_kv_heads_do_not_divide_are_an_error() {
+        for (kv_heads, heads) in [(4, 6), (0, 6), (12, 6)] {
+            let error = message(arguments(AttentionShape { heads, kv_heads, ..SHAPE }).check_shape(1.0));
+            let expected = format!(
+                "attention forward: heads is {heads}, it has to be a multiple of kv_heads ({kv_heads})"
+            );
+            assert_eq!(error, expected);
+        }
+    }
+
+    #[test]
+    fn sizes_that_the_grid_or_the_kernel_cannot_count_are_errors_that_name_the_limit() {
+        let big = 1 << 31;
+        for (shape, argument, limit) in [
+            (AttentionShape { batch: 65_536, ..SHAPE }, "batch is 65536", "65535"),
+            (AttentionShape { heads: 65_538, ..SHAPE }, "heads is 65538", "65535"),
+            (AttentionShape { queries: big, ..SHAPE }, "queries is 2147483648", "2147483647"),
+            (AttentionShape { keys: big, ..SHAPE }, "keys is 2147483648", "2147483647"),
+        ] {
+            let error = message(arguments(shape).check_shape(1.0));
+            assert!(error.contains(argument) && error.ends_with(&format!("at most {limit}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_scale_that_is_not_positive_and_finite_is_an_error() {
+        for scale in [0.0, -1.0, f32::INFINITY, f32::NAN] {
+            assert!(message(arguments(SHAPE).check_shape(scale)).contains("scale is"));
+        }
+    }
+
+    #[test]
+    fn what_16_byte_accesses_cannot_reach_is_an_error() {
+        let arguments = arguments(SHAPE);
+        let error = message(arguments.check_queries("q", &heads(24, 64 * 30, 64 * 6, 64)));
+        assert!(error.contains("q is DevicePtr(0x18)") && error.contains("multiple of 16"), "{error}");
+        let error = message(arguments.check_keys("v", &heads(0, 64 * 21, 64 * 3, 64)));
+        assert!(error.contains("v is DevicePtr(0x0)"), "{error}");
+        let error = message(arguments.check_keys("k", &heads(32, 64 * 21, 64 * 3 + 4, 64)));
+        assert_eq!(
+            error,
+            "attention forward: token stride of k is 196, it has to be a multiple of 8 elements (16 bytes)"
+        );
+    }
+
+    #[test]
+    fn the_stride_of_a_dimension_of_one_does_not_matter() {
+        let one = AttentionShape { batch: 1, queries: 1, heads: 1, ..SHAPE };
+        arguments(one).check_queries_written("out", &heads(16, 3, 5, 7)).unwrap();
+    }
+
+    #[test]
+    fn a_tensor_without_elements_may_be_null() {
+        let none = arguments(AttentionShape { keys: 0, ..SHAPE });
+        none.check_keys("k", &heads(0, 1, 1, 1)).unwrap();
+        let none = arguments(AttentionShape { queries: 0, ..SHAPE });
+        none.check_queries_written("out", &heads(0, 1, 1, 1)).unwrap();
+        none.check_per_query("lse", DevicePtr::NULL, 4).unwrap();
+    }
+
+    #[test]
+    fn elements_that_overlap_are_an_error_in_what_is_written() {
+        let arguments = arguments(SHAPE);
+        for (batch, token, head) in
+            [(64 * 30, 64 * 6, 0), (64 * 30, 64 * 5, 64), (64 * 30, 64 * 6, 56), (64, 64, 64)]
+        {
+            let error = message(arguments.check_queries_written("out", &heads(16, batch, token, head)));
+            assert!(error.contains("stride of out") && error.ends_with("its elements overlap"), "{error}");
+        }
+    }
+
+    #[test]
+    fn strides_beyond_64_bit_addresses_are_an_error() {
+        let error = message(arguments(SHAPE).check_queries("q", &heads(16, i64::MAX / 8 * 8, 64, 64)));
+        assert!(error.contains("strides of q") && error.contains("64-bit"), "{error}");
+    }
+}

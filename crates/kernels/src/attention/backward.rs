@@ -1,0 +1,345 @@
+//! `kernels/attention/backward_rows.cu`, `backward_query.cu`, `backward_key.cu`.
+
+use longhand_gpu::{Arch, Device, DevicePtr, Kernel, Launch, Stream, params};
+
+use super::arguments::Arguments;
+use super::tuning::{Step, Tile, tile};
+use super::{AttentionShape, HEADERS, Heads, Kind, Strides};
+use crate::source::{cuda_files, program};
+use crate::{Dtype, Result, Variant};
+
+const OPERATION: &str = "attention backward";
+const ROWS_ENTRY: &str = "attention_backward_rows";
+const QUERY_ENTRY: &str = "attention_backward_query";
+const KEY_ENTRY: &str = "attention_backward_key";
+
+/// `RowStatistics` of `rows.cuh`.
+const ROW_STATISTICS_BYTES: usize = 8;
+/// Of the kernel that only streams.
+const ROWS_THREADS: u32 = 128;
+
+mod rows {
+    use super::{DevicePtr, Strides, params};
+
+    params! {
+        #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
+        pub struct Params {
+            pub out: DevicePtr,
+            pub grad_out: DevicePtr,
+            pub lse: DevicePtr,
+            pub rows: DevicePtr,
+            pub out_strides: Strides,
+            pub grad_out_strides: Strides,
+            pub T: i32,
+            pub _pad: u32,
+        }
+    }
+}
+
+mod query {
+    use super::{DevicePtr, Strides, params};
+
+    params! {
+        #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
+        pub struct Params {
+            pub q: DevicePtr,
+            pub k: DevicePtr,
+            pub v: DevicePtr,
+            pub grad_out: DevicePtr,
+            pub rows: DevicePtr,
+            pub grad_q: DevicePtr,
+            pub q_strides: Strides,
+            pub k_strides: Strides,
+            pub v_strides: Strides,
+            pub grad_out_strides: Strides,
+            pub grad_q_strides: Strides,
+            pub T: i32,
+            pub S: i32,
+            pub heads_per_kv: i32,
+            pub scale: f32,
+        }
+    }
+}
+
+mod key {
+    use super::{DevicePtr, Strides, params};
+
+    params! {
+        #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
+        pub struct Params {
+            pub q: DevicePtr,
+            pub k: DevicePtr,
+            pub v: DevicePtr,
+            pub grad_out: DevicePtr,
+            pub rows: DevicePtr,
+            pub grad_k: DevicePtr,
+            pub grad_v: DevicePtr,
+            pub q_strides: Strides,
+            pub k_strides: Strides,
+            pub v_strides: Strides,
+            pub grad_out_strides: Strides,
+            pub grad_k_strides: Strides,
+            pub grad_v_strides: Strides,
+            pub T: i32,
+            pub S: i32,
+            pub heads_per_kv: i32,
+            pub scale: f32,
+        }
+    }
+}
+
+/// The gradients of [`AttentionForward`](super::AttentionForward) (FlashAttention-2, arXiv 2307.08691, algorithm 2).
+///
+/// Deterministic: the same inputs give the same bits.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionBackward(Kind);
+
+impl AttentionBackward {
+    /// Attention in which every query sees every key. `dtype` is bf16 or f16; `head_dim` is one of
+    /// [`HEAD_DIMS`](super::HEAD_DIMS).
+    #[must_use]
+    pub fn new(dtype: Dtype, head_dim: usize) -> AttentionBackward {
+        AttentionBackward(Kind { dtype, head_dim, causal: false })
+    }
+
+    /// Whether query `t` sees only the keys `s <= t + S - T`: the last query sees them all.
+    #[must_use]
+    pub fn causal(self, causal: bool) -> AttentionBackward {
+        AttentionBackward(Kind { causal, ..self.0 })
+    }
+
+    /// Compiles for `device`: slow the first time, then from the cache.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`](crate::Error::Argument) for a dtype or head dim that there is no kernel for, or a device older than sm_80;
+    /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
+    pub fn plan(&self, device: &Device) -> Result<AttentionBackwardPlan> {
+        self.0.check(OPERATION, device.arch())?;
+        let arch = device.arch();
+        let load = |variant: Variant| -> Result<Kernel> {
+            let kernel = device.compile_and_load(&variant.program)?.kernel(variant.entry)?;
+            Ok(kernel.with_dynamic_shared(variant.shared_bytes)?)
+        };
+        let tiled = |step, variant| -> Result<Tiled> {
+            let tile = tile(step, arch, self.0.head_dim, self.0.causal);
+            Ok(Tiled { tile, shared_bytes: tile.shared_bytes(step, self.0.head_dim), kernel: load(variant)? })
+        };
+        let [rows, query, key] = variants(self.0, arch);
+        Ok(AttentionBackwardPlan {
+            kind: self.0,
+            rows: load(rows)?,
+            query: tiled(Step::BackwardQuery, query)?,
+            key: tiled(Step::BackwardKey, key)?,
+        })
+    }
+}
+
+pub(super) fn variants(kind: Kind, arch: Arch) -> [Variant; 3] {
+    let [rows, query, key] = *cuda_files![
+        "attention/backward_rows.cu",
+        "attention/backward_query.cu",
+        "attention/backward_key.cu",
+    ];
+    let tiled = |step, file, layout, entry| {
+        let tile = tile(step, arch, kind.head_dim, kind.causal);
+        Variant {
+            program: program(file, HEADERS, kind.tile_constants(tile)).params(layout),
+            entry,
+            threads: tile.threads(),
+            shared_bytes: tile.shared_bytes(step, kind.head_dim),
+        }
+    };
+    let rows_constants = kind.constants().int("THREADS", ROWS_THREADS);
+    [
+        Variant {
+            program: program(rows, HEADERS, rows_constants).params(rows::Params::LAYOUT),
+            entry: ROWS_ENTRY,
+            threads: ROWS_THREADS,
+            shared_bytes: 0,
+        },
+        tiled(Step::BackwardQuery, query, query::Params::LAYOUT, QUERY_ENTRY),
+        tiled(Step::BackwardKey, key, key::Params::LAYOUT, KEY_ENTRY),
+    ]
+}
+
+/// What [`AttentionBackwardPlan::launch`] computes with. Gradients are overwritten.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionBackwardArgs {
+    /// The sizes.
+    pub shape: AttentionShape,
+    /// As given to forward.
+    pub scale: f32,
+    /// `(B, T, H, D)`.
+    pub q: Heads,
+    /// `(B, S, Hkv, D)`.
+    pub k: Heads,
+    /// `(B, S, Hkv, D)`.
+    pub v: Heads,
+    /// `(B, T, H, D)`, as forward returned it.
+    pub out: Heads,
+    /// `(B, T, H, D)`, the gradient of `out`.
+    pub grad_out: Heads,
+    /// `(B, H, T)` contiguous f32, as forward returned it.
+    pub lse: DevicePtr,
+    /// [`AttentionBackwardPlan::workspace_bytes`] that the launch may use; a multiple of 8 bytes.
+    pub workspace: DevicePtr,
+    /// `(B, T, H, D)`.
+    pub grad_q: Heads,
+    /// `(B, S, Hkv, D)`.
+    pub grad_k: Heads,
+    /// `(B, S, Hkv, D)`.
+    pub grad_v: Heads,
+}
+
+/// A compiled [`AttentionBackward`].
+#[derive(Clone, Debug)]
+pub struct AttentionBackwardPlan {
+    kind: Kind,
+    rows: Kernel,
+    query: Tiled,
+    key: Tiled,
+}
+
+#[derive(Clone, Debug)]
+struct Tiled {
+    tile: Tile,
+    shared_bytes: u32,
+    kernel: Kernel,
+}
+
+impl AttentionBackwardPlan {
+    /// Bytes of workspace that [`launch`](AttentionBackwardPlan::launch) needs for this shape: 8 for each query and head.
+    #[must_use]
+    pub fn workspace_bytes(&self, shape: &AttentionShape) -> usize {
+        [shape.heads, shape.queries, ROW_STATISTICS_BYTES]
+            .into_iter()
+            .fold(shape.batch, usize::saturating_mul)
+    }
+
+    /// Enqueues on `stream`: no allocation, no synchronisation. Launches nothing for what has no elements.
+    ///
+    /// # Safety
+    ///
+    /// Every tensor lies, with these sizes and strides, in memory of the stream's device that stays allocated until
+    /// the stream has come to this point; the workspace is as large as said; what is written overlaps nothing else.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`](crate::Error::Argument) for sizes, strides or addresses that the kernels cannot take; [`Error::Gpu`](crate::Error::Gpu) where the
+    /// device refuses.
+    pub unsafe fn launch(&self, stream: &Stream, args: &AttentionBackwardArgs) -> Result<()> {
+        check(self.kind.head_dim, args)?;
+        let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
+        if batch * queries * heads > 0 {
+            // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
+            unsafe { self.launch_rows(stream, args) }?;
+            // SAFETY: as above; the rows are computed before on the same stream.
+            unsafe { self.launch_query(stream, args) }?;
+        }
+        if batch * keys * kv_heads > 0 {
+            // SAFETY: as above.
+            unsafe { self.launch_key(stream, args) }?;
+        }
+        Ok(())
+    }
+
+    unsafe fn launch_rows(&self, stream: &Stream, args: &AttentionBackwardArgs) -> Result<()> {
+        let params = rows::Params {
+            out: args.out.data,
+            grad_out: args.grad_out.data,
+            lse: args.lse,
+            rows: args.workspace,
+            out_strides: args.out.strides,
+            grad_out_strides: args.grad_out.strides,
+            T: args.shape.queries as i32,
+            _pad: 0,
+        };
+        let rows_per_block = ROWS_THREADS / (self.kind.head_dim as u32 / 8);
+        let shape = Launch {
+            grid: [
+                (args.shape.queries as u32).div_ceil(rows_per_block),
+                args.shape.heads as u32,
+                args.shape.batch as u32,
+            ],
+            block: [ROWS_THREADS, 1, 1],
+            shared_bytes: 0,
+        };
+        // SAFETY: the caller answers for it.
+        Ok(unsafe { self.rows.launch(stream, shape, &params) }?)
+    }
+
+    unsafe fn launch_query(&self, stream: &Stream, args: &AttentionBackwardArgs) -> Result<()> {
+        let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
+        let params = query::Params {
+            q: args.q.data,
+            k: args.k.data,
+            v: args.v.data,
+            grad_out: args.grad_out.data,
+            rows: args.workspace,
+            grad_q: args.grad_q.data,
+            q_strides: args.q.strides,
+            k_strides: args.k.strides,
+            v_strides: args.v.strides,
+            grad_out_strides: args.grad_out.strides,
+            grad_q_strides: args.grad_q.strides,
+            T: queries as i32,
+            S: keys as i32,
+            heads_per_kv: (heads / kv_heads) as i32,
+            scale: args.scale,
+        };
+        let blocks = (queries as u32).div_ceil(self.query.tile.block_q);
+        // SAFETY: the caller answers for it.
+        unsafe { self.query.launch(stream, [blocks, heads as u32, batch as u32], &params) }
+    }
+
+    unsafe fn launch_key(&self, stream: &Stream, args: &AttentionBackwardArgs) -> Result<()> {
+        let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
+        let params = key::Params {
+            q: args.q.data,
+            k: args.k.data,
+            v: args.v.data,
+            grad_out: args.grad_out.data,
+            rows: args.workspace,
+            grad_k: args.grad_k.data,
+            grad_v: args.grad_v.data,
+            q_strides: args.q.strides,
+            k_strides: args.k.strides,
+            v_strides: args.v.strides,
+            grad_out_strides: args.grad_out.strides,
+            grad_k_strides: args.grad_k.strides,
+            grad_v_strides: args.grad_v.strides,
+            T: queries as i32,
+            S: keys as i32,
+            heads_per_kv: (heads / kv_heads) as i32,
+            scale: args.scale,
+        };
+        let blocks = (keys as u32).div_ceil(self.key.tile.block_k);
+        // SAFETY: the caller answers for it.
+        unsafe { self.key.launch(stream, [blocks, kv_heads as u32, batch as u32], &params) }
+    }
+}
+
+impl Tiled {
+    unsafe fn launch<P: bytemuck::Pod>(&self, stream: &Stream, grid: [u32; 3], params: &P) -> Result<()> {
+        let shape = Launch { grid, block: [self.tile.threads(), 1, 1], shared_bytes: self.shared_bytes };
+        // SAFETY: the caller answers for it.
+        Ok(unsafe { self.kernel.launch(stream, shape, params) }?)
+    }
+}
+
+fn check(head_dim: usize, args: &AttentionBackwardArgs) -> Result<()> {
+    let arguments = Arguments { operation: OPERATION, shape: args.shape, head_dim };
+    arguments.check_shape(args.scale)?;
+    for (name, tensor) in [("q", &args.q), ("out", &args.out), ("grad_out", &args.grad_out)] {
+        arguments.check_queries(name, tensor)?;
+    }
+    for (name, tensor) in [("k", &args.k), ("v", &args.v)] {
+        arguments.check_keys(name, tensor)?;
+    }
+    arguments.check_per_query("lse", args.lse, 4)?;
+    arguments.check_per_query("workspace", args.workspace, 8)?;
+    arguments.check_queries_written("grad_q", &args.grad_q)?;
+    arguments.check_keys_written("grad_k", &args.grad_k)?;
+    arguments.check_keys_written("grad_v", &args.grad_v)
+}

@@ -1,0 +1,164 @@
+//! `kernels/attention/forward.cu`.
+
+use longhand_gpu::{Arch, Device, DevicePtr, Kernel, Launch, Stream, params};
+
+use super::arguments::Arguments;
+use super::tuning::{Step, Tile, tile};
+use super::{AttentionShape, HEADERS, Heads, Kind, Strides};
+use crate::source::{cuda_files, program};
+use crate::{Dtype, Result, Variant};
+
+const OPERATION: &str = "attention forward";
+const ENTRY: &str = "attention_forward";
+
+params! {
+    #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
+    struct Params {
+        q: DevicePtr,
+        k: DevicePtr,
+        v: DevicePtr,
+        out: DevicePtr,
+        lse: DevicePtr,
+        q_strides: Strides,
+        k_strides: Strides,
+        v_strides: Strides,
+        out_strides: Strides,
+        T: i32,
+        S: i32,
+        heads_per_kv: i32,
+        scale_log2: f32,
+    }
+}
+
+/// Scaled dot-product attention (FlashAttention-2, arXiv 2307.08691, algorithm 1):
+/// `out = softmax(scale * q k^T) v`, with memory that grows with `T`, not with `T * S`.
+///
+/// Deterministic: the same inputs give the same bits.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionForward(Kind);
+
+impl AttentionForward {
+    /// Attention in which every query sees every key. `dtype` is bf16 or f16; `head_dim` is one of
+    /// [`HEAD_DIMS`](super::HEAD_DIMS).
+    #[must_use]
+    pub fn new(dtype: Dtype, head_dim: usize) -> AttentionForward {
+        AttentionForward(Kind { dtype, head_dim, causal: false })
+    }
+
+    /// Whether query `t` sees only the keys `s <= t + S - T`: the last query sees them all.
+    #[must_use]
+    pub fn causal(self, causal: bool) -> AttentionForward {
+        AttentionForward(Kind { causal, ..self.0 })
+    }
+
+    /// Compiles for `device`: slow the first time, then from the cache.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`](crate::Error::Argument) for a dtype or head dim that there is no kernel for, or a device
+    /// older than sm_80; [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
+    pub fn plan(&self, device: &Device) -> Result<AttentionForwardPlan> {
+        self.0.check(OPERATION, device.arch())?;
+        let Variant { program, shared_bytes, .. } = variant(self.0, device.arch());
+        let kernel = device.compile_and_load(&program)?.kernel(ENTRY)?.with_dynamic_shared(shared_bytes)?;
+        let tile = forward_tile(self.0, device.arch());
+        Ok(AttentionForwardPlan { kind: self.0, tile, shared_bytes, kernel })
+    }
+}
+
+fn forward_tile(kind: Kind, arch: Arch) -> Tile {
+    tile(Step::Forward, arch, kind.head_dim, kind.causal)
+}
+
+pub(super) fn variant(kind: Kind, arch: Arch) -> Variant {
+    let tile = forward_tile(kind, arch);
+    let [file] = cuda_files!["attention/forward.cu"];
+    Variant {
+        program: program(*file, HEADERS, kind.tile_constants(tile)).params(Params::LAYOUT),
+        entry: ENTRY,
+        threads: tile.threads(),
+        shared_bytes: tile.shared_bytes(Step::Forward, kind.head_dim),
+    }
+}
+
+/// What [`AttentionForwardPlan::launch`] computes with.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionForwardArgs {
+    /// The sizes.
+    pub shape: AttentionShape,
+    /// What `q k^T` is multiplied by, positive: 1 / sqrt(`D`), usually.
+    pub scale: f32,
+    /// `(B, T, H, D)`.
+    pub q: Heads,
+    /// `(B, S, Hkv, D)`.
+    pub k: Heads,
+    /// `(B, S, Hkv, D)`.
+    pub v: Heads,
+    /// `(B, T, H, D)`, overwritten. A query that sees no key gets 0.
+    pub out: Heads,
+    /// `(B, H, T)` contiguous f32, overwritten: the natural logarithm of the sum over keys of `exp(scale * q k^T)`,
+    /// which backward needs. A query that sees no key gets -inf.
+    pub lse: DevicePtr,
+}
+
+/// A compiled [`AttentionForward`].
+#[derive(Clone, Debug)]
+pub struct AttentionForwardPlan {
+    kind: Kind,
+    tile: Tile,
+    shared_bytes: u32,
+    kernel: Kernel,
+}
+
+impl AttentionForwardPlan {
+    /// Enqueues on `stream`: no allocation, no synchronisation. Launches nothing where there are no queries.
+    ///
+    /// # Safety
+    ///
+    /// Every tensor lies, with these sizes and strides, in memory of the stream's device that stays allocated until
+    /// the stream has come to this point, and `out` and `lse` overlap no other tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`](crate::Error::Argument) for sizes, strides or addresses that the kernel cannot take;
+    /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
+    pub unsafe fn launch(&self, stream: &Stream, args: &AttentionForwardArgs) -> Result<()> {
+        check(self.kind.head_dim, args)?;
+        let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
+        if batch * queries * heads == 0 {
+            return Ok(());
+        }
+        let params = Params {
+            q: args.q.data,
+            k: args.k.data,
+            v: args.v.data,
+            out: args.out.data,
+            lse: args.lse,
+            q_strides: args.q.strides,
+            k_strides: args.k.strides,
+            v_strides: args.v.strides,
+            out_strides: args.out.strides,
+            T: queries as i32,
+            S: keys as i32,
+            heads_per_kv: (heads / kv_heads) as i32,
+            scale_log2: args.scale * std::f32::consts::LOG2_E,
+        };
+        let shape = Launch {
+            grid: [(queries as u32).div_ceil(self.tile.block_q), heads as u32, batch as u32],
+            block: [self.tile.threads(), 1, 1],
+            shared_bytes: self.shared_bytes,
+        };
+        // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
+        Ok(unsafe { self.kernel.launch(stream, shape, &params) }?)
+    }
+}
+
+pub(super) fn check(head_dim: usize, args: &AttentionForwardArgs) -> Result<()> {
+    let arguments = Arguments { operation: OPERATION, shape: args.shape, head_dim };
+    arguments.check_shape(args.scale)?;
+    arguments.check_queries("q", &args.q)?;
+    arguments.check_keys("k", &args.k)?;
+    arguments.check_keys("v", &args.v)?;
+    arguments.check_queries_written("out", &args.out)?;
+    arguments.check_per_query("lse", args.lse, 4)
+}
