@@ -2,7 +2,7 @@ use super::{to_f32, to_f64};
 use crate::Precision;
 use longhand_reference::{Attention, AttentionGradients, AttentionShape};
 
-/// Attention in three steps with the scores in memory: scaled queries times keys, softmax, times values.
+/// Attention in three steps with the scores in memory: queries times keys and scaled, softmax, times values.
 ///
 /// The arguments are those of `longhand_reference::attention`. `lse` is f32, of the scores before they are rounded.
 pub fn attention(
@@ -53,19 +53,18 @@ pub fn attention_backward(
             let head = Head::new(precision, shape, q, k, v, scale, b, h);
             let dout = shape.get(dout, b, h);
             let (p, _) = head.softmax(|t, s| visible(b, h, t, s));
+            let out = p.times(&head.v).rounded(precision);
             let dp = dout.times(&head.v.transposed()).rounded(precision);
             let mut ds = Matrix::zeros(shape.queries, shape.keys);
             for t in 0..shape.queries {
-                let delta = sum(p.row(t).iter().zip(dp.row(t)).map(|(p, dp)| p * dp));
+                let delta = sum(dout.row(t).iter().zip(out.row(t)).map(|(dout, out)| dout * out));
                 for s in 0..shape.keys {
                     ds.row_mut(t)[s] = round(p.row(t)[s] * (dp.row(t)[s] - delta));
                 }
             }
             dv.add(&p.transposed().times(&dout).rounded(precision));
-            dk.add(&ds.transposed().times(&head.scaled_q).rounded(precision));
-            let mut dq = ds.times(&head.k).rounded(precision);
-            dq.values.iter_mut().for_each(|x| *x = round(*x * scale));
-            shape.put(&mut gradients.dq, b, h, &dq);
+            dk.add(&ds.transposed().times(&head.q).scaled(scale).rounded(precision));
+            shape.put(&mut gradients.dq, b, h, &ds.times(&head.k).scaled(scale).rounded(precision));
         }
         keys.put(&mut gradients.dk, b, kv_head, &dk.rounded(precision));
         keys.put(&mut gradients.dv, b, kv_head, &dv.rounded(precision));
@@ -76,7 +75,8 @@ pub fn attention_backward(
 /// One query head and the key head it reads.
 struct Head {
     precision: Precision,
-    scaled_q: Matrix,
+    scale: f32,
+    q: Matrix,
     k: Matrix,
     v: Matrix,
 }
@@ -95,14 +95,18 @@ impl Head {
     ) -> Head {
         let keys = AttentionShape { queries: shape.keys, heads: shape.kv_heads, ..*shape };
         let kv_head = h / (shape.heads / shape.kv_heads);
-        let mut scaled_q = shape.get(q, b, h);
-        scaled_q.values.iter_mut().for_each(|x| *x = precision.round(*x * scale));
-        Head { precision, scaled_q, k: keys.get(k, b, kv_head), v: keys.get(v, b, kv_head) }
+        Head {
+            precision,
+            scale,
+            q: shape.get(q, b, h),
+            k: keys.get(k, b, kv_head),
+            v: keys.get(v, b, kv_head),
+        }
     }
 
     /// `(T, S)` probabilities and `(T)` LSE.
     fn softmax(&self, visible: impl Fn(usize, usize) -> bool) -> (Matrix, Vec<f32>) {
-        let exact = self.scaled_q.times(&self.k.transposed());
+        let exact = self.q.times(&self.k.transposed()).scaled(self.scale);
         let mut p = Matrix::zeros(exact.rows, exact.columns);
         let lse = (0..exact.rows).map(|t| {
             let seen: Vec<usize> = (0..exact.columns).filter(|&s| visible(t, s)).collect();
@@ -204,6 +208,11 @@ impl Matrix {
         for (sum, x) in self.values.iter_mut().zip(&other.values) {
             *sum += x;
         }
+    }
+
+    fn scaled(mut self, scale: f32) -> Matrix {
+        self.values.iter_mut().for_each(|x| *x *= scale);
+        self
     }
 
     fn rounded(mut self, precision: Precision) -> Matrix {
