@@ -2,22 +2,24 @@
 
 use std::fmt::{self, Debug, Display};
 
-use crate::{Error, Result};
+use crate::{Gpu, Result};
 
 /// Where a tensor lives, and so where what is computed from it runs.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Device {
     /// The machine's own processor and memory.
     Cpu,
+    /// A GPU. It does not take `f64`.
+    Gpu(Gpu),
 }
 
 impl Device {
-    /// The `ordinal`-th GPU.
+    /// The GPU of this number, counted from 0.
     ///
     /// # Errors
     /// Says what to install when there is no driver or no GPU.
     pub fn gpu(ordinal: usize) -> Result<Device> {
-        Err(Error::NoGpu(format!("no GPU {ordinal}")))
+        Ok(Device::Gpu(Gpu::open(ordinal)?))
     }
 
     /// The first GPU where there is one, else the CPU.
@@ -35,6 +37,7 @@ impl Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Device::Cpu => f.write_str("cpu"),
+            Device::Gpu(gpu) => write!(f, "gpu:{}", gpu.ordinal()),
         }
     }
 }

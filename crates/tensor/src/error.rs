@@ -127,9 +127,12 @@ pub enum Error {
         /// The parameter's name.
         parameter: String,
     },
-    /// There is no usable GPU.
-    #[error("{0}")]
-    NoGpu(String),
+    /// An operation's kernel does not take its arguments.
+    #[error(transparent)]
+    Kernel(#[from] longhand_kernels::Error),
+    /// The GPU, its driver, or a library that it takes failed or is missing.
+    #[error(transparent)]
+    Gpu(#[from] longhand_gpu::Error),
 }
 
 impl Error {

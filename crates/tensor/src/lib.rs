@@ -32,6 +32,7 @@ mod cpu;
 mod device;
 mod dtype;
 mod error;
+mod gpu;
 mod gradcheck;
 mod layout;
 pub mod ops;
@@ -43,6 +44,7 @@ pub use autograd::{Backward, Forward, Gradients, Meta, Operation, apply, no_grad
 pub use device::Device;
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};
+pub use gpu::Gpu;
 pub use gradcheck::{GradientError, check_gradient};
 pub use half::{bf16, f16};
 pub use optim::{AdamW, AdamWOptions, clip_grad_norm};

@@ -27,12 +27,17 @@ pub(crate) struct Storage {
 
 pub(crate) enum Data {
     Cpu(RwLock<Host>),
+    Gpu(longhand_gpu::Buffer),
 }
 
 impl Storage {
     pub(crate) fn cpu(host: Host) -> Self {
         pool::adopt(&host);
         Storage { data: Data::Cpu(RwLock::new(host)), version: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn gpu(buffer: longhand_gpu::Buffer) -> Self {
+        Storage { data: Data::Gpu(buffer), version: AtomicU64::new(0) }
     }
 
     /// How often the elements were changed in place.
@@ -129,11 +134,9 @@ impl Host {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        match &mut self.data {
-            Data::Cpu(lock) => {
-                let host = lock.get_mut().unwrap_or_else(PoisonError::into_inner);
-                pool::give_back(std::mem::replace(host, Host::U32(Vec::new())));
-            }
+        if let Data::Cpu(lock) = &mut self.data {
+            let host = lock.get_mut().unwrap_or_else(PoisonError::into_inner);
+            pool::give_back(std::mem::replace(host, Host::U32(Vec::new())));
         }
     }
 }

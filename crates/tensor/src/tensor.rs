@@ -1,8 +1,8 @@
 //! The tensor: a cheap handle on elements, their layout, and where they came from.
 
 use std::fmt::{self, Debug};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 
 use crate::autograd::{Edge, Gradients, backward};
 use crate::dtype::with_element;
@@ -74,7 +74,10 @@ impl Tensor {
     /// # Errors
     /// When the device is out of memory or does not take `dtype`.
     pub fn zeros(shape: &[usize], dtype: Dtype, device: &Device) -> Result<Tensor> {
-        Tensor::from_host(Host::zeros(dtype, shape.iter().product()), shape).to_device(device)
+        match device {
+            Device::Cpu => Ok(Tensor::from_host(Host::zeros(dtype, shape.iter().product()), shape)),
+            Device::Gpu(gpu) => gpu.zeros(shape, dtype),
+        }
     }
 
     /// A tensor of `shape` filled with `value`.
@@ -200,6 +203,11 @@ impl Tensor {
         with_element!(self.dtype(), E => Ok(self.to_vec::<E>()?[0].to_f64()))
     }
 
+    /// The same elements in a storage of their own on `device`.
+    pub(crate) fn copied(&self, device: &Device) -> Result<Tensor> {
+        with_element!(self.dtype(), E => Tensor::from_vec(self.to_vec::<E>()?, self.shape(), device))
+    }
+
     /// How often the elements were changed in place, here or through a view.
     pub(crate) fn version(&self) -> u64 {
         self.0.storage.version()
@@ -276,14 +284,23 @@ impl Tensor {
 
     /// The elements from the first on, in CPU memory; where each stands is up to the strides.
     pub(crate) fn read<E: Element>(&self, operation: &str) -> Result<Read<'_, E>> {
-        let Data::Cpu(lock) = &self.0.storage.data;
+        let lock = self.host(operation)?;
         Read::new(lock, self.0.layout.offset).ok_or_else(|| self.wrong_element::<E>(operation))
     }
 
     /// The same, to be changed in place; the caller says so with [`Storage::bump_version`].
     pub(crate) fn write<E: Element>(&self, operation: &str) -> Result<Write<'_, E>> {
-        let Data::Cpu(lock) = &self.0.storage.data;
+        let lock = self.host(operation)?;
         Write::new(lock, self.0.layout.offset).ok_or_else(|| self.wrong_element::<E>(operation))
+    }
+
+    fn host(&self, operation: &str) -> Result<&RwLock<Host>> {
+        match &self.0.storage.data {
+            Data::Cpu(lock) => Ok(lock),
+            Data::Gpu(_) => {
+                Err(Error::argument(operation, "a tensor", format!("on {}", self.device()), "on the CPU"))
+            }
+        }
     }
 
     fn wrong_element<E: Element>(&self, operation: &str) -> Error {

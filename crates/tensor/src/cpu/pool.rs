@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::parallel::{CHUNK, for_chunks};
 use crate::Element;
 use crate::storage::Host;
 
@@ -45,9 +46,7 @@ pub(crate) fn buffer<E: Element>(len: usize) -> Vec<E> {
 pub(crate) fn zeros<E: Element>(len: usize) -> Vec<E> {
     match take::<E>(len) {
         Some(mut values) => {
-            super::parallel::for_chunks(&mut values, super::parallel::CHUNK, |_, piece| {
-                piece.fill(E::default())
-            });
+            for_chunks(&mut values, CHUNK, |_, piece| piece.fill(E::default()));
             values
         }
         None => vec![E::default(); len],

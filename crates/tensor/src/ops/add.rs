@@ -1,5 +1,7 @@
 //! `a + b`.
 
+use longhand_kernels::elementwise::Operation as Map;
+
 use super::reduce::sum_to;
 use super::{broadcast, widened};
 use crate::autograd::apply1;
@@ -27,6 +29,10 @@ impl Tensor {
                 add_in_place(&mut self.write::<T>("add")?[..other.numel()], &other.read::<T>("add")?[..other.numel()]);
                 Ok(self)
             }),
+            (Device::Gpu(gpu), _) => {
+                gpu.map_into("add", Map::Add, (&self, Some(other)), 0.0, &self)?;
+                Ok(self)
+            }
             _ => self.add(other),
         }
     }
@@ -43,6 +49,7 @@ impl Operation for Add {
         let (a, b, shape) = broadcast("add", &inputs[0], &inputs[1])?;
         let out = match a.device() {
             Device::Cpu => cpu(&a, &b, &shape)?,
+            Device::Gpu(gpu) => gpu.map("add", Map::Add, (&a, Some(&b)), 0.0, (&shape, a.dtype()))?,
         };
         Ok(Forward::new([out]))
     }

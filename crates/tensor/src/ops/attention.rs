@@ -1,10 +1,13 @@
 //! Scaled dot-product attention.
 
+use longhand_kernels::attention as kernel;
+
 use super::{check_alike, widened};
 use crate::autograd::apply1;
 use crate::cpu::attention::{self, Heads, Problem, Sizes, Upstream};
 use crate::dtype::with_real;
-use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
+use crate::gpu::kernel_dtype;
+use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
 
 /// How [`attention`] weighs the values.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -21,6 +24,8 @@ pub struct AttentionOptions {
 /// `q` is `(B, T, H, D)`, `k` and `v` are `(B, S, Hkv, D)`, and so the result is `(B, T, H, D)`. H must be a multiple of
 /// Hkv: query head `h` reads key-value head `h / (H / Hkv)`. The last dimension should be contiguous (else it is
 /// copied); other strides are taken as they are. A query that sees no key gives 0.
+///
+/// On a GPU the elements are `bf16` or `f16`, and D is 64 or 128.
 ///
 /// # Errors
 /// When shapes, element types or devices do not fit.
@@ -43,6 +48,7 @@ impl Operation for Attention {
         let sizes = check(q, k, v)?;
         let (out, lse) = match q.device() {
             Device::Cpu => self.cpu(q, k, v, sizes)?,
+            Device::Gpu(gpu) => self.on_gpu(gpu, [q, k, v], sizes)?,
         };
         if !needs.contains(&true) {
             return Ok(Forward::new([out]));
@@ -56,12 +62,17 @@ impl Operation for Attention {
         let [q, k, v, out, lse] = [ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?, ctx.saved(3)?, ctx.saved(4)?];
         let grads = match q.device() {
             Device::Cpu => self.cpu_backward([q, k, v], out, lse, &grad)?,
+            Device::Gpu(gpu) => self.on_gpu_backward(gpu, [q, k, v], out, lse, &grad)?,
         };
         Ok(grads.map(Some).into())
     }
 }
 
 impl Attention {
+    fn scale(&self, sizes: Sizes) -> f64 {
+        self.0.scale.unwrap_or(1.0 / (sizes.dim as f64).sqrt())
+    }
+
     fn problem<'a, T>(
         &self,
         q: Heads<'a, T>,
@@ -69,8 +80,7 @@ impl Attention {
         v: Heads<'a, T>,
         sizes: Sizes,
     ) -> Problem<'a, T> {
-        let scale = self.0.scale.unwrap_or(1.0 / (sizes.dim as f64).sqrt());
-        Problem { q, k, v, sizes, causal: self.0.causal, scale }
+        Problem { q, k, v, sizes, causal: self.0.causal, scale: self.scale(sizes) }
     }
 
     fn cpu(&self, q: &Tensor, k: &Tensor, v: &Tensor, sizes: Sizes) -> Result<(Tensor, Tensor)> {
@@ -107,6 +117,65 @@ impl Attention {
                 Tensor::from_elements(grads.v, v.shape()).to_dtype(dtype)?,
             ])
         })
+    }
+
+    fn on_gpu(&self, gpu: &Gpu, [q, k, v]: [&Tensor; 3], sizes: Sizes) -> Result<(Tensor, Tensor)> {
+        let key = (kernel_dtype(NAME, q.dtype())?, sizes.dim, self.0.causal);
+        let plan = gpu.plans().attention.get(key, |(dtype, dim, causal)| {
+            kernel::AttentionForward::new(dtype, dim).causal(causal).plan(gpu.device())
+        })?;
+        let out = gpu.empty(q.shape(), q.dtype())?;
+        let lse = gpu.empty(&[sizes.batch, sizes.heads, sizes.queries], Dtype::F32)?;
+        let args = kernel::AttentionForwardArgs {
+            shape: kernel_shape(sizes),
+            scale: self.scale(sizes) as f32,
+            q: kernel_heads(q)?,
+            k: kernel_heads(k)?,
+            v: kernel_heads(v)?,
+            out: kernel_heads(&out)?,
+            lse: lse.pointer(NAME)?,
+        };
+        // SAFETY: the inputs lie in memory as their strides say, the outputs are new, all on this device and freed on
+        // this stream.
+        unsafe { plan.launch(gpu.stream(), &args)? };
+        Ok((out, lse))
+    }
+
+    fn on_gpu_backward(
+        &self,
+        gpu: &Gpu,
+        [q, k, v]: [&Tensor; 3],
+        out: &Tensor,
+        lse: &Tensor,
+        grad: &Tensor,
+    ) -> Result<[Tensor; 3]> {
+        let sizes = check(q, k, v)?;
+        let key = (kernel_dtype(NAME, q.dtype())?, sizes.dim, self.0.causal);
+        let plan = gpu.plans().attention_backward.get(key, |(dtype, dim, causal)| {
+            kernel::AttentionBackward::new(dtype, dim).causal(causal).plan(gpu.device())
+        })?;
+        let like = |tensor: &Tensor| gpu.empty(tensor.shape(), tensor.dtype());
+        let grads = [like(q)?, like(k)?, like(v)?];
+        let shape = kernel_shape(sizes);
+        let workspace = gpu.workspace(plan.workspace_bytes(&shape))?;
+        let args = kernel::AttentionBackwardArgs {
+            shape,
+            scale: self.scale(sizes) as f32,
+            q: kernel_heads(q)?,
+            k: kernel_heads(k)?,
+            v: kernel_heads(v)?,
+            out: kernel_heads(out)?,
+            grad_out: kernel_heads(grad)?,
+            lse: lse.pointer(NAME)?,
+            workspace: workspace.ptr(),
+            grad_q: kernel_heads(&grads[0])?,
+            grad_k: kernel_heads(&grads[1])?,
+            grad_v: kernel_heads(&grads[2])?,
+        };
+        // SAFETY: the inputs lie in memory as their strides say, outputs and workspace are new, all on this device and
+        // freed on this stream.
+        unsafe { plan.launch(gpu.stream(), &args)? };
+        Ok(grads)
     }
 }
 
@@ -149,4 +218,15 @@ fn check(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Sizes> {
         return Err(Error::shapes(NAME, q.shape(), k.shape(), rule));
     }
     Ok(Sizes { batch, queries, keys, heads, kv_heads, dim })
+}
+
+fn kernel_shape(sizes: Sizes) -> kernel::AttentionShape {
+    let Sizes { batch, queries, keys, heads, kv_heads, .. } = sizes;
+    kernel::AttentionShape { batch, queries, keys, heads, kv_heads }
+}
+
+fn kernel_heads(tensor: &Tensor) -> Result<kernel::Heads> {
+    let stride = |dim: usize| tensor.strides()[dim] as i64;
+    let strides = kernel::Strides { batch: stride(0), token: stride(1), head: stride(2) };
+    Ok(kernel::Heads { data: tensor.pointer(NAME)?, strides })
 }

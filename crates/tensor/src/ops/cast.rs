@@ -1,5 +1,7 @@
 //! Conversion between element types.
 
+use longhand_kernels::elementwise::Operation as Map;
+
 use crate::autograd::apply1;
 use crate::cpu::parallel::{CHUNK, for_chunks};
 use crate::cpu::pool;
@@ -33,6 +35,7 @@ impl Operation for Cast {
                 for_chunks(&mut to, CHUNK, |start, to| convert(&from[start..], to));
                 Tensor::from_elements(to, x.shape())
             })),
+            Device::Gpu(gpu) => gpu.map("to_dtype", Map::Cast, (x, None), 0.0, (x.shape(), self.0))?,
         };
         Ok(Forward::new([out]))
     }

@@ -42,6 +42,16 @@ impl Operation for Cat {
         }
         let out = match first.device() {
             Device::Cpu => cpu(inputs, dim, &shape)?,
+            Device::Gpu(gpu) => {
+                let out = gpu.empty(&shape, first.dtype())?;
+                let mut start = 0;
+                for input in inputs {
+                    let len = input.shape()[dim];
+                    gpu.copy("cat", input, &out.view(out.layout().narrow(dim, start, len)))?;
+                    start += len;
+                }
+                out
+            }
         };
         Ok(Forward::new([out]))
     }

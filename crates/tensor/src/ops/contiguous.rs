@@ -28,6 +28,11 @@ impl Operation for Contiguous {
             Device::Cpu => with_element!(x.dtype(), E => {
                 Tensor::from_elements(gather(&x.read::<E>("contiguous")?, x.layout()), x.shape())
             }),
+            Device::Gpu(gpu) => {
+                let out = gpu.empty(x.shape(), x.dtype())?;
+                gpu.copy("contiguous", x, &out)?;
+                out
+            }
         };
         Ok(Forward::new([out]))
     }

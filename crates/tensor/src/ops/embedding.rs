@@ -1,39 +1,48 @@
 //! Rows of a table, picked by index.
 
-use super::{check_alike, widened};
+use longhand_kernels::embedding::{
+    EmbeddingBackward, EmbeddingBackwardArgs, EmbeddingForward, EmbeddingForwardArgs, EmbeddingShape,
+};
+
+use super::{check_device, widened};
 use crate::autograd::apply1;
 use crate::cpu::elementwise::add_chunk;
 use crate::cpu::parallel::{for_chunks, rows_per_chunk};
 use crate::cpu::pool;
 use crate::dtype::{with_element, with_real};
-use crate::{Backward, Device, Dtype, Error, Forward, Operation, Result, Tensor};
+use crate::gpu::kernel_dtype;
+use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
 
 /// Row `ids[i]` of `weight` `(V, C)` for each index: `ids` is `u32` of any shape, the result has that shape and C.
 ///
 /// # Errors
-/// When an index is V or more, or shapes, element types or devices do not fit.
+/// When an index is V or more (on a GPU, which is not waited for, its row is NaN instead), or shapes, element types or devices do not fit.
 pub fn embedding(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
     apply1(Embedding, &[weight, ids])
 }
 
 struct Embedding;
 
+const NAME: &str = "embedding";
+
 impl Operation for Embedding {
     fn name(&self) -> &str {
-        "embedding"
+        NAME
     }
 
     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
         let (weight, ids) = (&inputs[0].contiguous()?, &inputs[1].contiguous()?);
         if weight.shape().len() != 2 {
             let found = format!("of shape {:?}", weight.shape());
-            return Err(Error::argument("embedding", "weight", found, "of shape (V, C)"));
+            return Err(Error::argument(NAME, "weight", found, "of shape (V, C)"));
         }
         if ids.dtype() != Dtype::U32 {
-            return Err(Error::dtype("embedding", ids.dtype(), "u32 for the ids"));
+            return Err(Error::dtype(NAME, ids.dtype(), "u32 for the ids"));
         }
+        check_device(NAME, weight, ids)?;
         let out = match weight.device() {
             Device::Cpu => cpu(weight, ids)?,
+            Device::Gpu(gpu) => on_gpu(gpu, weight, ids)?,
         };
         let shape: Vec<usize> = ids.shape().iter().chain(&weight.shape()[1..]).copied().collect();
         Ok(Forward::new([out.reshape(&shape)?]).save([needs[0].then(|| ids.clone())]))
@@ -45,6 +54,7 @@ impl Operation for Embedding {
         let shape = &ctx.input(0).shape;
         let grad = match grad.device() {
             Device::Cpu => cpu_backward(&grad, ids, (shape[0], shape[1]))?,
+            Device::Gpu(gpu) => on_gpu_backward(gpu, &grad, ids, (shape[0], shape[1]))?,
         };
         Ok(vec![Some(grad), None])
     }
@@ -52,12 +62,12 @@ impl Operation for Embedding {
 
 fn cpu(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let (rows, width) = (weight.shape()[0], weight.shape()[1]);
-    let ids = &ids.read::<u32>("embedding")?[..ids.numel()];
+    let ids = &ids.read::<u32>(NAME)?[..ids.numel()];
     if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
-        return Err(Error::argument("embedding", "an id", id.to_string(), format!("less than {rows}")));
+        return Err(Error::argument(NAME, "an id", id.to_string(), format!("less than {rows}")));
     }
     with_element!(weight.dtype(), E => {
-        let table = weight.read::<E>("embedding")?;
+        let table = weight.read::<E>(NAME)?;
         let mut out = pool::buffer::<E>(ids.len() * width);
         for_chunks(&mut out, (rows_per_chunk(width) * width).max(1), |start, out| {
             for (out, &id) in out.chunks_exact_mut(width).zip(&ids[start / width..]) {
@@ -70,14 +80,13 @@ fn cpu(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
 
 /// Each thread owns a range of the table's rows, and adds what belongs there in the order of the ids.
 fn cpu_backward(grad: &Tensor, ids: &Tensor, (rows, width): (usize, usize)) -> Result<Tensor> {
-    check_alike("embedding", &[grad])?;
     const RANGES: usize = 16;
-    let ids = &ids.read::<u32>("embedding")?[..ids.numel()];
-    let wide = widened("embedding", grad)?;
-    with_real!("embedding", wide.dtype(), T => {
+    let ids = &ids.read::<u32>(NAME)?[..ids.numel()];
+    let wide = widened(NAME, grad)?;
+    with_real!(NAME, wide.dtype(), T => {
         let mut out = pool::zeros::<T>(rows * width);
         let range = rows.div_ceil(RANGES).max(1);
-        let source = wide.read::<T>("embedding")?;
+        let source = wide.read::<T>(NAME)?;
         for_chunks(&mut out, (range * width).max(1), |start, out| {
             let first = start / width;
             for (i, &id) in ids.iter().enumerate() {
@@ -88,4 +97,43 @@ fn cpu_backward(grad: &Tensor, ids: &Tensor, (rows, width): (usize, usize)) -> R
         });
         Tensor::from_elements(out, &[rows, width]).to_dtype(grad.dtype())
     })
+}
+
+fn on_gpu(gpu: &Gpu, weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    let dtype = kernel_dtype(NAME, weight.dtype())?;
+    let plan = gpu.plans().embedding.get(dtype, |dtype| EmbeddingForward::new(dtype).plan(gpu.device()))?;
+    let (vocabulary, width, count) = (weight.shape()[0], weight.shape()[1], ids.numel());
+    let out = gpu.empty(&[count, width], weight.dtype())?;
+    let args = EmbeddingForwardArgs {
+        shape: EmbeddingShape { vocabulary, width, count },
+        weight: weight.pointer(NAME)?,
+        ids: ids.pointer(NAME)?,
+        out: out.pointer(NAME)?,
+    };
+    // SAFETY: table and ids are contiguous, the output is new, all on this device and freed on this stream.
+    unsafe { plan.launch(gpu.stream(), &args)? };
+    Ok(out)
+}
+
+fn on_gpu_backward(
+    gpu: &Gpu,
+    grad: &Tensor,
+    ids: &Tensor,
+    (vocabulary, width): (usize, usize),
+) -> Result<Tensor> {
+    let dtype = kernel_dtype(NAME, grad.dtype())?;
+    let plan = gpu
+        .plans()
+        .embedding_backward
+        .get(dtype, |dtype| EmbeddingBackward::new(dtype).plan(gpu.device()))?;
+    let out = gpu.empty(&[vocabulary, width], grad.dtype())?;
+    let args = EmbeddingBackwardArgs {
+        shape: EmbeddingShape { vocabulary, width, count: ids.numel() },
+        dout: grad.pointer(NAME)?,
+        ids: ids.pointer(NAME)?,
+        dweight: out.pointer(NAME)?,
+    };
+    // SAFETY: gradient and ids are contiguous, the output is new, all on this device and freed on this stream.
+    unsafe { plan.launch(gpu.stream(), &args)? };
+    Ok(out)
 }

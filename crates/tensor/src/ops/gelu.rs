@@ -1,5 +1,7 @@
 //! The GELU activation.
 
+use longhand_kernels::elementwise::Operation as Map;
+
 use super::widened;
 use crate::autograd::apply1;
 use crate::cpu::Real;
@@ -43,6 +45,10 @@ impl Operation for Gelu {
         let x = &inputs[0].contiguous()?;
         let out = match x.device() {
             Device::Cpu => cpu(*self, x)?,
+            Device::Gpu(gpu) => {
+                let map = if *self == Gelu::Tanh { Map::GeluTanh } else { Map::GeluErf };
+                gpu.map("gelu", map, (x, None), 0.0, (x.shape(), x.dtype()))?
+            }
         };
         Ok(Forward::new([out]).save([needs[0].then(|| x.clone())]))
     }
@@ -51,6 +57,10 @@ impl Operation for Gelu {
         let (x, grad) = (ctx.saved(0)?, &ctx.grad(0)?.contiguous()?);
         let out = match x.device() {
             Device::Cpu => cpu_backward(*self, x, grad)?,
+            Device::Gpu(gpu) => {
+                let map = if *self == Gelu::Tanh { Map::GeluTanhBackward } else { Map::GeluErfBackward };
+                gpu.map("gelu", map, (x, Some(grad)), 0.0, (x.shape(), x.dtype()))?
+            }
         };
         Ok(vec![Some(out)])
     }

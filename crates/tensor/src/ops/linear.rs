@@ -7,6 +7,7 @@ use crate::cpu::matmul::{Mat, multiply};
 use crate::cpu::parallel::{for_chunks, rows_per_chunk};
 use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
+use crate::gpu::Product;
 use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
 
 /// `x weight + bias`: `x` is `(.., in)`, `weight` is `(in, out)` with any strides, `bias` is `(out)`; the result is
@@ -32,6 +33,12 @@ impl Operation for Linear {
         check_alike("linear", &inputs.iter().collect::<Vec<_>>())?;
         let out = match x.device() {
             Device::Cpu => cpu(&rows(x)?, weight, bias)?,
+            Device::Gpu(gpu) => {
+                let [x, weight] =
+                    [rows(x)?, weight.clone()].map(|t| t.reshape(&[1, t.shape()[0], t.shape()[1]]));
+                let bias = bias.map(Tensor::contiguous).transpose()?;
+                gpu.product(&Product { name: "linear", a: &x?, b: &weight?, bias: bias.as_ref() })?
+            }
         };
         let mut shape = x.shape().to_vec();
         shape.pop();

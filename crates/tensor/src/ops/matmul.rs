@@ -7,6 +7,7 @@ use crate::cpu::copy::Rows;
 use crate::cpu::matmul::{Mat, multiply};
 use crate::cpu::pool;
 use crate::dtype::with_real;
+use crate::gpu::Product;
 use crate::layout::{Layout, broadcast_shapes};
 use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
 
@@ -34,6 +35,11 @@ impl Operation for Matmul {
         let sizes = Sizes::new(a.shape(), b.shape())?;
         let out = match a.device() {
             Device::Cpu => cpu(a, b, &sizes)?,
+            Device::Gpu(gpu) => {
+                let (a, b) = (sizes.batched(a)?, sizes.batched(b)?);
+                let out = gpu.product(&Product { name: "matmul", a: &a, b: &b, bias: None })?;
+                out.reshape(&sizes.shape())?
+            }
         };
         Ok(Forward::new([out]).save([needs[1].then(|| a.clone()), needs[0].then(|| b.clone())]))
     }
@@ -73,6 +79,20 @@ impl Sizes {
             broadcast_shapes(batch_a, batch_b).ok_or_else(|| wrong("leading dimensions must broadcast"))?;
         Ok(Sizes { batch, m: *m, k: *k, n: *n })
     }
+
+    /// Of the product.
+    fn shape(&self) -> Vec<usize> {
+        self.batch.iter().chain([&self.m, &self.n]).copied().collect()
+    }
+
+    /// A factor with its leading dimensions repeated where they have to be, and then as one.
+    fn batched(&self, factor: &Tensor) -> Result<Tensor> {
+        let matrix = &factor.shape()[factor.shape().len() - 2..];
+        let shape: Vec<usize> = self.batch.iter().chain(matrix).copied().collect();
+        let repeated =
+            factor.layout().broadcast_to(&shape).map_or_else(|| factor.clone(), |layout| factor.view(layout));
+        repeated.reshape(&[self.batch.iter().product(), matrix[0], matrix[1]])
+    }
 }
 
 fn cpu(a: &Tensor, b: &Tensor, sizes: &Sizes) -> Result<Tensor> {
@@ -80,7 +100,7 @@ fn cpu(a: &Tensor, b: &Tensor, sizes: &Sizes) -> Result<Tensor> {
     let (a, b) = (widened("matmul", a)?, widened("matmul", b)?);
     let Sizes { batch, m, k, n } = sizes;
     let (of_a, of_b) = (Batch::new(&a, batch), Batch::new(&b, batch));
-    let shape: Vec<usize> = batch.iter().chain([m, n]).copied().collect();
+    let shape = sizes.shape();
     with_real!("matmul", a.dtype(), T => {
         let (a, b) = (a.read::<T>("matmul")?, b.read::<T>("matmul")?);
         let mut out = pool::buffer::<T>(shape.iter().product());

@@ -48,10 +48,7 @@ pub(crate) fn widened(operation: &str, tensor: &Tensor) -> Result<Tensor> {
 fn check_alike(operation: &str, tensors: &[&Tensor]) -> Result<()> {
     let Some((first, rest)) = tensors.split_first() else { return Ok(()) };
     for other in rest {
-        if other.device() != first.device() {
-            let (left, right) = (first.device().to_string(), other.device().to_string());
-            return Err(Error::Devices { operation: operation.into(), left, right });
-        }
+        check_device(operation, first, other)?;
         if other.dtype() != first.dtype() {
             let (left, right) = (first.dtype(), other.dtype());
             return Err(Error::Dtypes { operation: operation.into(), left, right });
@@ -60,7 +57,15 @@ fn check_alike(operation: &str, tensors: &[&Tensor]) -> Result<()> {
     Ok(())
 }
 
-/// The argument, its size along dimension `dim`, checked to be there.
+fn check_device(operation: &str, a: &Tensor, b: &Tensor) -> Result<()> {
+    if a.device() == b.device() {
+        return Ok(());
+    }
+    let (left, right) = (a.device().to_string(), b.device().to_string());
+    Err(Error::Devices { operation: operation.into(), left, right })
+}
+
+/// The size along dimension `dim`, checked to be there.
 fn check_dim(operation: &str, tensor: &Tensor, dim: usize) -> Result<usize> {
     tensor.shape().get(dim).copied().ok_or_else(|| {
         Error::argument(

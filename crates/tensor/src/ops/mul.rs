@@ -1,5 +1,7 @@
 //! `a * b`.
 
+use longhand_kernels::elementwise::Operation as Map;
+
 use super::reduce::sum_to;
 use super::{broadcast, widened};
 use crate::autograd::apply1;
@@ -28,6 +30,7 @@ impl Operation for Mul {
         let (a, b, shape) = broadcast("mul", &inputs[0], &inputs[1])?;
         let out = match a.device() {
             Device::Cpu => cpu(&a, &b, &shape)?,
+            Device::Gpu(gpu) => gpu.map("mul", Map::Mul, (&a, Some(&b)), 0.0, (&shape, a.dtype()))?,
         };
         let saved = [needs[1].then(|| inputs[0].clone()), needs[0].then(|| inputs[1].clone())];
         Ok(Forward::new([out]).save(saved))

@@ -1,5 +1,9 @@
 //! Layer normalisation of a sum: one transformer pre-norm step.
 
+use longhand_gpu::DevicePtr;
+use longhand_kernels::norm::{
+    LayerNormBackward, LayerNormBackwardArgs, LayerNormForward, LayerNormForwardArgs,
+};
 use rayon::prelude::*;
 
 use super::{check_alike, widened};
@@ -9,7 +13,8 @@ use crate::cpu::reduce::sum_lanes;
 use crate::cpu::simd::vectorised;
 use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
-use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
+use crate::gpu::kernel_dtype;
+use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
 
 /// `r = x + residual`, `y = (r - mean(r)) / sqrt(var(r) + eps) * weight + bias` over the last dimension (Ba, Kiros and
 /// Hinton 2016, arXiv 1607.06450). Returns `(y, r)`: `r` is the next step's residual, and is `x` when none is given.
@@ -51,6 +56,7 @@ impl Operation for LayerNormResidual {
         check_alike(NAME, &inputs.iter().collect::<Vec<_>>())?;
         let Normalised { y, r, mean, inv_std } = match x.device() {
             Device::Cpu => cpu(x, residual, weight, bias, self.eps)?,
+            Device::Gpu(gpu) => on_gpu(gpu, x, residual, weight, bias, self.eps)?,
         };
         let saved = match needs.contains(&true) {
             true => vec![Some(r.clone()), Some(weight.clone()), Some(mean), Some(inv_std)],
@@ -65,6 +71,7 @@ impl Operation for LayerNormResidual {
         let grad_r = ctx.grad_if_any(1).map(Tensor::contiguous).transpose()?;
         let Grads { r, weight, bias } = match r.device() {
             Device::Cpu => cpu_backward(grad_y, grad_r.as_ref(), r, weight, mean, inv_std)?,
+            Device::Gpu(gpu) => on_gpu_backward(gpu, grad_y, grad_r.as_ref(), r, weight, mean, inv_std)?,
         };
         let mut grads = vec![Some(r.clone()), Some(weight), Some(bias)];
         grads.resize(ctx.inputs(), Some(r));
@@ -234,4 +241,85 @@ vectorised! {
             }
         }
     }
+}
+
+fn on_gpu(
+    gpu: &Gpu,
+    x: &Tensor,
+    residual: Option<&Tensor>,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> Result<Normalised> {
+    let key = (kernel_dtype(NAME, x.dtype())?, weight.numel());
+    let plan = gpu
+        .plans()
+        .norm
+        .get(key, |(dtype, width)| LayerNormForward::new(dtype, width)?.plan(gpu.device()))?;
+    let width = weight.numel();
+    let rows = x.numel() / width;
+    let y = gpu.empty(x.shape(), x.dtype())?;
+    let r = if residual.is_some() { gpu.empty(x.shape(), x.dtype())? } else { x.clone() };
+    let [mean, inv_std] = [gpu.empty(&[rows], Dtype::F32)?, gpu.empty(&[rows], Dtype::F32)?];
+    let args = LayerNormForwardArgs {
+        rows,
+        eps: eps as f32,
+        x: x.pointer(NAME)?,
+        x_stride: width as i64,
+        residual: pointer_or_null(residual)?,
+        weight: weight.pointer(NAME)?,
+        bias: bias.pointer(NAME)?,
+        sum: pointer_or_null(residual.map(|_| &r))?,
+        out: y.pointer(NAME)?,
+        mean: mean.pointer(NAME)?,
+        rstd: inv_std.pointer(NAME)?,
+    };
+    // SAFETY: the inputs are contiguous, the outputs are new, all on this device and freed on this stream.
+    unsafe { plan.launch(gpu.stream(), &args)? };
+    Ok(Normalised { y, r, mean, inv_std })
+}
+
+fn on_gpu_backward(
+    gpu: &Gpu,
+    grad_y: &Tensor,
+    grad_r: Option<&Tensor>,
+    r: &Tensor,
+    weight: &Tensor,
+    mean: &Tensor,
+    inv_std: &Tensor,
+) -> Result<Grads> {
+    let key = (kernel_dtype(NAME, r.dtype())?, weight.numel());
+    let plan = gpu
+        .plans()
+        .norm_backward
+        .get(key, |(dtype, width)| LayerNormBackward::new(dtype, width)?.plan(gpu.device()))?;
+    let width = weight.numel();
+    let rows = r.numel() / width;
+    let grads = Grads {
+        r: gpu.empty(r.shape(), r.dtype())?,
+        weight: gpu.empty(weight.shape(), weight.dtype())?,
+        bias: gpu.empty(weight.shape(), weight.dtype())?,
+    };
+    let workspace = gpu.workspace(plan.workspace_bytes(rows))?;
+    let args = LayerNormBackwardArgs {
+        rows,
+        dy: grad_y.pointer(NAME)?,
+        dr: pointer_or_null(grad_r)?,
+        sum: r.pointer(NAME)?,
+        sum_stride: width as i64,
+        weight: weight.pointer(NAME)?,
+        mean: mean.pointer(NAME)?,
+        rstd: inv_std.pointer(NAME)?,
+        dx: grads.r.pointer(NAME)?,
+        dweight: grads.weight.pointer(NAME)?,
+        dbias: grads.bias.pointer(NAME)?,
+        workspace: workspace.ptr(),
+    };
+    // SAFETY: the inputs are contiguous, outputs and workspace are new, all on this device and freed on this stream.
+    unsafe { plan.launch(gpu.stream(), &args)? };
+    Ok(grads)
+}
+
+fn pointer_or_null(tensor: Option<&Tensor>) -> Result<DevicePtr> {
+    tensor.map_or(Ok(DevicePtr::NULL), |tensor| tensor.pointer(NAME))
 }

@@ -1,5 +1,7 @@
 //! `x * factor`.
 
+use longhand_kernels::elementwise::Operation as Map;
+
 use super::widened;
 use crate::autograd::apply1;
 use crate::cpu::elementwise::map;
@@ -27,6 +29,7 @@ impl Operation for Scale {
         let x = &inputs[0].contiguous()?;
         let out = match x.device() {
             Device::Cpu => cpu(x, self.0)?,
+            Device::Gpu(gpu) => gpu.map("scale", Map::Scale, (x, None), self.0, (x.shape(), x.dtype()))?,
         };
         Ok(Forward::new([out]))
     }

@@ -1,5 +1,7 @@
 //! `a - b`.
 
+use longhand_kernels::elementwise::Operation as Map;
+
 use super::reduce::sum_to;
 use super::{broadcast, widened};
 use crate::autograd::apply1;
@@ -28,6 +30,7 @@ impl Operation for Sub {
         let (a, b, shape) = broadcast("sub", &inputs[0], &inputs[1])?;
         let out = match a.device() {
             Device::Cpu => cpu(&a, &b, &shape)?,
+            Device::Gpu(gpu) => gpu.map("sub", Map::Sub, (&a, Some(&b)), 0.0, (&shape, a.dtype()))?,
         };
         Ok(Forward::new([out]))
     }

@@ -1,6 +1,8 @@
 //! Movement between devices.
 
 use crate::autograd::apply1;
+use crate::cpu::pool;
+use crate::dtype::with_element;
 use crate::{Backward, Device, Forward, Operation, Result, Tensor};
 
 impl Tensor {
@@ -24,6 +26,16 @@ impl Operation for ToDevice {
         let x = &inputs[0].contiguous()?;
         let out = match (x.device(), &self.0) {
             (Device::Cpu, Device::Cpu) => x.clone(),
+            (Device::Cpu, Device::Gpu(gpu)) => with_element!(x.dtype(), E => {
+                let values = x.read::<E>("to_device")?;
+                gpu.upload(bytemuck::cast_slice(&values[..x.numel()]), x.shape(), x.dtype())
+            })?,
+            (Device::Gpu(gpu), Device::Cpu) => with_element!(x.dtype(), E => {
+                let mut values = pool::buffer::<E>(x.numel());
+                gpu.download(x, bytemuck::cast_slice_mut(&mut values))?;
+                Tensor::from_elements(values, x.shape())
+            }),
+            (Device::Gpu(_), other) => x.to_device(&Device::Cpu)?.to_device(other)?,
         };
         Ok(Forward::new([out]))
     }

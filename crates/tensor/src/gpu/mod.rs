@@ -1,0 +1,198 @@
+//! Tensors on a GPU: their memory, and the kernels that work on them.
+
+mod matmul;
+mod plans;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use longhand_gpu::{Buffer, DevicePtr, Stream};
+use longhand_kernels as kernels;
+use longhand_kernels::elementwise::{CopyArgs, MapArgs, Operand, Operation};
+
+pub(crate) use matmul::Product;
+pub(crate) use plans::Plans;
+
+use crate::storage::{Data, Storage};
+use crate::{Device, Dtype, Error, Result, Tensor};
+
+/// A GPU, the stream on which its work is enqueued in order, and the kernels compiled for it. Cheap to clone; all clones
+/// are the same.
+#[derive(Clone)]
+pub struct Gpu(Arc<Context>);
+
+struct Context {
+    ordinal: usize,
+    device: longhand_gpu::Device,
+    stream: Stream,
+    plans: Plans,
+}
+
+impl Gpu {
+    /// The GPU of this number. While it is in use somewhere, this is the same one: tensors on it fit together.
+    pub(crate) fn open(ordinal: usize) -> Result<Gpu> {
+        static OPEN: Mutex<Option<HashMap<usize, Weak<Context>>>> = Mutex::new(None);
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = open.get_or_insert_default();
+        if let Some(context) = open.get(&ordinal).and_then(Weak::upgrade) {
+            return Ok(Gpu(context));
+        }
+        let device = longhand_gpu::Device::cuda(ordinal)?;
+        let stream = device.new_stream()?;
+        let context = Arc::new(Context { ordinal, device, stream, plans: Plans::default() });
+        open.insert(ordinal, Arc::downgrade(&context));
+        Ok(Gpu(context))
+    }
+
+    /// The GPU's number, counted from 0.
+    pub fn ordinal(&self) -> usize {
+        self.0.ordinal
+    }
+
+    /// The device, to compile kernels of your own for.
+    pub fn device(&self) -> &longhand_gpu::Device {
+        &self.0.device
+    }
+
+    /// The stream on which all work on this device's tensors is enqueued. A kernel of your own goes there too.
+    pub fn stream(&self) -> &Stream {
+        &self.0.stream
+    }
+
+    pub(crate) fn plans(&self) -> &Plans {
+        &self.0.plans
+    }
+
+    /// Scratch memory for what is enqueued next; dropping it returns it to the stream in its turn.
+    pub(crate) fn workspace(&self, bytes: usize) -> Result<Buffer> {
+        Ok(self.0.stream.alloc(bytes)?)
+    }
+
+    /// A contiguous tensor with undefined elements, to be written next on this stream.
+    ///
+    /// # Errors
+    /// When there is no memory for it, or `dtype` is `f64`.
+    pub fn empty(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
+        if dtype == Dtype::F64 {
+            return Err(Error::dtype("to_device", dtype, "f32, bf16, f16 or u32: f64 is for the CPU"));
+        }
+        let buffer = self.workspace(shape.iter().product::<usize>() * dtype.size())?;
+        Ok(Tensor::from_storage(Storage::gpu(buffer), shape, dtype, Device::Gpu(self.clone())))
+    }
+
+    pub(crate) fn zeros(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
+        let out = self.empty(shape, dtype)?;
+        // SAFETY: `out` is an allocation of this size on this stream.
+        unsafe { self.stream().fill_zero(out.pointer("zeros")?, out.numel() * dtype.size())? };
+        Ok(out)
+    }
+
+    pub(crate) fn upload(&self, bytes: &[u8], shape: &[usize], dtype: Dtype) -> Result<Tensor> {
+        let out = self.empty(shape, dtype)?;
+        // SAFETY: `out` is an allocation for `shape` and `dtype`, and `bytes` holds as many elements.
+        unsafe { self.stream().upload(out.pointer("to_device")?, bytes)? };
+        Ok(out)
+    }
+
+    /// Fills `bytes` with the elements of a contiguous tensor; waits until they are computed.
+    pub(crate) fn download(&self, tensor: &Tensor, bytes: &mut [u8]) -> Result<()> {
+        // SAFETY: the tensor is contiguous and `bytes` is of its size.
+        unsafe { self.stream().download(tensor.pointer("to_device")?, bytes)? };
+        Ok(())
+    }
+
+    /// Elementwise arithmetic of contiguous operands, of which the second is repeated to fill the output.
+    pub(crate) fn map(
+        &self,
+        name: &str,
+        operation: Operation,
+        (a, b): (&Tensor, Option<&Tensor>),
+        scalar: f64,
+        (shape, dtype): (&[usize], Dtype),
+    ) -> Result<Tensor> {
+        let out = self.empty(shape, dtype)?;
+        self.map_into(name, operation, (a, b), scalar, &out)?;
+        Ok(out)
+    }
+
+    /// The same into `out`, which may be the first operand itself.
+    pub(crate) fn map_into(
+        &self,
+        name: &str,
+        operation: Operation,
+        (a, b): (&Tensor, Option<&Tensor>),
+        scalar: f64,
+        out: &Tensor,
+    ) -> Result<()> {
+        let (input, output) = (kernel_dtype(name, a.dtype())?, kernel_dtype(name, out.dtype())?);
+        let plan = self.plans().map.get((operation, input, output), |(operation, input, output)| {
+            kernels::elementwise::Map::new(operation, input).output(output).plan(self.device())
+        })?;
+        let operand = |tensor: &Tensor| -> Result<Operand> {
+            Ok(Operand { data: tensor.pointer(name)?, count: tensor.numel() })
+        };
+        let args = MapArgs {
+            count: out.numel(),
+            a: operand(a)?,
+            b: b.map(operand).transpose()?.unwrap_or(Operand::NONE),
+            scalar: scalar as f32,
+            out: out.pointer(name)?,
+        };
+        // SAFETY: operands and output are contiguous tensors of this device with as many elements as said; the output
+        // is a new one, or the first operand, which then has its size and type.
+        unsafe { plan.launch(self.stream(), &args)? };
+        Ok(())
+    }
+
+    /// Copies the elements of `source` to where those of `target`, a view of the same shape, lie.
+    pub(crate) fn copy(&self, name: &str, source: &Tensor, target: &Tensor) -> Result<()> {
+        let plan = self.plans().copy.get((), |()| kernels::elementwise::Copy::new().plan(self.device()))?;
+        let args = CopyArgs {
+            element_bytes: source.dtype().size(),
+            shape: source.shape(),
+            source: source.pointer(name)?,
+            source_strides: &signed(source.strides()),
+            target: target.pointer(name)?,
+            target_strides: &signed(target.strides()),
+        };
+        // SAFETY: both tensors lie in memory of this device as their strides say; the target is new.
+        unsafe { plan.launch(self.stream(), &args)? };
+        Ok(())
+    }
+}
+
+/// The same open GPU.
+impl PartialEq for Gpu {
+    fn eq(&self, other: &Gpu) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Gpu {}
+
+impl Tensor {
+    /// Where the first element lies in GPU memory.
+    ///
+    /// # Errors
+    /// When the tensor is on the CPU.
+    pub(crate) fn pointer(&self, operation: &str) -> Result<DevicePtr> {
+        match &self.storage().data {
+            Data::Gpu(buffer) => Ok(buffer.ptr().offset((self.layout().offset * self.dtype().size()) as i64)),
+            Data::Cpu(_) => Err(Error::argument(operation, "a tensor", "on the CPU", "on a GPU")),
+        }
+    }
+}
+
+/// The name that the kernels have for an element type.
+pub(crate) fn kernel_dtype(operation: &str, dtype: Dtype) -> Result<kernels::Dtype> {
+    match dtype {
+        Dtype::F32 => Ok(kernels::Dtype::F32),
+        Dtype::Bf16 => Ok(kernels::Dtype::Bf16),
+        Dtype::F16 => Ok(kernels::Dtype::F16),
+        Dtype::F64 | Dtype::U32 => Err(Error::dtype(operation, dtype, "f32, bf16 or f16 on a GPU")),
+    }
+}
+
+fn signed(strides: &[usize]) -> Vec<i64> {
+    strides.iter().map(|&stride| stride as i64).collect()
+}

@@ -1,0 +1,59 @@
+//! Compiled kernels, kept for the next time.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use longhand_gpu::cublaslt::{Cublaslt, Matmul, MatmulPlan};
+use longhand_kernels::{Dtype, adamw, attention, cross_entropy, elementwise, embedding, norm, reduction};
+
+use crate::Result;
+
+/// One cache for each kind of plan, by what its kernels are compiled for.
+#[derive(Default)]
+pub(crate) struct Plans {
+    pub(crate) map: Cache<(elementwise::Operation, Dtype, Dtype), elementwise::MapPlan>,
+    pub(crate) copy: Cache<(), elementwise::CopyPlan>,
+    pub(crate) sum: Cache<Dtype, reduction::SumPlan>,
+    pub(crate) column_sum: Cache<Dtype, reduction::ColumnSumPlan>,
+    pub(crate) gradient_norm: Cache<Dtype, reduction::GradientNormPlan>,
+    pub(crate) embedding: Cache<Dtype, embedding::EmbeddingForwardPlan>,
+    pub(crate) embedding_backward: Cache<Dtype, embedding::EmbeddingBackwardPlan>,
+    pub(crate) cross_entropy: Cache<Dtype, cross_entropy::CrossEntropyForwardPlan>,
+    pub(crate) cross_entropy_backward: Cache<Dtype, cross_entropy::CrossEntropyBackwardPlan>,
+    /// By width.
+    pub(crate) norm: Cache<(Dtype, usize), norm::LayerNormForwardPlan>,
+    pub(crate) norm_backward: Cache<(Dtype, usize), norm::LayerNormBackwardPlan>,
+    /// By head dim, and whether the mask is causal.
+    pub(crate) attention: Cache<(Dtype, usize, bool), attention::AttentionForwardPlan>,
+    pub(crate) attention_backward: Cache<(Dtype, usize, bool), attention::AttentionBackwardPlan>,
+    /// By whether there are masters.
+    pub(crate) adamw: Cache<(Dtype, bool), adamw::AdamWPlan>,
+    pub(crate) matmul: Cache<Matmul, MatmulPlan>,
+    pub(crate) cublaslt: OnceLock<Cublaslt>,
+}
+
+/// Values that are slow to make.
+pub(crate) struct Cache<K, V>(Mutex<HashMap<K, Arc<V>>>);
+
+impl<K, V> Default for Cache<K, V> {
+    fn default() -> Self {
+        Cache(Mutex::default())
+    }
+}
+
+impl<K: Hash + Eq + Clone, V> Cache<K, V> {
+    /// The value of `key`, made when it is first asked for.
+    pub(crate) fn get<E>(&self, key: K, make: impl FnOnce(K) -> std::result::Result<V, E>) -> Result<Arc<V>>
+    where
+        crate::Error: From<E>,
+    {
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = values.get(&key) {
+            return Ok(Arc::clone(value));
+        }
+        let value = Arc::new(make(key.clone())?);
+        values.insert(key, Arc::clone(&value));
+        Ok(value)
+    }
+}
