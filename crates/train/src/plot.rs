@@ -16,13 +16,13 @@ const POINTS: usize = 500;
 /// The file cannot be written.
 pub fn plot_loss(path: &Path, metrics: &[Metric]) -> Result<()> {
     let mut svg = String::new();
-    draw(SVGBackend::with_string(&mut svg, (800, 450)).into_drawing_area(), metrics)
+    draw(&SVGBackend::with_string(&mut svg, (800, 450)).into_drawing_area(), metrics)
         .map_err(|error| Error::Plot { path: path.into(), reason: error.to_string() })?;
     files::write(path, svg.as_bytes())
 }
 
 fn draw(
-    area: DrawingArea<SVGBackend, Shift>,
+    area: &DrawingArea<SVGBackend, Shift>,
     metrics: &[Metric],
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let train = thin(&points(metrics, Split::Train));
@@ -33,7 +33,7 @@ fn draw(
     let last = metrics.iter().map(|metric| metric.step).max().unwrap_or(0).max(1) as f64;
 
     area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&area)
+    let mut chart = ChartBuilder::on(area)
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(56)

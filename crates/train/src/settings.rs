@@ -87,14 +87,14 @@ impl Settings {
             ("patience", self.patience.unwrap_or(1)),
         ];
         for (name, value) in positive {
-            check(value >= 1, name, value, "at least 1")?;
+            check(value >= 1, name, &value, "at least 1")?;
         }
         let divides = self.width.is_multiple_of(self.heads);
-        check(divides, "heads", self.heads, "a divisor of the width")?;
-        check(self.lr.is_finite() && self.lr > 0.0, "lr", self.lr, "a number above 0")?;
-        check(self.clip.is_finite() && self.clip > 0.0, "clip", self.clip, "a number above 0")?;
+        check(divides, "heads", &self.heads, "a divisor of the width")?;
+        check(self.lr.is_finite() && self.lr > 0.0, "lr", &self.lr, "a number above 0")?;
+        check(self.clip.is_finite() && self.clip > 0.0, "clip", &self.clip, "a number above 0")?;
         let decay = self.weight_decay;
-        check(decay.is_finite() && decay >= 0.0, "weight-decay", decay, "0 or a number above")
+        check(decay.is_finite() && decay >= 0.0, "weight-decay", &decay, "0 or a number above")
     }
 
     /// Reads the text, without what is in the run folder.
@@ -126,7 +126,7 @@ impl Settings {
     }
 }
 
-fn check(holds: bool, name: &'static str, value: impl ToString, expected: &'static str) -> Result<()> {
+fn check(holds: bool, name: &'static str, value: &impl ToString, expected: &'static str) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::Setting { name, value: value.to_string(), expected }) }
 }
 

@@ -21,6 +21,8 @@ pub const SMALLEST_VOCABULARY: usize = 257;
 /// Text to token identifiers and back, with no text it cannot represent.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
+    /// Where it was read, for errors.
+    path: PathBuf,
     inner: tokenizers::Tokenizer,
     /// Bytes of text each token stands for; 0 for special ones.
     bytes: Vec<u8>,
@@ -47,16 +49,16 @@ impl Tokenizer {
             .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
             .build();
         let byte_level = ByteLevel::new(false, true, true);
-        let in_training = |error| damaged(Path::new("(in training)"), error);
+        let path = Path::new("(in training)");
         let mut inner = TokenizerBuilder::<BPE, tokenizers::NormalizerWrapper, _, _, _>::new()
             .with_model(BPE::default())
             .with_pre_tokenizer(Some(byte_level))
             .with_post_processor(Some(byte_level))
             .with_decoder(Some(byte_level))
             .build()
-            .map_err(in_training)?;
-        inner.train(&mut trainer, texts).map_err(in_training)?;
-        Self::new(inner.into(), Path::new("(in training)"))
+            .map_err(|error| damaged(path, &error))?;
+        inner.train(&mut trainer, texts).map_err(|error| damaged(path, &error))?;
+        Self::new(inner.into(), path)
     }
 
     /// Reads the tokenizer of a Hugging Face folder: `tokenizer.json`, or else `vocab.json` and `merges.txt`.
@@ -70,23 +72,23 @@ impl Tokenizer {
             let name = |path: &Path| path.to_string_lossy().into_owned();
             let model = BPE::from_file(&name(&vocab), &name(&merges))
                 .build()
-                .map_err(|error| damaged(&vocab, error))?;
+                .map_err(|error| damaged(&vocab, &error))?;
             let mut inner = tokenizers::Tokenizer::new(model);
             inner.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
             inner.with_decoder(Some(ByteLevel::new(false, true, true)));
             inner
                 .add_special_tokens([AddedToken::from(END_OF_TEXT, true)])
-                .map_err(|error| damaged(&vocab, error))?;
+                .map_err(|error| damaged(&vocab, &error))?;
             return Self::new(inner, &vocab);
         }
         let content = std::fs::read(&path).map_err(Error::file("read tokenizer", &path))?;
-        let inner = tokenizers::Tokenizer::from_bytes(content).map_err(|error| damaged(&path, error))?;
+        let inner = tokenizers::Tokenizer::from_bytes(content).map_err(|error| damaged(&path, &error))?;
         Self::new(inner, &path)
     }
 
     fn new(mut inner: tokenizers::Tokenizer, path: &Path) -> Result<Self> {
         if !matches!(inner.get_decoder(), Some(tokenizers::DecoderWrapper::ByteLevel(_))) {
-            return Err(damaged(path, "the decoder is not ByteLevel: expected byte-level BPE, as GPT-2's"));
+            return Err(damaged(path, &"the decoder is not ByteLevel: expected byte-level BPE, as GPT-2's"));
         }
         // `<|endoftext|>` written out in a text is thirteen bytes of that text, not its end.
         inner.set_encode_special_tokens(true);
@@ -94,14 +96,14 @@ impl Tokenizer {
         let mut bytes = vec![0; inner.get_vocab_size(true)];
         for (token, id) in inner.get_vocab(true) {
             let slot = bytes.get_mut(id as usize).ok_or_else(|| {
-                damaged(path, format!("token {token:?} has id {id}: expected ids without gaps"))
+                damaged(path, &format!("token {token:?} has id {id}: expected ids without gaps"))
             })?;
             if !special.contains(&id) {
                 // The byte-level alphabet writes each byte as one character.
                 *slot = u8::try_from(token.chars().count()).unwrap_or(u8::MAX);
             }
         }
-        Ok(Self { inner, bytes })
+        Ok(Self { path: path.into(), inner, bytes })
     }
 
     /// Writes `tokenizer.json` and `tokenizer_config.json`, which Hugging Face's `AutoTokenizer` reads.
@@ -110,7 +112,7 @@ impl Tokenizer {
     /// A file that cannot be written.
     pub fn save(&self, folder: &Path, context: usize) -> Result<()> {
         let path = folder.join("tokenizer.json");
-        let content = self.inner.to_string(false).map_err(|error| damaged(&path, error))?;
+        let content = self.inner.to_string(false).map_err(|error| damaged(&path, &error))?;
         files::write(&path, content.as_bytes())?;
         let config = json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -138,7 +140,7 @@ impl Tokenizer {
     /// # Errors
     /// A byte that the tokenizer has no token for (one that was not made from all 256).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|error| damaged(Path::new(""), error))?;
+        let encoding = self.inner.encode_fast(text, false).map_err(|error| damaged(&self.path, &error))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -147,7 +149,7 @@ impl Tokenizer {
     /// # Errors
     /// None for tokens of this tokenizer.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
-        self.inner.decode(tokens, true).map_err(|error| damaged(Path::new(""), error))
+        self.inner.decode(tokens, true).map_err(|error| damaged(&self.path, &error))
     }
 
     /// Bytes of text that `tokens` stand for. Special tokens stand for none.
@@ -156,7 +158,7 @@ impl Tokenizer {
     }
 }
 
-fn damaged(path: &Path, reason: impl ToString) -> Error {
+fn damaged(path: &Path, reason: &impl ToString) -> Error {
     Error::Tokenizer { path: PathBuf::from(path), reason: reason.to_string() }
 }
 
