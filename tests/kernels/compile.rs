@@ -4,7 +4,7 @@
 //! cargo test -p longhand-tests --test kernels compile -- --nocapture
 //! ```
 
-use longhand_gpu::{Arch, Compiler, Error, Resources};
+use longhand_gpu::{Arch, Compiler, Error, Program, Resources};
 use longhand_kernels::{Variant, variants};
 use std::fmt::Write;
 use std::sync::Mutex;
@@ -19,9 +19,7 @@ fn every_kernel_compiles_for_every_architecture_without_spills_or_local_memory()
         }
         Err(error) => panic!("{error}"),
     };
-    let wanted =
-        Arch::TESTED.iter().flat_map(|&arch| variants(arch).into_iter().map(move |variant| (arch, variant)));
-    let mut rows = compile_all(&compiler, wanted.collect());
+    let mut rows = compile_all(&compiler, Arch::TESTED.iter().flat_map(|&arch| programs(arch)).collect());
     rows.sort_by(|a, b| a.key().cmp(&b.key()));
     println!("{}", table(&rows));
 
@@ -29,16 +27,35 @@ fn every_kernel_compiles_for_every_architecture_without_spills_or_local_memory()
     assert!(spilling.is_empty(), "these kernels spill or use local memory:\n{}", table(spilling));
 }
 
-/// One variant and what its kernel uses on one architecture.
-struct Row {
-    variant: Variant,
+/// The kernels of one program, for one architecture.
+struct Wanted {
     arch: Arch,
+    program: Program,
+    kernels: Vec<Variant>,
+}
+
+fn programs(arch: Arch) -> Vec<Wanted> {
+    let mut programs: Vec<Wanted> = Vec::new();
+    for variant in variants(arch) {
+        match programs.iter_mut().find(|wanted| wanted.program == variant.program) {
+            Some(wanted) if wanted.kernels.iter().any(|kernel| kernel.entry == variant.entry) => (),
+            Some(wanted) => wanted.kernels.push(variant),
+            None => programs.push(Wanted { arch, program: variant.program.clone(), kernels: vec![variant] }),
+        }
+    }
+    programs
+}
+
+/// One kernel and what it uses on one architecture.
+struct Row {
+    arch: Arch,
+    kernel: Variant,
     resources: Resources,
 }
 
 impl Row {
     fn key(&self) -> (&str, String, Arch) {
-        (self.variant.entry, self.variant.program.constants_text(), self.arch)
+        (self.kernel.entry, self.kernel.program.constants_text(), self.arch)
     }
 
     fn uses_local_memory(&self) -> bool {
@@ -47,13 +64,11 @@ impl Row {
     }
 }
 
-/// On all cores: the compiler runs on one.
-fn compile_all(compiler: &Compiler, wanted: Vec<(Arch, Variant)>) -> Vec<Row> {
+/// On all cores: the compiler itself runs on one.
+fn compile_all(compiler: &Compiler, wanted: Vec<Wanted>) -> Vec<Row> {
     let wanted = Mutex::new(wanted.into_iter());
     let next = || wanted.lock().unwrap().next();
-    let work = || {
-        std::iter::from_fn(next).map(|(arch, variant)| compile(compiler, arch, variant)).collect::<Vec<_>>()
-    };
+    let work = || std::iter::from_fn(next).flat_map(|wanted| compile(compiler, wanted)).collect::<Vec<_>>();
     std::thread::scope(|scope| {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
@@ -61,12 +76,15 @@ fn compile_all(compiler: &Compiler, wanted: Vec<(Arch, Variant)>) -> Vec<Row> {
     })
 }
 
-fn compile(compiler: &Compiler, arch: Arch, variant: Variant) -> Row {
-    let image = compiler.compile(&variant.program, arch).unwrap_or_else(|error| panic!("{error}"));
-    let resources = image.resources().iter().find(|resources| resources.entry == variant.entry);
-    let resources =
-        resources.unwrap_or_else(|| panic!("{} reports no {}", image.program(), variant.entry)).clone();
-    Row { variant, arch, resources }
+fn compile(compiler: &Compiler, Wanted { arch, program, kernels }: Wanted) -> Vec<Row> {
+    let image = compiler.compile(&program, arch).unwrap_or_else(|error| panic!("{error}"));
+    let row = |kernel: Variant| {
+        let resources = image.resources().iter().find(|resources| resources.entry == kernel.entry);
+        let resources =
+            resources.unwrap_or_else(|| panic!("{} reports no {}", program.name(), kernel.entry)).clone();
+        Row { arch, kernel, resources }
+    };
+    kernels.into_iter().map(row).collect()
 }
 
 fn table<'a>(rows: impl IntoIterator<Item = &'a Row>) -> String {
@@ -74,10 +92,10 @@ fn table<'a>(rows: impl IntoIterator<Item = &'a Row>) -> String {
         String::from("| kernel | constants | architecture | registers | shared memory | spills | stack |\n");
     table += "|---|---|---|---:|---:|---:|---:|\n";
     for row in rows {
-        let Row { variant, arch, resources } = row;
-        let shared = variant.shared_bytes + resources.shared_bytes;
+        let Row { arch, kernel, resources } = row;
+        let shared = kernel.shared_bytes + resources.shared_bytes;
         let spills = resources.spill_stores + resources.spill_loads;
-        let (entry, constants) = (variant.entry, variant.program.constants_text());
+        let (entry, constants) = (kernel.entry, kernel.program.constants_text());
         let Resources { registers, stack_bytes, .. } = resources;
         writeln!(
             table,

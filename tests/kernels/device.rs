@@ -117,6 +117,14 @@ impl View {
     }
 }
 
+/// Unsigned integers, contiguous.
+pub fn upload_u32(stream: &Stream, values: &[u32]) -> Buffer {
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let buffer = stream.alloc(bytes.len()).unwrap();
+    buffer.upload(0, &bytes).unwrap();
+    buffer
+}
+
 /// The strides of a row-major tensor.
 pub fn contiguous(shape: &[usize]) -> Vec<i64> {
     let mut strides = vec![1; shape.len()];

@@ -4,6 +4,9 @@
 mod adamw;
 mod attention;
 mod compile;
+mod cross_entropy;
 mod device;
 mod draw;
+mod elementwise;
+mod embedding;
 mod norm;

@@ -1,4 +1,4 @@
-use super::{to_f32, to_f64};
+use super::{log_sum_exp, sum, to_f32, to_f64};
 use crate::Precision;
 use longhand_reference::{Attention, AttentionGradients, AttentionShape};
 
@@ -120,16 +120,6 @@ impl Head {
         let lse = lse.collect();
         (p, lse)
     }
-}
-
-fn log_sum_exp(x: impl Iterator<Item = f32> + Clone) -> f32 {
-    let max = x.clone().fold(f32::NEG_INFINITY, f32::max);
-    if max == f32::NEG_INFINITY { max } else { max + sum(x.map(|x| (x - max).exp())).ln() }
-}
-
-/// In f32, from the first to the last, from +0.
-fn sum(x: impl Iterator<Item = f32>) -> f32 {
-    x.fold(0.0, |sum, x| sum + x)
 }
 
 /// Every `(b, h)`.

@@ -5,10 +5,12 @@
 
 mod adamw;
 mod attention;
+mod cross_entropy;
 mod norm;
 
 pub use adamw::adamw;
 pub use attention::{attention, attention_backward};
+pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use norm::{layer_norm, layer_norm_backward};
 
 /// Values of a type that f32 holds exactly.
@@ -18,6 +20,16 @@ fn to_f32(x: &[f64]) -> Vec<f32> {
 
 fn to_f64(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| x.into()).collect()
+}
+
+fn log_sum_exp(x: impl Iterator<Item = f32> + Clone) -> f32 {
+    let max = x.clone().fold(f32::NEG_INFINITY, f32::max);
+    if max == f32::NEG_INFINITY { max } else { max + sum(x.map(|x| (x - max).exp())).ln() }
+}
+
+/// In f32, from the first to the last, from +0.
+fn sum(x: impl Iterator<Item = f32>) -> f32 {
+    x.fold(0.0, |sum, x| sum + x)
 }
 
 #[cfg(test)]
@@ -91,6 +103,19 @@ mod tests {
             assert_near("dx", precision, 10.0, &plain.dx, &expected.dx);
             assert_near("dweight", precision, 10.0, &plain.dweight, &expected.dweight);
             assert_near("dbias", precision, 10.0, &plain.dbias, &expected.dbias);
+        }
+
+        #[test]
+        fn plain_cross_entropy_is_cross_entropy_but_for_rounding(
+            precision in precisions(), vocabulary in 1..9usize, seed: u64
+        ) {
+            let logits = Draw::new(precision, seed).vec(vocabulary);
+            let target = seed as usize % vocabulary;
+            let expected = reference::cross_entropy(&logits, vocabulary, &[target as u32], u32::MAX);
+            assert_near("loss", Precision::F32, 10.0, &[cross_entropy(&logits, target)], &[expected]);
+            let expected = reference::cross_entropy_backward(&logits, vocabulary, &[target as u32], u32::MAX, 0.7);
+            let plain = cross_entropy_backward(precision, &logits, target, 0.7);
+            assert_near("dlogits", precision, 10.0, &plain, &expected);
         }
 
         #[test]
