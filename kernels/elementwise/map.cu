@@ -55,7 +55,7 @@ template <int N> void map(const Params& p, long long i) {
 }
 
 // A thread maps 8 elements.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 elementwise_map(const __grid_constant__ Params p) {
     const long long block = blockIdx.x * (THREADS * 8ll);
     const long long i = block + threadIdx.x * 8;

@@ -1,10 +1,10 @@
 // Gradient of embedding lookup (forward.cu): dweight[v] = sum over the i with ids[i] = v of dout[i], for every v.
 // Overwritten, zero where no id is v. Ids that are not below V are left out.
 //
-// Deterministic without sorting and without atomics: a block owns GROUP rows of the table and a stretch of their columns,
+// Deterministic without sorting and without atomics: a block owns GROUP rows of the table and THREADS of their columns,
 // looks through all ids in order, and adds what is its own, so every sum runs in the order of i. That reads the ids
-// V / GROUP times, from L2: for 50,000 rows and 16,384 tokens 200 MB, a few tens of microseconds on a large GPU. A sort
-// would scale better past some 100,000 tokens.
+// V / GROUP * C / THREADS times, from L2: for GPT-2's table, (50257, 768), 600 MB with 16,384 ids, a fraction of a
+// millisecond on a large GPU. Past some 100,000 ids, sorting them would be faster.
 //
 // constants.cuh comes from Rust: Element; THREADS, a multiple of 32; GROUP. Grid: (V / GROUP, C / THREADS), rounded up.
 

@@ -26,7 +26,7 @@ struct Params {
     const Element* weight;    // (W)
     const float*   mean;      // (N)
     const float*   rstd;      // (N)
-    Element*       dx;        // (N, W), contiguous; may be dr or dy itself when FUSED
+    Element*       dx;        // (N, W), contiguous; may be dr itself
     float*         partials;  // (parts, 2, W): dweight, dbias
     long long      rows;      // N
     long long      sum_stride;
@@ -65,7 +65,7 @@ template <int COUNT> void add_over_rows(float (&value)[COUNT], float* out, int f
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 layer_norm_backward(const __grid_constant__ Params p) {
     const int first = threadIdx.x % ROW_THREADS * VECTOR;
     float dweight[FUSED ? ELEMENTS : 1] = {}, dbias[FUSED ? ELEMENTS : 1] = {};
@@ -130,10 +130,10 @@ layer_norm_backward(const __grid_constant__ Params p) {
     }
 }
 
-// Grid: (columns / (THREADS * VECTOR), parts).
-extern "C" __global__ void __launch_bounds__(THREADS)
+// Grid: (W / (256 * VECTOR), rounded up; parts). 256 threads.
+extern "C" __global__ void __launch_bounds__(256)
 layer_norm_backward_columns(const __grid_constant__ Params p) {
-    const int column = (blockIdx.x * THREADS + threadIdx.x) * VECTOR;
+    const int column = (blockIdx.x * 256 + threadIdx.x) * VECTOR;
     if (column >= W) return;
     float dweight[VECTOR] = {}, dbias[VECTOR] = {};
 #pragma unroll 4

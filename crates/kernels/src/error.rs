@@ -32,6 +32,11 @@ impl Error {
         was: impl std::fmt::Display,
         expected: impl Into<String>,
     ) -> Error {
-        Error::Argument { operation, argument: argument.into(), was: was.to_string(), expected: expected.into() }
+        Error::Argument {
+            operation,
+            argument: argument.into(),
+            was: was.to_string(),
+            expected: expected.into(),
+        }
     }
 }

@@ -332,7 +332,7 @@ mod tests {
     fn repeated_sources_are_copied_and_overlapping_targets_are_refused() {
         assert!(params(&args(&[4, 2], &[0, 1], &[2, 1])).is_ok());
         let error = params(&args(&[4, 2], &[2, 1], &[1, 1])).unwrap_err().to_string();
-        assert_eq!(error, "strided copy: a target stride is 1, it has to be at least 2: elements overlap");
+        assert_eq!(error, "strided copy: a target stride is 1, it has to be at least 4: elements overlap");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
 
 const CHECK: Check = Check("layer norm backward");
+/// Of the kernels that go down columns.
+const COLUMNS_THREADS: u32 = 256;
 
 params! {
     struct Params {
@@ -77,8 +79,8 @@ pub(super) fn variants(kind: Kind, vector: usize) -> [Variant; 3] {
     let program = program(*file, &[], constants).params(Params::LAYOUT).params(FinishParams::LAYOUT);
     [
         ("layer_norm_backward", block.threads),
-        ("layer_norm_backward_columns", block.threads),
-        ("layer_norm_backward_finish", 256),
+        ("layer_norm_backward_columns", COLUMNS_THREADS),
+        ("layer_norm_backward_finish", COLUMNS_THREADS),
     ]
     .map(|(entry, threads)| Variant { program: program.clone(), entry, threads, shared_bytes: 0 })
 }
@@ -173,7 +175,7 @@ impl LayerNormBackwardPlan {
                 kernels.rows.launch(stream, [blocks as u32, 1], &params)?;
             }
             if let Some(columns) = &kernels.columns {
-                let across = width.div_ceil(block.threads as usize * vector);
+                let across = width.div_ceil(COLUMNS_THREADS as usize * vector);
                 columns.launch(stream, [across as u32, parts as u32], &params)?;
             }
             let params = FinishParams {

@@ -78,14 +78,14 @@ impl Kind {
     }
 }
 
-/// Every kernel here, for widths of each class.
+/// Every kernel here, at the widest row of each class, which needs the most registers. Vectors of one element are
+/// represented by the widths that have no other.
 pub(crate) fn variants() -> Vec<Variant> {
-    let all = [Dtype::F32, Dtype::Bf16]
-        .into_iter()
-        .flat_map(|dtype| [7, 768, 1600, 8192, 16_384, MAX_WIDTH].map(move |width| Kind { dtype, width }));
-    all.chain([Kind { dtype: Dtype::F16, width: 768 }])
-        .flat_map(|kind| [(kind, 8), (kind, 1)])
-        .filter(|&(kind, vector)| vector == 1 || kind.can_be_aligned())
+    let widths = [1024, 4096, 8192, 16_384, 32_768, MAX_WIDTH].map(|width| (width, 8));
+    let odd_widths = [7, 1023, 8191, 65_535].map(|width| (width, 1));
+    let all = widths.into_iter().chain(odd_widths);
+    all.flat_map(|(width, vector)| [Dtype::F32, Dtype::Bf16].map(|dtype| (Kind { dtype, width }, vector)))
+        .chain([(Kind { dtype: Dtype::F16, width: 768 }, 8)])
         .flat_map(|(kind, vector)| {
             [forward::variant(kind, vector)].into_iter().chain(backward::variants(kind, vector))
         })
