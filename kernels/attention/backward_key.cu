@@ -46,12 +46,10 @@ static_assert(BLOCK_Q <= THREADS, "one thread copies one query's statistics");
 
 // Starts copying Q, grad_out and the row statistics of one head's queries from `query` on.
 __forceinline__ void copy_queries(SharedAddress stage, const Params& p, long long batch, long long head, int query) {
-    const Strides& q_strides = p.q_strides;
-    const Strides& g_strides = p.grad_out_strides;
-    const Element* q = p.q + batch * q_strides.batch + head * q_strides.head + query * q_strides.token;
-    const Element* grad_out = p.grad_out + batch * g_strides.batch + head * g_strides.head + query * g_strides.token;
-    copy_tile_async<BLOCK_Q, THREADS>(stage, q, q_strides.token, p.T - query);
-    copy_tile_async<BLOCK_Q, THREADS>(stage + tile_bytes(BLOCK_Q), grad_out, g_strides.token, p.T - query);
+    copy_tile_async<BLOCK_Q, THREADS>(stage, at(p.q, p.q_strides, batch, query, head), p.q_strides.token, p.T - query);
+    copy_tile_async<BLOCK_Q, THREADS>(stage + tile_bytes(BLOCK_Q),
+                                      at(p.grad_out, p.grad_out_strides, batch, query, head),
+                                      p.grad_out_strides.token, p.T - query);
     const int row = thread_index();
     if (row < BLOCK_Q) {
         const long long heads = static_cast<long long>(gridDim.y) * p.heads_per_kv;
@@ -81,8 +79,8 @@ attention_backward_key(const __grid_constant__ Params p) {
 
     float grad_k[ROWS][HEAD_DIM / 8][4] = {}, grad_v[ROWS][HEAD_DIM / 8][4] = {};
     if (first_block < blocks) {
-        const Element* k = p.k + batch * p.k_strides.batch + kv_head * p.k_strides.head + first_key * p.k_strides.token;
-        const Element* v = p.v + batch * p.v_strides.batch + kv_head * p.v_strides.head + first_key * p.v_strides.token;
+        const Element* k = at(p.k, p.k_strides, batch, first_key, kv_head);
+        const Element* v = at(p.v, p.v_strides, batch, first_key, kv_head);
         copy_tile_async<BLOCK_K, THREADS>(k_tile, k, p.k_strides.token, keys);
         copy_tile_async<BLOCK_K, THREADS>(v_tile, v, p.v_strides.token, keys);
         copy_queries(stages, p, batch, first_head, first_block * BLOCK_Q);
@@ -108,7 +106,7 @@ attention_backward_key(const __grid_constant__ Params p) {
             if (block * BLOCK_Q < diagonal) hide_queries(score, block * BLOCK_Q, first_key + warp_row, p.T, p.S);
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
-                // Statistics of this lane's two columns. Queries past T have q = 0, grad_out = 0, delta = 0: they add 0.
+                // Of this lane's two columns. Queries from T on have q = 0, grad_out = 0 and delta = 0: they add 0.
                 const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
 #pragma unroll
                 for (int i = 0; i < ROWS; ++i) {
@@ -142,11 +140,9 @@ attention_backward_key(const __grid_constant__ Params p) {
 
     scale_by(grad_k, p.scale);
     // Each warp read only its own rows of K and V, and is done with them.
-    const int left_over = keys - warp_row;
-    const Strides& to_k = p.grad_k_strides;
-    const Strides& to_v = p.grad_v_strides;
-    store_rows(grad_k, shared + tile_bytes(warp_row),
-               p.grad_k + batch * to_k.batch + kv_head * to_k.head + (first_key + warp_row) * to_k.token, to_k.token, left_over);
-    store_rows(grad_v, shared + tile_bytes(BLOCK_K) + tile_bytes(warp_row),
-               p.grad_v + batch * to_v.batch + kv_head * to_v.head + (first_key + warp_row) * to_v.token, to_v.token, left_over);
+    const int key = first_key + warp_row;
+    store_rows(grad_k, shared + tile_bytes(warp_row), at(p.grad_k, p.grad_k_strides, batch, key, kv_head),
+               p.grad_k_strides.token, keys - warp_row);
+    store_rows(grad_v, shared + tile_bytes(BLOCK_K + warp_row), at(p.grad_v, p.grad_v_strides, batch, key, kv_head),
+               p.grad_v_strides.token, keys - warp_row);
 }

@@ -48,7 +48,7 @@ attention_backward_query(const __grid_constant__ Params p) {
     const SharedAddress grad_out_tile = q_tile + tile_bytes(BLOCK_Q);
     const SharedAddress stages = grad_out_tile + tile_bytes(BLOCK_Q);  // of K, then V
 
-    // The last queries see the most keys: first come, first served.
+    // The last queries see the most keys: they go first, so that what ends last is short.
     const int first_query = (CAUSAL ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * BLOCK_Q;
     const int queries = min(BLOCK_Q, p.T - first_query);
     const int head = blockIdx.y, kv_head = head / p.heads_per_kv;
@@ -56,13 +56,10 @@ attention_backward_query(const __grid_constant__ Params p) {
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
     const float scale_log2 = p.scale * LOG2_E;
 
-    const Strides &q_strides = p.q_strides, &k_strides = p.k_strides, &v_strides = p.v_strides;
-    const Strides &grad_out_strides = p.grad_out_strides, &grad_q_strides = p.grad_q_strides;
-    const Element* q = p.q + batch * q_strides.batch + head * q_strides.head + first_query * q_strides.token;
-    const Element* k = p.k + batch * k_strides.batch + kv_head * k_strides.head;
-    const Element* v = p.v + batch * v_strides.batch + kv_head * v_strides.head;
-    const Element* grad_out = p.grad_out + batch * grad_out_strides.batch + head * grad_out_strides.head +
-                              first_query * grad_out_strides.token;
+    const Element* q = at(p.q, p.q_strides, batch, first_query, head);
+    const Element* k = at(p.k, p.k_strides, batch, 0, kv_head);
+    const Element* v = at(p.v, p.v_strides, batch, 0, kv_head);
+    const Element* grad_out = at(p.grad_out, p.grad_out_strides, batch, first_query, head);
 
     float lse_log2[ROWS][2], delta[ROWS][2];
     const RowStatistics* rows = p.rows + (batch * gridDim.y + head) * p.T + first_query;
@@ -80,10 +77,10 @@ attention_backward_query(const __grid_constant__ Params p) {
     float grad_q[ROWS][HEAD_DIM / 8][4] = {};
     const KeyBlocks blocks = key_blocks(first_query, queries, p.T, p.S);
     if (blocks.visited > 0) {
-        copy_tile_async<BLOCK_Q, THREADS>(q_tile, q, q_strides.token, queries);
-        copy_tile_async<BLOCK_Q, THREADS>(grad_out_tile, grad_out, grad_out_strides.token, queries);
-        copy_tile_async<BLOCK_K, THREADS>(stages, k, k_strides.token, p.S);
-        copy_tile_async<BLOCK_K, THREADS>(stages + tile_bytes(BLOCK_K), v, v_strides.token, p.S);
+        copy_tile_async<BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
+        copy_tile_async<BLOCK_Q, THREADS>(grad_out_tile, grad_out, p.grad_out_strides.token, queries);
+        copy_tile_async<BLOCK_K, THREADS>(stages, k, p.k_strides.token, p.S);
+        copy_tile_async<BLOCK_K, THREADS>(stages + tile_bytes(BLOCK_K), v, p.v_strides.token, p.S);
     }
     for (int block = 0; block < blocks.visited; ++block) {
         const int key = block * BLOCK_K;
@@ -93,9 +90,9 @@ attention_backward_query(const __grid_constant__ Params p) {
         if (block + 1 < blocks.visited) {
             const int next = key + BLOCK_K;
             const SharedAddress stage = stages + (block + 1) % 2 * STAGE_BYTES;
-            copy_tile_async<BLOCK_K, THREADS>(stage, k + next * k_strides.token, k_strides.token, p.S - next);
-            copy_tile_async<BLOCK_K, THREADS>(stage + tile_bytes(BLOCK_K), v + next * v_strides.token, v_strides.token,
-                                              p.S - next);
+            copy_tile_async<BLOCK_K, THREADS>(stage, k + next * p.k_strides.token, p.k_strides.token, p.S - next);
+            copy_tile_async<BLOCK_K, THREADS>(stage + tile_bytes(BLOCK_K), v + next * p.v_strides.token,
+                                              p.v_strides.token, p.S - next);
         }
 
         float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
@@ -120,7 +117,7 @@ attention_backward_query(const __grid_constant__ Params p) {
 
     scale_by(grad_q, p.scale);
     // Each warp read only its own rows of Q, and is done with them.
-    Element* to = p.grad_q + batch * grad_q_strides.batch + head * grad_q_strides.head +
-                  (first_query + warp_row) * grad_q_strides.token;
-    store_rows(grad_q, shared + tile_bytes(warp_row), to, grad_q_strides.token, queries - warp_row);
+    store_rows(grad_q, shared + tile_bytes(warp_row),
+               at(p.grad_q, p.grad_q_strides, batch, first_query + warp_row, head), p.grad_q_strides.token,
+               queries - warp_row);
 }

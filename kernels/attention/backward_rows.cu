@@ -30,10 +30,8 @@ attention_backward_rows(const __grid_constant__ Params p) {
 
     float delta = 0;
     if (query < p.T) {
-        const Strides& o = p.out_strides;
-        const Strides& g = p.grad_out_strides;
-        const auto out = load8(p.out + batch * o.batch + query * o.token + head * o.head + column);
-        const auto grad_out = load8(p.grad_out + batch * g.batch + query * g.token + head * g.head + column);
+        const auto out = load8(at(p.out, p.out_strides, batch, query, head) + column);
+        const auto grad_out = load8(at(p.grad_out, p.grad_out_strides, batch, query, head) + column);
 #pragma unroll
         for (int i = 0; i < 8; ++i) delta += out.get(i) * grad_out.get(i);
     }

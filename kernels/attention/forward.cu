@@ -112,16 +112,16 @@ attention_forward(const __grid_constant__ Params p) {
     const SharedAddress k_tile = q_tile + tile_bytes(BLOCK_Q);
     const SharedAddress v_tile = k_tile + tile_bytes(BLOCK_K);
 
-    // The last queries see the most keys: first come, first served.
+    // The last queries see the most keys: they go first, so that what ends last is short.
     const int first_query = (CAUSAL ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * BLOCK_Q;
     const int queries = min(BLOCK_Q, p.T - first_query);
     const int head = blockIdx.y, kv_head = head / p.heads_per_kv;
     const long long batch = blockIdx.z;
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
 
-    const Element* q = p.q + batch * p.q_strides.batch + head * p.q_strides.head + first_query * p.q_strides.token;
-    const Element* k = p.k + batch * p.k_strides.batch + kv_head * p.k_strides.head;
-    const Element* v = p.v + batch * p.v_strides.batch + kv_head * p.v_strides.head;
+    const Element* q = at(p.q, p.q_strides, batch, first_query, head);
+    const Element* k = at(p.k, p.k_strides, batch, 0, kv_head);
+    const Element* v = at(p.v, p.v_strides, batch, 0, kv_head);
 
     Output out = {};
     Softmax state;
@@ -175,6 +175,6 @@ attention_forward(const __grid_constant__ Params p) {
         }
     }
     // Each warp read only its own rows of Q, and is done with them.
-    Element* to = p.out + batch * p.out_strides.batch + head * p.out_strides.head + (first_query + warp_row) * p.out_strides.token;
-    store_rows(out, shared + tile_bytes(warp_row), to, p.out_strides.token, queries - warp_row);
+    store_rows(out, shared + tile_bytes(warp_row), at(p.out, p.out_strides, batch, first_query + warp_row, head),
+               p.out_strides.token, queries - warp_row);
 }

@@ -10,7 +10,7 @@
 // Keys that `query` (< T) sees: the first so many.
 inline int visible_keys(int query, int T, int S) { return CAUSAL ? max(0, query + 1 - T + S) : S; }
 
-// The first query that sees `key` (< S); T where there is none.
+// The first query that sees `key` (< S), where there are queries.
 inline int first_query_seeing(int key, int T, int S) { return CAUSAL ? max(0, key - S + T) : 0; }
 
 // The blocks of BLOCK_K keys that the queries [first, first + count) have to visit.
@@ -24,10 +24,11 @@ inline KeyBlocks key_blocks(int first, int count, int T, int S) {
     return {some / BLOCK_K + (some % BLOCK_K != 0), visible_keys(first, T, S) / BLOCK_K};
 }
 
-// Sets to -inf the scores of a warp that must not be: row i is query `first_query` + i, column j is key `first_key` + j.
-// Rows from T on, which nobody reads, may become anything; that is why numbers are unsigned and may wrap.
+// Sets to -inf the scores of a warp that must not be: row i is query `first_query` + i, column j is key
+// `first_key` + j. Unsigned, because it may wrap for queries from T on, of which nothing is kept.
 template <int ROWS, int COLUMNS>
-__forceinline__ void hide_keys(float (&score)[ROWS][COLUMNS][4], unsigned first_query, unsigned first_key, unsigned T, unsigned S) {
+__forceinline__ void hide_keys(float (&score)[ROWS][COLUMNS][4], unsigned first_query, unsigned first_key,
+                               unsigned T, unsigned S) {
     const int lane = thread_index() % 32;
     const unsigned visible = (CAUSAL ? first_query + lane / 4 + 1 - T + S : S) - first_key - lane % 4 * 2;
 #pragma unroll
@@ -44,10 +45,11 @@ __forceinline__ void hide_keys(float (&score)[ROWS][COLUMNS][4], unsigned first_
     }
 }
 
-// The same for transposed scores: row i is key `first_key` + i, column j is query `first_query` + j. Queries from T on
-// and keys from S on are not hidden. For CAUSAL.
+// The same where CAUSAL and scores are transposed: row i is key `first_key` + i, column j is query `first_query` + j.
+// Queries from T on and keys from S on, of which nothing is kept, may be hidden or not.
 template <int ROWS, int COLUMNS>
-__forceinline__ void hide_queries(float (&score)[ROWS][COLUMNS][4], unsigned first_query, unsigned first_key, unsigned T, unsigned S) {
+__forceinline__ void hide_queries(float (&score)[ROWS][COLUMNS][4], unsigned first_query, unsigned first_key,
+                                  unsigned T, unsigned S) {
     const int lane = thread_index() % 32;
     const unsigned hidden = first_key + lane / 4 - S + T - first_query - lane % 4 * 2;
 #pragma unroll

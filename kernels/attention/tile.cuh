@@ -25,6 +25,11 @@ struct Strides {
     long long batch, token, head;
 };
 
+template <class T>
+T* at(T* tensor, const Strides& strides, long long batch, long long token, long long head) {
+    return tensor + batch * strides.batch + token * strides.token + head * strides.head;
+}
+
 constexpr int FRAGMENT_BYTES = 512;
 constexpr int HEAD_FRAGMENTS = HEAD_DIM / 16;  // along a row
 
@@ -48,7 +53,9 @@ struct Mover {
     int fragment;  // of the 4 that 64 columns are
 
     explicit Mover(unsigned thread)
-        : row(thread / 32 * 4 + thread % 8 / 2), column(thread % 32 / 8 * 16 + thread % 2 * 8), fragment(thread % 32 / 8) {}
+        : row(thread / 32 * 4 + thread % 8 / 2),
+          column(thread % 32 / 8 * 16 + thread % 2 * 8),
+          fragment(thread % 32 / 8) {}
 
     // Where the thread's part of the pass from row `first` on lies in the tile, in columns 64 * `part` on.
     int offset(int first, int part) const {
@@ -63,7 +70,7 @@ template <int ROWS, int THREADS>
 __forceinline__ void copy_tile_async(SharedAddress tile, const Element* rows, long long stride, int existing) {
     constexpr int STEP = THREADS / 8;  // rows in a pass
     static_assert(THREADS % 32 == 0 && HEAD_DIM % 64 == 0 && ROWS % STEP == 0, "whole passes");
-    const Mover mover(thread_index() % THREADS);
+    const Mover mover(static_cast<unsigned>(thread_index()) % THREADS);
     const Element* from = rows + mover.row * stride + mover.column;
 #pragma unroll
     for (int row = 0; row < ROWS; row += STEP) {
@@ -100,7 +107,8 @@ __forceinline__ void multiply_transposed(float (&acc)[ROWS][COLUMNS][4], SharedA
 
 // acc += A B: A is held in registers, ROWS * 16 by INNER * 16; B is INNER * 16 rows of a tile, from `b` on.
 template <int ROWS, int INNER>
-__forceinline__ void multiply(float (&acc)[ROWS][HEAD_DIM / 8][4], const unsigned (&a)[ROWS][INNER][4], SharedAddress b) {
+__forceinline__ void multiply(float (&acc)[ROWS][HEAD_DIM / 8][4], const unsigned (&a)[ROWS][INNER][4],
+                              SharedAddress b) {
 #pragma unroll
     for (int inner = 0; inner < INNER; ++inner) {
 #pragma unroll

@@ -2,11 +2,11 @@
 
 #pragma once
 
-// threadIdx.x, read anew by every call. What is computed from `threadIdx.x` itself, the compiler computes once and keeps
-// in registers throughout: too dear in a kernel that has none to spare, for what is not needed in its inner loop.
+// threadIdx.x, read anew by every call. What is computed from `threadIdx.x` itself, the compiler computes once and
+// keeps in registers throughout: too dear in a kernel that has none to spare.
 // PTX ISA: Special Registers: %tid.
 inline int thread_index() {
-    unsigned index;
+    int index;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(index));
-    return index & 1023;
+    return index;
 }
