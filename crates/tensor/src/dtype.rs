@@ -62,6 +62,10 @@ pub trait Element: sealed::Sealed + Pod + Send + Sync + PartialEq + PartialOrd +
     fn to_f64(self) -> f64;
     /// The nearest value to `x`; for `u32`, truncated and saturated.
     fn from_f64(x: f64) -> Self;
+    /// The nearest `f32` to the value.
+    fn to_f32(self) -> f32;
+    /// The nearest value to `x`; for `u32`, truncated and saturated.
+    fn from_f32(x: f32) -> Self;
     #[doc(hidden)]
     fn into_host(values: Vec<Self>) -> Host;
     #[doc(hidden)]
@@ -73,7 +77,7 @@ pub trait Element: sealed::Sealed + Pod + Send + Sync + PartialEq + PartialOrd +
 }
 
 macro_rules! element {
-    ($type:ty, $variant:ident, $to:expr, $from:expr) => {
+    ($type:ty, $variant:ident, $to:expr, $from:expr, $to32:expr, $from32:expr) => {
         impl sealed::Sealed for $type {}
         impl Element for $type {
             const DTYPE: Dtype = Dtype::$variant;
@@ -84,6 +88,14 @@ macro_rules! element {
             #[inline(always)]
             fn from_f64(x: f64) -> Self {
                 $from(x)
+            }
+            #[inline(always)]
+            fn to_f32(self) -> f32 {
+                $to32(self)
+            }
+            #[inline(always)]
+            fn from_f32(x: f32) -> Self {
+                $from32(x)
             }
             fn into_host(values: Vec<Self>) -> Host {
                 Host::$variant(values)
@@ -101,11 +113,26 @@ macro_rules! element {
     };
 }
 
-element!(f64, F64, |x| x, |x| x);
-element!(f32, F32, f64::from, |x| x as f32);
-element!(bf16, Bf16, bf16::to_f64, bf16::from_f64);
-element!(f16, F16, f16::to_f64, f16::from_f64);
-element!(u32, U32, f64::from, |x| x as u32);
+element!(f64, F64, |x| x, |x| x, |x| x as f32, f64::from);
+element!(f32, F32, f64::from, |x| x as f32, |x| x, |x| x);
+element!(bf16, Bf16, bf16::to_f64, bf16::from_f64, widen_bf16, narrow_bf16);
+element!(f16, F16, f16::to_f64, f16::from_f64, f16::to_f32, f16::from_f32);
+element!(u32, U32, f64::from, |x| x as u32, |x| x as f32, |x| x as u32);
+
+/// What `half` does, without its branches, so that it can be put into vector instructions.
+#[inline(always)]
+fn widen_bf16(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+/// To the nearest, ties to even; NaN stays NaN.
+#[inline(always)]
+fn narrow_bf16(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    let quiet = (bits >> 16) | 0x40;
+    bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
+}
 
 /// Runs `$body` with `$T` standing for the Rust type of `$dtype`.
 macro_rules! with_element {

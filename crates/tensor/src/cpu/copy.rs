@@ -5,6 +5,9 @@ use super::pool;
 use crate::Element;
 use crate::layout::Layout;
 
+/// Rows that are transposed together: as many `f32` as a cache line holds.
+const TRANSPOSED: usize = 16;
+
 /// Copies the elements of `layout` in `source`, whose first element is that of the tensor, in row-major order.
 pub(crate) fn gather<E: Element>(source: &[E], layout: &Layout) -> Vec<E> {
     let mut out = pool::buffer::<E>(layout.numel());
@@ -16,17 +19,36 @@ pub(crate) fn gather<E: Element>(source: &[E], layout: &Layout) -> Vec<E> {
         return out;
     }
     let rows = Rows::new(layout);
-    for_chunks(&mut out, rows_per_chunk(width) * width, |start, piece| {
-        for (row, out) in (start / width..).zip(piece.chunks_exact_mut(width)) {
-            let source = &source[rows.offset(row)..];
-            match stride {
-                0 => out.fill(source[0]),
-                1 => out.copy_from_slice(&source[..width]),
-                _ => out.iter_mut().zip(source.iter().step_by(stride)).for_each(|(out, value)| *out = *value),
-            }
+    let rows_per_piece = rows_per_chunk(width).next_multiple_of(TRANSPOSED);
+    for_chunks(&mut out, rows_per_piece * width, |start, piece| {
+        let (mut row, mut rest) = (start / width, piece);
+        while !rest.is_empty() {
+            let count =
+                if stride > 1 { rows.adjacent(row).min(TRANSPOSED).min(rest.len() / width) } else { 1 };
+            let (block, tail) = rest.split_at_mut(count * width);
+            copy_rows(block, &source[rows.offset(row)..], (width, stride));
+            (row, rest) = (row + count, tail);
         }
     });
     out
+}
+
+/// Copies one row, or several that begin at neighbouring elements of the source.
+fn copy_rows<E: Element>(block: &mut [E], source: &[E], (width, stride): (usize, usize)) {
+    let count = block.len() / width;
+    match (count, stride) {
+        (_, 0) => block.fill(source[0]),
+        (_, 1) => block.copy_from_slice(&source[..width]),
+        (1, _) => block.iter_mut().zip(source.iter().step_by(stride)).for_each(|(out, value)| *out = *value),
+        // Each line of the source is read once.
+        _ => {
+            for column in 0..width {
+                for (row, value) in source[column * stride..][..count].iter().enumerate() {
+                    block[row * width + column] = *value;
+                }
+            }
+        }
+    }
 }
 
 /// The rows of a tensor: runs along its last dimension.
@@ -49,5 +71,13 @@ impl Rows {
             row /= size;
         }
         offset
+    }
+
+    /// How many rows from this one on begin at neighbouring elements; at least 1.
+    fn adjacent(&self, row: usize) -> usize {
+        match (self.shape.last(), self.strides.last()) {
+            (Some(size), Some(1)) => size - row % size,
+            _ => 1,
+        }
     }
 }

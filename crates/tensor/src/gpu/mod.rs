@@ -74,7 +74,7 @@ impl Gpu {
     /// When there is no memory for it, or `dtype` is `f64`.
     pub fn empty(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
         if dtype == Dtype::F64 {
-            return Err(Error::dtype("to_device", dtype, "f32, bf16, f16 or u32: f64 is for the CPU"));
+            return Err(Error::dtype("tensor on a GPU", dtype, "f32, bf16, f16 or u32; f64 is for the CPU"));
         }
         let buffer = self.workspace(shape.iter().product::<usize>() * dtype.size())?;
         Ok(Tensor::from_storage(Storage::gpu(buffer), shape, dtype, Device::Gpu(self.clone())))

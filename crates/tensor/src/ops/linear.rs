@@ -17,10 +17,13 @@ use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
 /// When shapes, element types or devices do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let inputs: Vec<&Tensor> = [x, weight].into_iter().chain(bias).collect();
-    apply1(Linear, &inputs)
+    let weight_is_transposed = weight.strides().first() == Some(&1);
+    apply1(Linear { weight_is_transposed }, &inputs)
 }
 
-struct Linear;
+struct Linear {
+    weight_is_transposed: bool,
+}
 
 impl Operation for Linear {
     fn name(&self) -> &str {
@@ -56,7 +59,12 @@ impl Operation for Linear {
             grads[0] = Some(grad.matmul(&weight)?.reshape(&ctx.input(0).shape)?);
         }
         if ctx.needs(1) {
-            grads[1] = Some(rows(ctx.saved(0)?)?.transpose(0, 1)?.matmul(&grad)?);
+            let x = rows(ctx.saved(0)?)?;
+            // In the layout of the weight itself, so that no copy follows.
+            grads[1] = Some(match self.weight_is_transposed {
+                true => grad.transpose(0, 1)?.matmul(&x)?.transpose(0, 1)?,
+                false => x.transpose(0, 1)?.matmul(&grad)?,
+            });
         }
         if ctx.needs(2) {
             grads[2] = Some(sum_to(&grad, &ctx.input(2).shape)?);

@@ -79,7 +79,7 @@ vectorised! {
 vectorised! {
     fn round<E: Element>(target: &mut [E], source: &[f32]) {
         for (target, source) in target.iter_mut().zip(source) {
-            *target = E::from_f64(f64::from(*source));
+            *target = E::from_f32(*source);
         }
     }
 }
