@@ -12,7 +12,7 @@
 //
 // Two entries, launched one after the other:
 //   adamw_advance  one thread: step += 1, and the two corrections that depend on it, in f64 (1 - 0.999^1 has lost four
-//                  digits in f32). Being a launch of its own, it is done before any block of adamw_step reads the state.
+//                  digits in f32). Being a launch of its own, it is done before any block of adamw_step reads them.
 //   adamw_step     one block per chunk
 // Step and learning rate lie in device memory: the same launch, captured in a graph, serves every step.
 //
@@ -108,7 +108,8 @@ adamw_step(const __grid_constant__ Params p) {
     const long long start = static_cast<long long>(chunk.index) * CHUNK;
     const int count = t.count - start < CHUNK ? t.count - start : CHUNK;
 
-    const bool aligned = is_aligned(t.parameter) && is_aligned(gradient) && is_aligned(t.m) && is_aligned(t.v) && is_aligned(t.master);
+    const bool aligned = is_aligned(t.parameter) && is_aligned(gradient) && is_aligned(t.master) &&
+                         is_aligned(t.m) && is_aligned(t.v);
     const int vectors = aligned ? count / 8 : 0;
     for (int i = threadIdx.x; i < vectors; i += THREADS) update<8>(t, gradient, start + i * 8, factors);
     for (int i = vectors * 8 + threadIdx.x; i < count; i += THREADS) update<1>(t, gradient, start + i, factors);

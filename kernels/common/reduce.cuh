@@ -35,8 +35,9 @@ template <int THREADS> float block_max(float x) {
     return warp_max(share_by_warp<THREADS>(warp_max(x), -infinity()));
 }
 
-// Sum over the rows of `values` (rows, width) at one column, by a block of 256 threads of which each 32 in a row take 32
-// neighbouring columns. The first 32 threads get the result; columns past the width are not read. All threads must call.
+// Sum over the rows of `values` (rows, width) at one column, by a block of 256 threads of which each 32 in a row take
+// 32 neighbouring columns. The first 32 threads get the result; columns past the width are not read. All threads must
+// call.
 inline float column_sum(const float* values, long long rows, long long width, long long column) {
     __shared__ float by_warp[8][32];
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;

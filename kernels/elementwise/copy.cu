@@ -1,5 +1,5 @@
-// Copies between two layouts of the same shape, of up to 6 dimensions: target[i...] = source[i...], each with strides of
-// its own. The target must not overlap the source, nor itself (no stride 0 over more than one element).
+// Copies between two layouts of the same shape, of up to 6 dimensions: target[i...] = source[i...], each with strides
+// of its own. The target must not overlap the source, nor itself (no stride 0 over more than one element).
 //
 // A unit is what one thread moves at once: 2, 4, 8 or 16 bytes, one entry each. Rust merges dimensions and takes the
 // widest unit that strides and addresses allow; sizes and strides are in units. No constants.

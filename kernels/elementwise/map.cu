@@ -1,8 +1,8 @@
 // out[i] = f(a[i % a_period], b[i % b_period], scalar), i < count, with f chosen by OPERATION. Arithmetic is f32.
 //
 // A period is the number of elements of an operand that is repeated along the leading dimensions of the other (a bias
-// over rows, a scalar over everything), or `count` where it is not repeated. `out` is overwritten, and may be an operand
-// that is not repeated and has its type.
+// over rows, a scalar over everything), or `count` where it is not repeated. `out` is overwritten, and may be an
+// operand that is not repeated and has its type.
 //
 // constants.cuh comes from Rust: Element (of a and b), Output, OPERATION, THREADS.
 

@@ -59,7 +59,7 @@ embedding_backward(const __grid_constant__ Params p) {
     if (column >= p.width) return;
 #pragma unroll
     for (int row = 0; row < GROUP; ++row) {
-        if (first_row + row < p.vocabulary)
-            p.dweight[static_cast<long long>(first_row + row) * p.width + column] = from_float<Element>(sums[row][threadIdx.x]);
+        const long long id = first_row + row;
+        if (id < p.vocabulary) p.dweight[id * p.width + column] = from_float<Element>(sums[row][threadIdx.x]);
     }
 }

@@ -1,5 +1,5 @@
-// Looks up rows of a table: out[i] = weight[ids[i]]. `out` is overwritten. An id that is not below V gives a row of NaN:
-// reading outside the table would be worse, and nothing can be reported without waiting for the device.
+// Looks up rows of a table: out[i] = weight[ids[i]]. `out` is overwritten. An id that is not below V gives a row of
+// NaN: reading outside the table would be worse, and nothing can be reported without waiting for the device.
 //
 // One block per row. constants.cuh comes from Rust: Element, THREADS.
 

@@ -1,19 +1,19 @@
-// Gradient of layer norm of a sum (layer_forward.cu). With c = (sum - mean) * rstd, per row, and dy, dr the gradients of
-// its two outputs `out` and `sum`:
+// Gradient of layer norm of a sum (layer_forward.cu). With c = (sum - mean) * rstd, per row, and dy, dr the gradients
+// of its two outputs `out` and `sum`:
 //
 //   dx      = dr + rstd * (w·dy - mean(w·dy, W) - c * mean(w·dy·c, W))    (N, W)  of x and of residual alike
 //   dweight = sum over N of dy * c                                        (W)
 //   dbias   = sum over N of dy                                            (W)
 //
 // Three entries, all outputs overwritten, all sums f32 and in an order that depends on the shape alone:
-//   layer_norm_backward          dx; and, when FUSED, for each of its `parts` blocks one partial sum of dweight and dbias
-//                                over the rows it takes (block, block + parts, ...), held in registers meanwhile
+//   layer_norm_backward          dx; and, when FUSED, for each of its `parts` blocks one partial sum of dweight and
+//                                dbias over the rows it takes (block, block + parts, ...), held in registers meanwhile
 //   layer_norm_backward_columns  those partial sums for rows too wide for that: a block takes a stretch of columns and
 //                                one part in `parts` of the rows. It reads dy and sum a second time.
 //   layer_norm_backward_finish   adds the partial sums, in order
 //
-// constants.cuh comes from Rust: Element; W; VECTOR, 8 if W is a multiple of 8 and all rows are 16-byte aligned, else 1;
-// THREADS; ROW_THREADS, either 32 or THREADS; FUSED.
+// constants.cuh comes from Rust: Element; W; VECTOR, 8 if W is a multiple of 8 and all rows are 16-byte aligned, else
+// 1; THREADS; ROW_THREADS, either 32 or THREADS; FUSED.
 
 #include "constants.cuh"
 #include "common/element.cuh"
@@ -50,7 +50,7 @@ TwoSums row_sums(float a, float b) {
 
 // The warps of a block each have sums of their own when each takes a row of its own: add them in order.
 template <int COUNT> void add_over_rows(float (&value)[COUNT], float* out, int first) {
-    __shared__ float sums[W];
+    __shared__ float sums[ROWS > 1 ? W : 1];
     for (int turn = 0; turn < ROWS; ++turn) {
         __syncthreads();
         if (threadIdx.x / ROW_THREADS != turn) continue;

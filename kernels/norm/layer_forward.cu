@@ -8,13 +8,13 @@
 // Without a residual, sum is x and is not written. Outputs are overwritten; `sum` may be `residual` itself.
 //
 // A row belongs to ROW_THREADS threads and stays in their registers, so that each input is read once and each output
-// written once, and the variance is the mean of squared deviations, not the difference of two large numbers. Statistics
-// are f32, of the sum as rounded to Element: of what backward will see. A row wider than 32,768 no longer fits in the
-// registers of 1024 threads, nor an f32 row in shared memory: it is read again, by the thread that just read or wrote it,
-// from L2, so that memory sees each byte once all the same.
+// written once, and the variance is the mean of squared deviations, not the difference of two large numbers.
+// Statistics are f32, of the sum as rounded to Element: of what backward will see. A row wider than 32,768 no longer
+// fits in the registers of 1024 threads, nor an f32 row in shared memory: it is read again, by the thread that just
+// read or wrote it, from L2, so that memory sees each byte once all the same.
 //
-// constants.cuh comes from Rust: Element; W; VECTOR, 8 if W is a multiple of 8 and all rows are 16-byte aligned, else 1;
-// THREADS; ROW_THREADS, either 32 or THREADS.
+// constants.cuh comes from Rust: Element; W; VECTOR, 8 if W is a multiple of 8 and all rows are 16-byte aligned, else
+// 1; THREADS; ROW_THREADS, either 32 or THREADS.
 
 #include "constants.cuh"
 #include "common/element.cuh"

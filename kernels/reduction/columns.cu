@@ -1,8 +1,8 @@
 // Sum over rows: out[c] = sum over N of x[n, c] (W); the gradient of a bias. Overwritten; f32 sums, in an order that
 // depends on the shape alone.
 //
-// Two entries: column_sums_partial, where a block takes 32 * VECTOR columns and one part in `parts` of the rows, each of
-// its 8 warps every eighth row of those; column_sums_finish, which adds the parts in order.
+// Two entries: column_sums_partial, where a block takes 32 * VECTOR columns and one part in `parts` of the rows, each
+// of its 8 warps every eighth row of those; column_sums_finish, which adds the parts in order.
 //
 // constants.cuh comes from Rust: Element; VECTOR, 8 if W is a multiple of 8 and all rows are 16-byte aligned, else 1.
 

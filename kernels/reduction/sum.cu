@@ -1,5 +1,5 @@
-// Sum of all elements, times a factor (1 / count for a mean): out = factor * sum of x. Overwritten; the order depends on
-// the count alone. Partial sums are f32, their sum f64.
+// Sum of all elements, times a factor (1 / count for a mean): out = factor * sum of x. Overwritten; the order depends
+// on the count alone. Partial sums are f32, their sum f64.
 //
 // Two entries: sum_partial, `parts` blocks; sum_finish, one block. constants.cuh comes from Rust: Element, THREADS.
 

@@ -228,9 +228,9 @@ impl AdamWPlan {
     ///
     /// # Safety
     ///
-    /// The tensors of `args.tensors`, its gradients (which have been set), state and scale lie in memory of the stream's
-    /// device that stays allocated until the stream has come to this point, and do not overlap. The tables were made, and
-    /// the gradients last set, on this stream, or on one that this stream has waited for.
+    /// The tensors of `args.tensors`, its gradients (which have been set), state and scale lie in memory of the
+    /// stream's device that stays allocated until the stream has come to this point, and do not overlap. The tables
+    /// were made, and the gradients last set, on this stream, or on one that this stream has waited for.
     ///
     /// # Errors
     ///

@@ -88,8 +88,8 @@ impl Logits {
     }
 }
 
-/// Cross-entropy of softmax in nats (Bishop 2006, eq. 4.108), and its mean over the rows whose target is not [`IGNORE`]:
-/// `loss = log(sum(exp(logits))) - logits[target]`. One pass over the logits, statistics in f32.
+/// Cross-entropy of softmax in nats (Bishop 2006, eq. 4.108), and its mean over the rows whose target is not
+/// [`IGNORE`]: `loss = log(sum(exp(logits))) - logits[target]`. One pass over the logits, statistics in f32.
 ///
 /// Deterministic: the same inputs give the same bits.
 #[derive(Clone, Copy, Debug)]
@@ -239,8 +239,8 @@ pub struct CrossEntropyBackwardArgs {
     pub dmean: DevicePtr,
     /// One f32, of forward.
     pub share: DevicePtr,
-    /// `(N, V)`, rows `dlogits_stride` elements apart, overwritten: 0 in the rows that are ignored. It may be the logits
-    /// themselves.
+    /// `(N, V)`, rows `dlogits_stride` elements apart, overwritten: 0 in the rows that are ignored. It may be the
+    /// logits themselves.
     pub dlogits: DevicePtr,
     /// Elements from one row of the gradient to the next.
     pub dlogits_stride: i64,

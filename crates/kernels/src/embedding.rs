@@ -12,8 +12,8 @@ const BACKWARD: Check = Check("embedding backward");
 const FORWARD_THREADS: u32 = 128;
 /// Columns, too, that a block of backward takes.
 const BACKWARD_THREADS: u32 = 256;
-/// Rows of the table that a block of backward looks for. Their sums take 16 KiB, so that a multiprocessor of the smallest
-/// kind (100 KiB) still runs 5 blocks.
+/// Rows of the table that a block of backward looks for. Their sums take 16 KiB, so that a multiprocessor of the
+/// smallest kind (100 KiB) still runs 5 blocks.
 const GROUP: usize = 16;
 
 mod forward {
@@ -98,8 +98,8 @@ fn forward_variant(dtype: Dtype) -> Variant {
     }
 }
 
-/// What [`EmbeddingForwardPlan::launch`] computes with. Any alignment will do; with `weight` and `out` at multiples of 16
-/// bytes, and `C` at a multiple of 8, memory is accessed 16 bytes at a time.
+/// What [`EmbeddingForwardPlan::launch`] computes with. Any alignment will do; with `weight` and `out` at multiples
+/// of 16 bytes, and `C` at a multiple of 8, memory is accessed 16 bytes at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct EmbeddingForwardArgs {
     /// The sizes.

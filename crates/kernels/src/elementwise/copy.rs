@@ -72,7 +72,7 @@ pub struct CopyArgs<'a> {
     pub target_strides: &'a [i64],
 }
 
-/// A compiled [`Copy`].
+/// A compiled [`Copy`](struct@Copy).
 #[derive(Clone, Debug)]
 pub struct CopyPlan {
     /// In the order of [`UNITS`].

@@ -66,8 +66,8 @@ pub(super) fn variant(kind: Kind, vector: usize) -> Variant {
     }
 }
 
-/// What [`LayerNormForwardPlan::launch`] computes with. Any alignment will do; with all tensors at multiples of 16 bytes,
-/// `W` and `x_stride` at multiples of 8, memory is accessed 16 bytes at a time.
+/// What [`LayerNormForwardPlan::launch`] computes with. Any alignment will do; with all tensors at multiples of 16
+/// bytes, `W` and `x_stride` at multiples of 8, memory is accessed 16 bytes at a time.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNormForwardArgs {
     /// `N`.

@@ -14,8 +14,8 @@ impl Block {
     }
 }
 
-/// At most 32 elements per thread up to 32,768 columns, so that the row stays in registers; 64 beyond, where it does not.
-/// A row of up to 1024 columns needs one warp, hence no shared memory and no barrier.
+/// At most 32 elements per thread up to 32,768 columns, so that the row stays in registers; 64 beyond, where it does
+/// not. A row of up to 1024 columns needs one warp, hence no shared memory and no barrier.
 pub(super) fn forward(width: usize) -> Block {
     let (threads, row_threads) = match width {
         0..=1024 => (128, 32),
@@ -39,8 +39,8 @@ pub(super) fn backward(width: usize) -> Block {
     Block { threads, row_threads }
 }
 
-/// Whether backward keeps the sums over rows in registers while it walks along them. Beyond, they take a kernel of their
-/// own, and a second reading of its inputs.
+/// Whether backward keeps the sums over rows in registers while it walks along them. Beyond, they take a kernel of
+/// their own, and a second reading of its inputs.
 pub(super) fn backward_is_fused(width: usize) -> bool {
     width <= 8192
 }

@@ -25,7 +25,8 @@ params! {
     }
 }
 
-/// The norm of all gradients together, and the factor that clips it (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1):
+/// The norm of all gradients together, and the factor that clips it (Pascanu et al. 2013, arXiv 1211.5063, algorithm
+/// 1):
 ///
 /// ```text
 /// norm   = sqrt(sum over all elements of all tensors of x²)
