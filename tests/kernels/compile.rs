@@ -6,7 +6,7 @@
 
 use longhand_gpu::{Arch, Compiler, Error, Program, Resources};
 use longhand_kernels::{Variant, variants};
-use std::fmt::Write;
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 #[test]
@@ -19,8 +19,7 @@ fn every_kernel_compiles_for_every_architecture_without_spills_or_local_memory()
         }
         Err(error) => panic!("{error}"),
     };
-    let mut rows = compile_all(&compiler, Arch::TESTED.iter().flat_map(|&arch| programs(arch)).collect());
-    rows.sort_by(|a, b| a.key().cmp(&b.key()));
+    let rows = compile_all(&compiler, Arch::TESTED.iter().flat_map(|&arch| programs(arch)).collect());
     println!("{}", table(&rows));
 
     let spilling: Vec<&Row> = rows.iter().filter(|row| row.uses_local_memory()).collect();
@@ -54,10 +53,6 @@ struct Row {
 }
 
 impl Row {
-    fn key(&self) -> (&str, String, Arch) {
-        (self.kernel.entry, self.kernel.program.constants_text(), self.arch)
-    }
-
     fn uses_local_memory(&self) -> bool {
         let Resources { spill_stores, spill_loads, stack_bytes, .. } = self.resources;
         spill_stores + spill_loads + stack_bytes > 0
@@ -87,21 +82,21 @@ fn compile(compiler: &Compiler, Wanted { arch, program, kernels }: Wanted) -> Ve
     kernels.into_iter().map(row).collect()
 }
 
+/// One line for each variant: registers, bytes of shared memory and spills on each architecture.
 fn table<'a>(rows: impl IntoIterator<Item = &'a Row>) -> String {
-    let mut table =
-        String::from("| kernel | constants | architecture | registers | shared memory | spills | stack |\n");
-    table += "|---|---|---|---:|---:|---:|---:|\n";
-    for row in rows {
-        let Row { arch, kernel, resources } = row;
+    let mut lines: BTreeMap<(&str, String), BTreeMap<Arch, String>> = BTreeMap::new();
+    for Row { kernel, arch, resources } in rows {
         let shared = kernel.shared_bytes + resources.shared_bytes;
         let spills = resources.spill_stores + resources.spill_loads;
-        let (entry, constants) = (kernel.entry, kernel.program.constants_text());
-        let Resources { registers, stack_bytes, .. } = resources;
-        writeln!(
-            table,
-            "| {entry} | {constants} | {arch} | {registers} | {shared} | {spills} | {stack_bytes} |"
-        )
-        .unwrap();
+        let cell = format!("{} / {shared} / {spills}", resources.registers);
+        lines.entry((kernel.entry, kernel.program.constants_text())).or_default().insert(*arch, cell);
+    }
+    let header = Arch::TESTED.map(|arch| format!(" {arch} |")).concat();
+    let mut table = format!("registers / shared memory / spills\n\n| kernel | constants |{header}\n");
+    table += &format!("|---|---|{}\n", "---|".repeat(Arch::TESTED.len()));
+    for ((entry, constants), cells) in lines {
+        let cells = Arch::TESTED.map(|arch| format!(" {} |", cells.get(&arch).map_or("", String::as_str)));
+        table += &format!("| {entry} | {constants} |{}\n", cells.concat());
     }
     table
 }
