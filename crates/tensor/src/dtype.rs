@@ -54,7 +54,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A Rust type that a tensor can hold: `f64`, `f32`, [`bf16`], [`f16`], `u32`.
+/// A Rust type that a tensor can hold: `f64`, `f32`, [`bf16`], [`f16`](struct@f16), `u32`.
 pub trait Element: sealed::Sealed + Pod + Send + Sync + PartialEq + PartialOrd + Debug + Default {
     /// The name of this type at run time.
     const DTYPE: Dtype;
