@@ -46,10 +46,11 @@ fn main() -> ExitCode {
     })
 }
 
-/// An error and what led to it. A cause that the error before it already tells is not told again.
+/// An error and what led to it, in one line. A cause that the error before it already tells is not told again.
 fn one_line(error: &anyhow::Error) -> String {
     error.chain().fold(String::new(), |told, cause| {
         let cause = cause.to_string();
+        let cause = cause.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         if told.is_empty() {
             cause
         } else if told.ends_with(&cause) {
