@@ -37,9 +37,9 @@ fn test(filters: &[String]) -> Result<()> {
     let has_nextest =
         Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
     let runner: &[&str] = if has_nextest {
-        &["nextest", "run", "--workspace", "--locked"]
+        &["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]
     } else {
-        &["test", "--workspace", "--locked", "--lib", "--bins", "--tests"]
+        &["test", "--workspace", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests"]
     };
     let cargo = |args: &[&str], filters: &[String]| -> Result<()> {
         let mut command = Command::new("cargo");
