@@ -23,6 +23,6 @@ fn asking_for_a_gpu_where_there_is_none_is_an_error_that_says_what_to_install() 
         println!("skipped: this machine has a GPU");
         return;
     }
-    place.fail(&["train", "--device", "cuda", "--out", "run"], &["GPU"]);
+    place.fail(&["train", "--device", "cuda", "--out", "run"], &["CUDA driver", "install"]);
     assert!(!place.path("run").exists());
 }
