@@ -4,32 +4,7 @@ use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX};
 use longhand_tensor::{Device, Dtype, Result, Tensor, check_gradient, ops};
 use proptest::prelude::*;
 
-/// Numbers in (-1.5, 1.5), the same for the same seed.
-fn values(count: usize, seed: u64) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as f64 / (1u64 << 53) as f64 * 3.0 - 1.5
-    };
-    (0..count).map(|_| next()).collect()
-}
-
-fn tensor(shape: &[usize], seed: u64) -> Tensor {
-    Tensor::from_vec(values(shape.iter().product(), seed), shape, &Device::Cpu).unwrap()
-}
-
-/// The same, with dimensions `a` and `b` exchanged in memory.
-fn strided(shape: &[usize], a: usize, b: usize, seed: u64) -> Tensor {
-    let mut swapped = shape.to_vec();
-    swapped.swap(a, b);
-    tensor(&swapped, seed).transpose(a, b).unwrap()
-}
-
-fn indices(values: &[u32], shape: &[usize]) -> Tensor {
-    Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
-}
+use crate::{indices, strided, tensor};
 
 /// The backward of `function` agrees with finite differences.
 fn agrees(

@@ -1,0 +1,215 @@
+//! The graph and the walk back through it.
+
+use longhand_tensor::ops::Gelu;
+use longhand_tensor::{
+    AdamW, Backward, Device, Dtype, Forward, Operation, Result, Tensor, apply, no_grad, ops,
+};
+
+fn vector(values: &[f32]) -> Tensor {
+    Tensor::from_slice(values, &[values.len()], &Device::Cpu).unwrap()
+}
+
+fn message<T>(result: Result<T>) -> String {
+    match result {
+        Ok(_) => "no error".into(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Twice its input, with a backward that the test chooses.
+struct Double(fn(&Backward<'_>) -> Result<Vec<Option<Tensor>>>);
+
+impl Operation for Double {
+    fn name(&self) -> &str {
+        "double"
+    }
+    fn forward(&self, inputs: &[Tensor], _: &[bool]) -> Result<Forward> {
+        Ok(Forward::new([inputs[0].scale(2.0)?]))
+    }
+    fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        (self.0)(ctx)
+    }
+}
+
+#[test]
+fn gradients_of_every_path_add_up() {
+    let x = vector(&[2.0, 3.0]).requires_grad();
+    // x^2 + 5 x, with x on three paths.
+    let y = x.mul(&x).unwrap().add(&x.scale(5.0).unwrap()).unwrap().sum_all().unwrap();
+    let gradients = y.backward().unwrap();
+    assert_eq!(gradients.get(&x).unwrap().to_vec::<f32>().unwrap(), [9.0, 11.0]);
+}
+
+#[test]
+fn gradients_of_micro_batches_accumulate() {
+    let x = vector(&[2.0, 3.0]).requires_grad();
+    let loss = |factor: f64| x.scale(factor).unwrap().sum_all().unwrap().backward().unwrap();
+    let mut sum = loss(1.0);
+    sum.accumulate(loss(2.5)).unwrap();
+    assert_eq!(sum.get(&x).unwrap().to_vec::<f32>().unwrap(), [3.5, 3.5]);
+}
+
+#[test]
+fn a_tensor_that_needs_no_gradient_has_none() {
+    let (x, frozen) = (vector(&[2.0]).requires_grad(), vector(&[3.0]));
+    let gradients = x.mul(&frozen).unwrap().sum_all().unwrap().backward().unwrap();
+    assert!(gradients.get(&frozen).is_none());
+    assert_eq!(gradients.get(&x).unwrap().item().unwrap(), 3.0);
+}
+
+#[test]
+fn nothing_is_recorded_without_a_leaf_or_inside_no_grad_or_after_detach() {
+    let x = vector(&[1.0]).requires_grad();
+    assert!(!vector(&[1.0]).scale(2.0).unwrap().needs_gradient());
+    assert!(!no_grad(|| x.scale(2.0)).unwrap().needs_gradient());
+    assert!(!x.detach().scale(2.0).unwrap().needs_gradient());
+    assert!(x.scale(2.0).unwrap().needs_gradient());
+}
+
+#[test]
+fn recording_comes_back_after_a_panic_inside_no_grad() {
+    let x = vector(&[1.0]).requires_grad();
+    let panicked = std::panic::catch_unwind(|| no_grad(|| panic!("inside")));
+    assert!(panicked.is_err());
+    assert!(x.scale(2.0).unwrap().needs_gradient());
+}
+
+#[test]
+fn the_gradient_of_a_vector_is_refused() {
+    let y = vector(&[1.0, 2.0]).requires_grad().scale(2.0).unwrap();
+    assert_eq!(
+        message(y.backward()),
+        "backward: the result of scale has shape [2], and only the gradient of a single number is defined; reduce it \
+         first with `sum_all` or `mean_all`"
+    );
+}
+
+#[test]
+fn a_tensor_that_depends_on_no_leaf_is_refused() {
+    let expected = "backward: the tensor depends on nothing whose gradient is wanted";
+    assert!(message(vector(&[1.0]).sum_all().unwrap().backward()).starts_with(expected));
+}
+
+#[test]
+fn a_second_walk_through_a_freed_graph_is_refused() {
+    let x = vector(&[1.0]).requires_grad();
+    let y = x.gelu(Gelu::Tanh).unwrap();
+    let (a, b) = (y.scale(2.0).unwrap().sum_all().unwrap(), y.sum_all().unwrap());
+    a.backward().unwrap();
+    let found = message(b.backward());
+    assert!(
+        found.starts_with("backward: passed through gelu before, which freed the tensors saved for it"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_saved_tensor_that_the_optimiser_changed_is_refused() {
+    let weight = vector(&[1.0]).requires_grad();
+    let x = vector(&[3.0]).requires_grad();
+    let y = x.mul(&weight).unwrap().sum_all().unwrap();
+    let mut optimiser = AdamW::new(vec![("weight".into(), weight.clone())], Default::default()).unwrap();
+    optimiser.step(&weight.scale(1.0).unwrap().sum_all().unwrap().backward().unwrap(), 0.1).unwrap();
+    let found = message(y.backward());
+    assert!(found.starts_with("backward: a tensor saved for mul was modified in place since"), "{found}");
+}
+
+#[test]
+fn an_operation_without_a_rule_is_refused_when_a_gradient_passes_and_only_then() {
+    struct Opaque;
+    impl Operation for Opaque {
+        fn name(&self) -> &str {
+            "opaque"
+        }
+        fn forward(&self, inputs: &[Tensor], _: &[bool]) -> Result<Forward> {
+            Ok(Forward::new([inputs[0].scale(2.0)?]))
+        }
+    }
+    let x = vector(&[1.0]);
+    assert_eq!(apply(Opaque, &[&x]).unwrap()[0].item().unwrap(), 2.0);
+    let y = apply(Opaque, &[&x.requires_grad()]).unwrap().remove(0).sum_all().unwrap();
+    let found = message(y.backward());
+    assert!(
+        found.starts_with("opaque: has no backward rule, and a gradient through it was asked for"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_rule_that_returns_no_gradient_of_the_right_kind_is_refused() {
+    let through = |rule: fn(&Backward<'_>) -> Result<Vec<Option<Tensor>>>| {
+        let x = vector(&[1.0, 2.0]).requires_grad();
+        message(apply(Double(rule), &[&x]).unwrap().remove(0).sum_all().unwrap().backward())
+    };
+    let prefix = "double: its backward rule returned ";
+    let found = through(|_| Ok(vec![None]));
+    assert_eq!(found, format!("{prefix}no gradient for input 0, expected one, since it is wanted"));
+    let found = through(|_| Ok(vec![]));
+    assert_eq!(found, format!("{prefix}0 entries, expected 1, one per input"));
+    let found = through(|ctx| Ok(vec![Some(ctx.grad(0)?.narrow(0, 0, 1)?)]));
+    assert_eq!(
+        found,
+        format!("{prefix}a gradient of shape [1] in f32, expected shape [2] in f32 for input 0")
+    );
+    let found = through(|ctx| Ok(vec![Some(ctx.saved(0)?.clone())]));
+    assert!(found.starts_with(&format!("{prefix}nothing: it reads saved tensor 0")), "{found}");
+    assert_eq!(through(|ctx| Ok(vec![Some(ctx.grad(0)?.scale(2.0)?)])), "no error");
+}
+
+/// An operation with two outputs, of which one may be unused, that saves something that is neither input nor output.
+#[test]
+fn operations_have_any_number_of_outputs_and_saved_tensors() {
+    struct SumAndProduct;
+    impl Operation for SumAndProduct {
+        fn name(&self) -> &str {
+            "sum_and_product"
+        }
+        fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
+            let (a, b) = (&inputs[0], &inputs[1]);
+            let doubled = needs[0].then(|| b.scale(2.0)).transpose()?;
+            Ok(Forward::new([a.add(b)?, a.mul(b)?]).save([doubled, needs[1].then(|| a.clone())]))
+        }
+        fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+            let (sum, product) = (ctx.grad(0)?, ctx.grad(1)?);
+            let by_a = ctx.needs(0).then(|| sum.add(&product.mul(ctx.saved(0)?)?.scale(0.5)?)).transpose()?;
+            let by_b = ctx.needs(1).then(|| sum.add(&product.mul(ctx.saved(1)?)?)).transpose()?;
+            Ok(vec![by_a, by_b])
+        }
+    }
+    let (a, b) = (vector(&[2.0]).requires_grad(), vector(&[5.0]).requires_grad());
+    let outputs = apply(SumAndProduct, &[&a, &b]).unwrap();
+    let gradients = outputs[1].sum_all().unwrap().backward().unwrap();
+    assert_eq!([&a, &b].map(|leaf| gradients.get(leaf).unwrap().item().unwrap()), [5.0, 2.0]);
+
+    let outputs = apply(SumAndProduct, &[&a, &b.detach()]).unwrap();
+    let gradients = outputs[0].add(&outputs[1]).unwrap().sum_all().unwrap().backward().unwrap();
+    assert_eq!(gradients.get(&a).unwrap().item().unwrap(), 6.0);
+}
+
+/// A graph that is walked or freed by recursion would overflow the stack.
+#[test]
+fn a_long_chain_is_walked_and_freed() {
+    let x = vector(&[1.0]).requires_grad();
+    let chain = |length: usize| (0..length).fold(x.clone(), |y, _| y.scale(1.0).unwrap()).sum_all().unwrap();
+    let gradients = chain(50_000).backward().unwrap();
+    assert_eq!(gradients.get(&x).unwrap().item().unwrap(), 1.0);
+    drop(chain(50_000));
+}
+
+#[test]
+fn a_leaf_may_be_the_loss_itself() {
+    let x = Tensor::full(&[], 2.0, Dtype::F32, &Device::Cpu).unwrap().requires_grad();
+    assert_eq!(x.backward().unwrap().get(&x).unwrap().item().unwrap(), 1.0);
+}
+
+/// Tied weights: the table is read by rows, and again, transposed, by the product.
+#[test]
+fn a_table_used_twice_gets_the_sum_of_both_gradients() {
+    let table = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2], &Device::Cpu).unwrap().requires_grad();
+    let ids = Tensor::from_slice(&[1u32], &[1], &Device::Cpu).unwrap();
+    let row = ops::embedding(&table, &ids).unwrap();
+    let logits = ops::linear(&row, &table.transpose(0, 1).unwrap(), None).unwrap();
+    let gradients = logits.sum_all().unwrap().backward().unwrap();
+    // Of the row: the sum of the table's rows, (4, 6), to row 1. Of the table: row 1, (3, 4), to both rows.
+    assert_eq!(gradients.get(&table).unwrap().to_vec::<f32>().unwrap(), [3.0, 4.0, 7.0, 10.0]);
+}

@@ -1,0 +1,140 @@
+//! What does not fit is refused with a message that names the operation and what was given.
+
+use longhand_tensor::ops::AttentionOptions;
+use longhand_tensor::{AdamW, Device, Dtype, Result, Tensor, ops};
+
+fn zeros(shape: &[usize]) -> Tensor {
+    Tensor::zeros(shape, Dtype::F32, &Device::Cpu).unwrap()
+}
+
+fn ids(values: &[u32]) -> Tensor {
+    Tensor::from_slice(values, &[values.len()], &Device::Cpu).unwrap()
+}
+
+fn message<T>(result: Result<T>) -> String {
+    result.map_or_else(|error| error.to_string(), |_| "no error".into())
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_both_shown() {
+    let x = zeros(&[2, 3]);
+    let attention = |q: &[usize], k: &[usize], v: &[usize]| {
+        message(ops::attention(&zeros(q), &zeros(k), &zeros(v), &AttentionOptions::default()))
+    };
+    let norm = |residual: &[usize], weight: &[usize]| {
+        let (weight, residual) = (zeros(weight), zeros(residual));
+        message(ops::layer_norm_residual(&x, Some(&residual), &weight, &weight, 1e-5))
+    };
+    let found = [
+        (message(x.add(&zeros(&[2]))), "add: shapes [2, 3] and [2] do not fit"),
+        (message(x.sub(&zeros(&[4, 3]))), "sub: shapes [2, 3] and [4, 3] do not fit"),
+        (message(x.mul(&zeros(&[3, 3]))), "mul: shapes [2, 3] and [3, 3] do not fit"),
+        (message(x.matmul(&zeros(&[2, 3]))), "matmul: shapes [2, 3] and [2, 3] do not fit"),
+        (message(x.matmul(&zeros(&[3]))), "matmul: shapes [2, 3] and [3] do not fit"),
+        (
+            message(zeros(&[2, 1, 3]).matmul(&zeros(&[4, 3, 1]))),
+            "matmul: shapes [2, 1, 3] and [4, 3, 1] do not fit",
+        ),
+        (message(x.reshape(&[4])), "reshape: shapes [2, 3] and [4] do not fit"),
+        (message(Tensor::cat(&[&x, &zeros(&[2, 4])], 0)), "cat: shapes [2, 3] and [2, 4] do not fit"),
+        (message(ops::linear(&x, &zeros(&[2, 3]), None)), "linear: shapes [2, 3] and [2, 3] do not fit"),
+        (message(ops::linear(&x, &zeros(&[3, 5]), Some(&x))), "linear: shapes [3, 5] and [2, 3] do not fit"),
+        (norm(&[2, 3], &[2]), "layer_norm_residual: shapes [2, 3] and [2] do not fit"),
+        (norm(&[1, 3], &[3]), "layer_norm_residual: shapes [2, 3] and [1, 3] do not fit"),
+        (message(ops::cross_entropy(&x, &ids(&[0; 3]))), "cross_entropy: shapes [2, 3] and [3] do not fit"),
+        (
+            attention(&[1, 2, 3, 4], &[1, 2, 2, 4], &[1, 2, 2, 4]),
+            "attention: shapes [1, 2, 3, 4] and [1, 2, 2, 4]",
+        ),
+        (
+            attention(&[1, 2, 3, 4], &[1, 5, 3, 4], &[1, 6, 3, 4]),
+            "attention: shapes [1, 5, 3, 4] and [1, 6, 3, 4]",
+        ),
+        (
+            attention(&[1, 2, 3, 4], &[1, 2, 3, 8], &[1, 2, 3, 8]),
+            "attention: shapes [1, 2, 3, 4] and [1, 2, 3, 8]",
+        ),
+        (attention(&[2, 3], &[2, 3], &[2, 3]), "attention: shapes [2, 3] and [2, 3] do not fit"),
+    ];
+    for (found, expected) in found {
+        assert!(found.starts_with(expected), "{found:?} does not start with {expected:?}");
+    }
+}
+
+#[test]
+fn arguments_out_of_range_are_named_with_the_range() {
+    let x = zeros(&[2, 3]);
+    let found = [
+        (
+            message(x.narrow(1, 2, 2)),
+            "narrow: start + len is 2 + 2, expected at most 3, the size of dimension 1 of [2, 3]",
+        ),
+        (
+            message(x.narrow(1, usize::MAX, 2)),
+            "narrow: start + len is 18446744073709551615 + 2, expected at most 3",
+        ),
+        (message(x.narrow(2, 0, 0)), "narrow: dim is 2, expected less than the rank of shape [2, 3]"),
+        (message(x.transpose(0, 2)), "transpose: dim is 2, expected less than the rank of shape [2, 3]"),
+        (
+            message(x.split(&[1, 1], 1)),
+            "split: sizes is [1, 1], expected sizes that add up to 3, dimension 1 of [2, 3]",
+        ),
+        (message(Tensor::cat(&[], 0)), "cat: tensors is empty, expected at least one"),
+        (message(x.item()), "item: the tensor is of shape [2, 3], expected one element"),
+        (message(ops::embedding(&x, &ids(&[1, 2]))), "embedding: an id is 2, expected less than 2"),
+        (
+            message(ops::cross_entropy(&x, &ids(&[0, 3]))),
+            "cross_entropy: a target is 3, expected less than 3, or IGNORE_INDEX",
+        ),
+        (
+            message(Tensor::from_slice(&[1.0f32; 5], &[2, 3], &Device::Cpu)),
+            "from_slice: number of elements is 5, expected 6 for shape [2, 3]",
+        ),
+    ];
+    for (found, expected) in found {
+        assert!(found.starts_with(expected), "{found:?} does not start with {expected:?}");
+    }
+}
+
+#[test]
+fn element_types_that_do_not_fit_are_named() {
+    let (x, double) = (zeros(&[2]), Tensor::zeros(&[2], Dtype::F64, &Device::Cpu).unwrap());
+    let found = [
+        (message(x.add(&double)), "add: arguments are f32 and f64; convert one with `to_dtype`"),
+        (message(x.to_vec::<f64>()), "to_vec: arguments are f32 and f64"),
+        (message(ids(&[1]).scale(2.0)), "scale: elements are u32, expected a floating-point type"),
+        (message(ids(&[1]).sum_all()), "sum_all: elements are u32, expected a floating-point type"),
+        (
+            message(ops::embedding(&zeros(&[2, 2]), &x)),
+            "embedding: elements are f32, expected u32 for the ids",
+        ),
+        (
+            message(ops::cross_entropy(&zeros(&[2, 2]), &x)),
+            "cross_entropy: elements are f32, expected u32 for the targets",
+        ),
+    ];
+    for (found, expected) in found {
+        assert!(found.starts_with(expected), "{found:?} does not start with {expected:?}");
+    }
+}
+
+#[test]
+fn parameters_that_cannot_be_optimised_are_named() {
+    let new = |parameters: Vec<(&str, Tensor)>| {
+        let named = parameters.into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect();
+        message(AdamW::new(named, Default::default()))
+    };
+    let x = zeros(&[2, 3]);
+    assert!(
+        new(vec![("w", x.transpose(0, 1).unwrap())])
+            .starts_with("AdamW: parameter `w` is Tensor([3, 2], f32, cpu)")
+    );
+    assert!(
+        new(vec![("w", x.clone()), ("w", zeros(&[1]))]).starts_with("AdamW: parameter `w` is there twice")
+    );
+    assert!(
+        new(vec![("w", x.clone()), ("tied", x.requires_grad())])
+            .starts_with("AdamW: parameter `tied` is there twice")
+    );
+    assert!(new(vec![("ids", ids(&[1]))]).starts_with("AdamW: parameter `ids` is Tensor([1], u32, cpu)"));
+}

@@ -1,0 +1,176 @@
+//! Every operation in `f32`, `bf16` and `f16` against itself in `f64`.
+
+use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX};
+use longhand_tensor::{Device, Dtype, Result, Tensor, ops};
+use proptest::prelude::*;
+
+use crate::{doubles, indices, strided, tensor};
+
+type Function = Box<dyn Fn(&[Tensor]) -> Result<Vec<Tensor>>>;
+
+/// An operation with inputs in `f64` (and `u32`).
+pub struct Case {
+    name: &'static str,
+    function: Function,
+    inputs: Vec<Tensor>,
+}
+
+fn case(
+    name: &'static str,
+    inputs: Vec<Tensor>,
+    function: impl Fn(&[Tensor]) -> Result<Vec<Tensor>> + 'static,
+) -> Case {
+    Case { name, function: Box::new(function), inputs }
+}
+
+/// Every operation, at sizes that depend on the seed. The head dim is one that GPUs take as well.
+pub fn cases(seed: u64) -> Vec<Case> {
+    let of = |shape: &[usize], i: u64| tensor(shape, seed ^ i);
+    let (rows, width) = (1 + (seed % 40) as usize, 8 + (seed / 40 % 60) as usize);
+    let options = AttentionOptions { causal: seed % 2 == 0, scale: None };
+    let targets: Vec<u32> =
+        (0..rows as u32).map(|i| if i % 5 == 4 { IGNORE_INDEX } else { i * 7 % width as u32 }).collect();
+    let ids: Vec<u32> = (0..rows as u32).map(|i| i * i % 11).collect();
+    vec![
+        case("add", vec![of(&[rows, width], 1), of(&[width], 2)], |x| Ok(vec![x[0].add(&x[1])?])),
+        case("sub", vec![of(&[rows, width], 1), of(&[rows, 1], 2)], |x| Ok(vec![x[0].sub(&x[1])?])),
+        case("mul", vec![strided(&[rows, width], 0, 1, seed), of(&[width], 2)], |x| {
+            Ok(vec![x[0].mul(&x[1])?])
+        }),
+        case("scale", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].scale(-0.3)?])),
+        case("mean_all", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].mean_all()?])),
+        case("split and cat", vec![of(&[rows, 6, width], 1)], |x| {
+            let parts = x[0].split(&[1, 3, 2], 1)?;
+            Ok(vec![Tensor::cat(&[&parts[2], &parts[0]], 1)?, parts[1].transpose(0, 2)?.contiguous()?])
+        }),
+        case("narrow", vec![of(&[rows, 6, width], 1)], |x| Ok(vec![x[0].narrow(1, 2, 3)?])),
+        case("gelu tanh", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].gelu(Gelu::Tanh)?])),
+        case("gelu erf", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].gelu(Gelu::Erf)?])),
+        case("matmul", vec![of(&[2, rows, 24], 1), strided(&[2, 24, width], 1, 2, seed)], |x| {
+            Ok(vec![x[0].matmul(&x[1])?])
+        }),
+        case("linear", vec![of(&[2, rows, 24], 1), of(&[width, 24], 2), of(&[width], 3)], |x| {
+            Ok(vec![ops::linear(&x[0], &x[1].transpose(0, 1)?, Some(&x[2]))?])
+        }),
+        case("embedding", vec![of(&[11, width], 1), indices(&ids, &[rows])], |x| {
+            Ok(vec![ops::embedding(&x[0], &x[1])?])
+        }),
+        case("cross_entropy", vec![of(&[rows, width], 1), indices(&targets, &[rows])], |x| {
+            Ok(vec![ops::cross_entropy(&x[0], &x[1])?])
+        }),
+        case(
+            "layer_norm_residual",
+            vec![of(&[rows, width], 1), of(&[rows, width], 2), of(&[width], 3), of(&[width], 4)],
+            |x| {
+                let (y, r) = ops::layer_norm_residual(&x[0], Some(&x[1]), &x[2], &x[3], 1e-5)?;
+                Ok(vec![y, r])
+            },
+        ),
+        case("layer norm alone", vec![of(&[rows, width], 1), of(&[width], 3), of(&[width], 4)], |x| {
+            Ok(vec![ops::layer_norm_residual(&x[0], None, &x[1], &x[2], 1e-5)?.0])
+        }),
+        case(
+            "attention",
+            vec![of(&[2, rows, 4, 64], 1), of(&[2, rows + 9, 2, 64], 2), of(&[2, rows + 9, 2, 64], 3)],
+            move |x| Ok(vec![ops::attention(&x[0], &x[1], &x[2], &options)?]),
+        ),
+    ]
+}
+
+impl Case {
+    /// Computes outputs and gradients in `dtype` on `device` and holds them against `f64` on the CPU, from the same
+    /// rounded inputs.
+    pub fn check(&self, dtype: Dtype, device: &Device) -> std::result::Result<(), String> {
+        let rounded: Vec<Tensor> = self.inputs.iter().map(|input| to(input, dtype)).collect();
+        let exact: Vec<Tensor> = rounded.iter().map(|input| to(input, Dtype::F64)).collect();
+        let rounded: Vec<Tensor> = rounded.iter().map(|input| input.to_device(device).unwrap()).collect();
+        let found = self.run(&rounded).map_err(|error| format!("{}: {error}", self.name))?;
+        let expected = self.run(&exact).map_err(|error| format!("{}: {error}", self.name))?;
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            close(found, expected, tolerance(dtype))
+                .map_err(|text| format!("{} {dtype}, result {i}: {text}", self.name))?;
+        }
+        Ok(())
+    }
+
+    /// Outputs and then gradients.
+    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Vec<f64>>> {
+        let leaf =
+            |input: &Tensor| if input.dtype().is_float() { input.requires_grad() } else { input.clone() };
+        let leaves: Vec<Tensor> = inputs.iter().map(leaf).collect();
+        let outputs = (self.function)(&leaves)?;
+        let mut results: Vec<Vec<f64>> = outputs.iter().map(doubles).collect();
+        let mut loss: Option<Tensor> = None;
+        for output in outputs {
+            // Weights that every type holds exactly.
+            let weights: Vec<f64> = (0..output.numel()).map(|i| (i % 7) as f64 / 4.0 - 0.75).collect();
+            let weights = Tensor::from_vec(weights, output.shape(), &Device::Cpu)?;
+            let weights = weights.to_dtype(output.dtype())?.to_device(output.device())?;
+            let sum = output.mul(&weights)?.sum_all()?;
+            loss = Some(match loss {
+                Some(loss) => loss.add(&sum)?,
+                None => sum,
+            });
+        }
+        if let Some(loss) = loss {
+            let gradients = loss.backward()?;
+            results.extend(leaves.iter().filter_map(|leaf| gradients.get(leaf)).map(doubles));
+        }
+        Ok(results)
+    }
+}
+
+fn to(input: &Tensor, dtype: Dtype) -> Tensor {
+    if input.dtype().is_float() { input.to_dtype(dtype).unwrap() } else { input.clone() }
+}
+
+/// Relative to the largest element: twice the rounding of the type (the output's, and what was rounded on the way).
+fn tolerance(dtype: Dtype) -> f64 {
+    match dtype {
+        Dtype::F32 => 1e-5,
+        Dtype::F16 => 2.0 * 2f64.powi(-11),
+        _ => 2.0 * 2f64.powi(-8),
+    }
+}
+
+fn close(found: &[f64], expected: &[f64], tolerance: f64) -> std::result::Result<(), String> {
+    assert_eq!(found.len(), expected.len());
+    let scale = expected.iter().fold(1e-3f64, |max, x| max.max(x.abs()));
+    let wrong = |(a, b): (&f64, &f64)| !((a - b).abs() <= tolerance * scale);
+    match found.iter().zip(expected).position(wrong) {
+        None => Ok(()),
+        Some(i) => Err(format!("element {i} is {}, and {} in f64 (largest {scale})", found[i], expected[i])),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn operations_are_as_precise_as_their_type(seed: u64) {
+        for case in cases(seed) {
+            for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+                case.check(dtype, &Device::Cpu).map_err(TestCaseError::fail)?;
+            }
+        }
+    }
+}
+
+#[test]
+fn conversions_round_to_the_nearest_and_ties_to_even() {
+    let x = [
+        1.0f32,
+        1.0 + 1.0 / 256.0,
+        1.0 + 3.0 / 256.0,
+        -1.003,
+        f32::INFINITY,
+        f32::MAX,
+        f32::MIN_POSITIVE,
+        -0.0,
+    ];
+    let tensor = Tensor::from_slice(&x, &[x.len()], &Device::Cpu).unwrap();
+    let found = tensor.to_dtype(Dtype::Bf16).unwrap().to_vec::<longhand_tensor::bf16>().unwrap();
+    assert_eq!(found, x.map(longhand_tensor::bf16::from_f32));
+    let nan = Tensor::from_slice(&[f32::NAN, f32::from_bits(0x7f80_0001)], &[2], &Device::Cpu).unwrap();
+    assert!(doubles(&nan.to_dtype(Dtype::Bf16).unwrap()).iter().all(|x| x.is_nan()));
+}
