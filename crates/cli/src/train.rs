@@ -70,7 +70,7 @@ struct Options {
     /// Tokens in the vocabulary, at least 257
     #[arg(long, value_name = "N", default_value_t = default().vocab)]
     vocab: usize,
-    /// Highest learning rate
+    /// Highest learning rate; a larger model wants a lower one
     #[arg(long, value_name = "X", default_value_t = default().lr)]
     lr: f64,
     /// Steps over which the learning rate rises, before it falls along a cosine
@@ -196,9 +196,8 @@ fn introduce(trainer: &Trainer, folder: &Path, device: &str) {
     ));
     say(format_args!(
         "model  GPT-2, {layers} layers, {heads} heads, width {width}, context {context}, vocabulary {}: \
-         {:.1} million parameters on {device}",
-        trainer.tokenizer().vocabulary(),
-        parameters as f64 / 1e6
+         {parameters} parameters on {device}",
+        trainer.tokenizer().vocabulary()
     ));
     say(format_args!("run    {}", folder.display()));
 }

@@ -6,6 +6,41 @@
 //! take any such folder's model.
 //!
 //! Nothing is printed here: a run tells of itself through [`Event`]s.
+//!
+//! ```
+//! use std::sync::atomic::AtomicBool;
+//!
+//! use longhand_models::sampling::Sampling;
+//! use longhand_tensor::Device;
+//! use longhand_train::{Event, Outcome, Settings, Trainer, generate};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let place = tempfile::tempdir()?;
+//! # let (text, folder) = (place.path().join("text.txt"), place.path().join("run"));
+//! # std::fs::write(&text, "a text of some words, and of some more words\n".repeat(20))?;
+//! let tiny = Settings {
+//!     text: vec![text],
+//!     steps: 8,
+//!     context: 16,
+//!     layers: 1,
+//!     width: 16,
+//!     vocab: 270,
+//!     ..Settings::default()
+//! };
+//! let mut run = Trainer::create(&folder, tiny, &Device::Cpu)?;
+//! let outcome = run.run(&AtomicBool::new(false), |event| {
+//!     if let Event::Evaluated(metric) = event {
+//!         println!("step {}: {:.2} bits per byte", metric.step, metric.bits_per_byte);
+//!     }
+//! })?;
+//! assert_eq!(outcome, Outcome::Finished);
+//! generate(run.model(), run.tokenizer(), "a text", 8, Sampling::GREEDY, 1, |text| {
+//!     print!("{text}");
+//!     Ok(())
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 

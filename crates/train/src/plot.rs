@@ -27,9 +27,11 @@ fn draw(
 ) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let train = thin(&points(metrics, Split::Train));
     let valid = points(metrics, Split::Valid);
-    let losses = || train.iter().chain(&valid).map(|&(_, loss)| loss);
-    let low = losses().fold(f64::INFINITY, f64::min).min(0.0);
-    let high = losses().fold(f64::MIN_POSITIVE, f64::max) * 1.05;
+    let losses = train.iter().chain(&valid).map(|&(_, loss)| loss);
+    let (low, high) =
+        losses.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), loss| (low.min(loss), high.max(loss)));
+    let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
+    let margin = ((high - low) * 0.05).max(0.05);
     let last = metrics.iter().map(|metric| metric.step).max().unwrap_or(0).max(1) as f64;
 
     area.fill(&WHITE)?;
@@ -37,10 +39,10 @@ fn draw(
         .margin(16)
         .x_label_area_size(44)
         .y_label_area_size(56)
-        .build_cartesian_2d(0.0..last, low..high)?;
+        .build_cartesian_2d(0.0..last, low - margin..high + margin)?;
     chart
         .configure_mesh()
-        .light_line_style(WHITE)
+        .max_light_lines(0)
         .bold_line_style(RGBColor(225, 225, 225))
         .x_desc("step")
         .y_desc("loss (nats per token)")

@@ -46,23 +46,23 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// A small GPT-2 that learns Longhand's own text on two CPU cores in a few minutes.
+    /// A small GPT-2 that learns Longhand's own text on two CPU cores in two minutes.
     fn default() -> Self {
         Self {
             text: Vec::new(),
-            steps: 300,
-            batch: 8,
+            steps: 800,
+            batch: 4,
             accumulate: 1,
             context: 256,
             layers: 4,
-            heads: 4,
-            width: 256,
-            vocab: 1024,
-            lr: 3e-3,
-            warmup: 30,
+            heads: 2,
+            width: 128,
+            vocab: 2048,
+            lr: 4e-3,
+            warmup: 50,
             weight_decay: 0.1,
             clip: 1.0,
-            eval_every: 50,
+            eval_every: 100,
             patience: None,
             seed: 1,
         }
