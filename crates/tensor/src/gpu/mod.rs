@@ -171,11 +171,12 @@ impl PartialEq for Gpu {
 impl Eq for Gpu {}
 
 impl Tensor {
-    /// Where the first element lies in GPU memory.
+    /// Where the first element lies in GPU memory, for kernels of your own: they go on [`Gpu::stream`], and may write
+    /// only to tensors that [`Gpu::empty`] has just made. `operation` is named in the error.
     ///
     /// # Errors
     /// When the tensor is on the CPU.
-    pub(crate) fn pointer(&self, operation: &str) -> Result<DevicePtr> {
+    pub fn pointer(&self, operation: &str) -> Result<DevicePtr> {
         match &self.storage().data {
             Data::Gpu(buffer) => Ok(buffer.ptr().offset((self.layout().offset * self.dtype().size()) as i64)),
             Data::Cpu(_) => Err(Error::argument(operation, "a tensor", "on the CPU", "on a GPU")),

@@ -27,7 +27,7 @@ fn case(
 pub fn cases(seed: u64) -> Vec<Case> {
     let of = |shape: &[usize], i: u64| tensor(shape, seed ^ i);
     let (rows, width) = (1 + (seed % 40) as usize, 8 + (seed / 40 % 60) as usize);
-    let options = AttentionOptions { causal: seed % 2 == 0, scale: None };
+    let options = AttentionOptions { causal: seed.is_multiple_of(2), scale: None };
     let targets: Vec<u32> =
         (0..rows as u32).map(|i| if i % 5 == 4 { IGNORE_INDEX } else { i * 7 % width as u32 }).collect();
     let ids: Vec<u32> = (0..rows as u32).map(|i| i * i % 11).collect();
@@ -136,8 +136,8 @@ fn tolerance(dtype: Dtype) -> f64 {
 fn close(found: &[f64], expected: &[f64], tolerance: f64) -> std::result::Result<(), String> {
     assert_eq!(found.len(), expected.len());
     let scale = expected.iter().fold(1e-3f64, |max, x| max.max(x.abs()));
-    let wrong = |(a, b): (&f64, &f64)| !((a - b).abs() <= tolerance * scale);
-    match found.iter().zip(expected).position(wrong) {
+    let right = |(a, b): (&f64, &f64)| (a - b).abs() <= tolerance * scale;
+    match found.iter().zip(expected).position(|pair| !right(pair)) {
         None => Ok(()),
         Some(i) => Err(format!("element {i} is {}, and {} in f64 (largest {scale})", found[i], expected[i])),
     }

@@ -132,3 +132,14 @@ fn a_state_of_other_parameters_is_refused() {
     let error = of(3).load_state(&of(3).state().unwrap()[..2]).unwrap_err().to_string();
     assert_eq!(error, "AdamW: state `p0.exp_avg_sq` is missing, expected there");
 }
+
+/// The gradient of x^2 / 2 is x: a rule may return the parameter itself.
+#[test]
+fn a_gradient_may_be_the_parameter_itself() {
+    let parameter = tensor(&[5], 1).requires_grad();
+    let before = doubles(&parameter);
+    let mut optimiser = AdamW::new(named(std::slice::from_ref(&parameter)), AdamWOptions::default()).unwrap();
+    let itself = gradients(std::slice::from_ref(&parameter), std::slice::from_ref(&parameter));
+    optimiser.step(&itself, 0.1).unwrap();
+    assert!(before.iter().zip(doubles(&parameter)).all(|(before, after)| before.abs() > after.abs()));
+}

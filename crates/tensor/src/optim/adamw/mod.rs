@@ -204,6 +204,9 @@ impl Parameter {
             let expected = format!("of the shape and device of {:?}", self.tensor);
             return Err(Error::argument(NAME, &argument, format!("{found:?}"), expected));
         }
+        if std::ptr::eq(found.storage(), self.tensor.storage()) {
+            return found.copied(found.device()); // it is about to change
+        }
         found.detach().to_dtype(self.tensor.dtype())?.contiguous()
     }
 }
