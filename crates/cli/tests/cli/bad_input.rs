@@ -214,11 +214,14 @@ fn a_read_only_output_folder() {
 #[test]
 fn a_full_disk() {
     let place = Workplace::new();
-    let train = tiny(&["--out", "disk/run", "--steps", "4", "--eval-every", "2"]).join(" ");
-    // Room for one checkpoint and not for two.
-    let script = format!("\"$LONGHAND\" {train}; code=$?; cp -r disk/run kept; exit $code");
-    if let Some(output) = with_disk(&place, "size=256k", &script) {
-        assert_fails(&output, &["cannot write", "disk/run/checkpoint-2", "No space left", "resume with"]);
+    two_of_four_steps(&place);
+    // Room for the losses, and not for a checkpoint.
+    let fill = "cp -r run disk/run; cat /dev/zero > disk/filler 2> filled; truncate -s -32K disk/filler";
+    let script = format!(
+        "{fill}; \"$LONGHAND\" train --resume --out disk/run; code=$?; cp -r disk/run kept; exit $code"
+    );
+    if let Some(output) = with_disk(&place, "size=4m", &script) {
+        assert_fails(&output, &["cannot write", "disk/run/checkpoint-4", "No space left", "resume with"]);
         assert_whole(&place, "kept");
     }
 }
@@ -228,11 +231,7 @@ fn a_full_disk() {
 #[test]
 fn a_file_that_cannot_grow() {
     let place = Workplace::new();
-    place.train(&["--steps", "2"]);
-    // A run whose last checkpoint is not its last step.
-    let state = place.path("run/checkpoint-2/state.json");
-    let content = fs::read_to_string(&state).unwrap().replace("\"steps\": 2", "\"steps\": 4");
-    fs::write(&state, content).unwrap();
+    two_of_four_steps(&place);
     let limited = "trap '' XFSZ; ulimit -f 20; exec \"$0\" train --resume --out run";
     let output = std::process::Command::new("sh")
         .args(["-c", limited, env!("CARGO_BIN_EXE_longhand")])
@@ -241,6 +240,14 @@ fn a_file_that_cannot_grow() {
         .unwrap();
     assert_fails(&output, &["cannot write", "run/checkpoint-4", "File too large", "resume with"]);
     assert_whole(&place, "run");
+}
+
+/// Makes a run of four steps whose last checkpoint is of the second.
+fn two_of_four_steps(place: &Workplace) {
+    place.train(&["--steps", "2"]);
+    let state = place.path("run/checkpoint-2/state.json");
+    let content = fs::read_to_string(&state).unwrap().replace("\"steps\": 2", "\"steps\": 4");
+    fs::write(&state, content).unwrap();
 }
 
 /// The run's last checkpoint serves to resume it.
