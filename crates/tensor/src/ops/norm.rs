@@ -118,25 +118,24 @@ fn cpu(
 ) -> Result<Normalised> {
     let dtype = x.dtype();
     let (wide_weight, wide_bias) = (widened(NAME, weight)?, widened(NAME, bias)?);
-    let sum = match residual {
-        Some(residual) => widened(NAME, x)?.add(&widened(NAME, residual)?)?,
-        None => widened(NAME, x)?,
-    };
+    // What is normalised is the rounded sum: it is what backward sees.
+    let r = residual.map_or_else(|| Ok(x.clone()), |residual| x.add(residual))?;
+    let sum = widened(NAME, &r)?;
     let width = weight.numel();
     let rows = sum.numel() / width.max(1);
     with_real!(NAME, sum.dtype(), T => {
-        let (r, weight, bias) = (sum.read::<T>(NAME)?, wide_weight.read::<T>(NAME)?, wide_bias.read::<T>(NAME)?);
+        let (values, weight, bias) = (sum.read::<T>(NAME)?, wide_weight.read::<T>(NAME)?, wide_bias.read::<T>(NAME)?);
         let mut y = pool::buffer::<T>(sum.numel());
         let mut stats = vec![[T::ZERO; 2]; rows];
         let chunk = rows_per_chunk(width);
         if width > 0 {
-            let pieces = y.par_chunks_mut(chunk * width).zip(stats.par_chunks_mut(chunk)).zip(r.par_chunks(chunk * width));
+            let pieces = y.par_chunks_mut(chunk * width).zip(stats.par_chunks_mut(chunk)).zip(values.par_chunks(chunk * width));
             pieces.for_each(|((y, stats), r)| forward_rows(y, stats, r, &weight[..width], &bias[..width], eps));
         }
         let (mean, inv_std): (Vec<T>, Vec<T>) = stats.into_iter().map(|[mean, inv_std]| (mean, inv_std)).unzip();
         Ok(Normalised {
             y: Tensor::from_elements(y, x.shape()).to_dtype(dtype)?,
-            r: if residual.is_none() { x.clone() } else { sum.to_dtype(dtype)? },
+            r,
             mean: Tensor::from_elements(mean, &[rows]),
             inv_std: Tensor::from_elements(inv_std, &[rows]),
         })

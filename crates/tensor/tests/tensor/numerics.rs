@@ -38,7 +38,8 @@ pub fn cases(seed: u64) -> Vec<Case> {
             Ok(vec![x[0].mul(&x[1])?])
         }),
         case("scale", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].scale(-0.3)?])),
-        case("mean_all", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].mean_all()?])),
+        // Of squares, since a sum of either sign may be small beside its own rounding errors.
+        case("mean_all", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].mul(&x[0])?.mean_all()?])),
         case("split and cat", vec![of(&[rows, 6, width], 1)], |x| {
             let parts = x[0].split(&[1, 3, 2], 1)?;
             Ok(vec![Tensor::cat(&[&parts[2], &parts[0]], 1)?, parts[1].transpose(0, 2)?.contiguous()?])
@@ -124,12 +125,12 @@ fn to(input: &Tensor, dtype: Dtype) -> Tensor {
     if input.dtype().is_float() { input.to_dtype(dtype).unwrap() } else { input.clone() }
 }
 
-/// Relative to the largest element: twice the rounding of the type (the output's, and what was rounded on the way).
+/// Relative to the largest element: four times the rounding of a 16-bit type (the output's, and of what backward gets).
 fn tolerance(dtype: Dtype) -> f64 {
     match dtype {
         Dtype::F32 => 1e-5,
-        Dtype::F16 => 2.0 * 2f64.powi(-11),
-        _ => 2.0 * 2f64.powi(-8),
+        Dtype::F16 => 4.0 * 2f64.powi(-11),
+        _ => 4.0 * 2f64.powi(-8),
     }
 }
 
