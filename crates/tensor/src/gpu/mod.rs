@@ -16,8 +16,8 @@ pub(crate) use plans::Plans;
 use crate::storage::{Data, Storage};
 use crate::{Device, Dtype, Error, Result, Tensor};
 
-/// A GPU, the stream on which its work is enqueued in order, and the kernels compiled for it. Cheap to clone; all clones
-/// are the same.
+/// A GPU, the stream on which its work is enqueued in order, and the kernels compiled for it. Cheap to clone; all
+/// clones are the same.
 #[derive(Clone)]
 pub struct Gpu(Arc<Context>);
 

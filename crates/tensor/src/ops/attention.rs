@@ -21,8 +21,8 @@ pub struct AttentionOptions {
 /// `softmax(scale q k^T) v` for each head (Vaswani et al. 2017, arXiv 1706.03762), in memory that grows with T and S,
 /// not with their product.
 ///
-/// `q` is `(B, T, H, D)`, `k` and `v` are `(B, S, Hkv, D)`, and so the result is `(B, T, H, D)`. H must be a multiple of
-/// Hkv: query head `h` reads key-value head `h / (H / Hkv)`. The last dimension should be contiguous (else it is
+/// `q` is `(B, T, H, D)`, `k` and `v` are `(B, S, Hkv, D)`; the result is `(B, T, H, D)`. H must be a multiple of Hkv:
+/// query head `h` reads key-value head `h / (H / Hkv)`. The last dimension should be contiguous (else it is
 /// copied); other strides are taken as they are. A query that sees no key gives 0.
 ///
 /// On a GPU the elements are `bf16` or `f16`, and D is 64 or 128.

@@ -22,7 +22,8 @@ pub const IGNORE_INDEX: u32 = longhand_kernels::cross_entropy::IGNORE;
 /// Rows whose target is [`IGNORE_INDEX`] are skipped; 0 when there are no others. The mean is `f32` for 16-bit logits.
 ///
 /// # Errors
-/// When a target is V or more (on a GPU, which is not waited for, the mean is NaN instead), or shapes, element types or devices do not fit.
+/// When a target is V or more (on a GPU, which is not waited for, the mean is NaN instead), or shapes, element types
+/// or devices do not fit.
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
     apply1(CrossEntropy, &[logits, targets])
 }

@@ -16,7 +16,8 @@ use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Ten
 /// Row `ids[i]` of `weight` `(V, C)` for each index: `ids` is `u32` of any shape, the result has that shape and C.
 ///
 /// # Errors
-/// When an index is V or more (on a GPU, which is not waited for, its row is NaN instead), or shapes, element types or devices do not fit.
+/// When an index is V or more (on a GPU, which is not waited for, its row is NaN instead), or shapes, element types
+/// or devices do not fit.
 pub fn embedding(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
     apply1(Embedding, &[weight, ids])
 }

@@ -129,7 +129,8 @@ fn cpu(
         let mut stats = vec![[T::ZERO; 2]; rows];
         let chunk = rows_per_chunk(width);
         if width > 0 {
-            let pieces = y.par_chunks_mut(chunk * width).zip(stats.par_chunks_mut(chunk)).zip(values.par_chunks(chunk * width));
+            let outputs = y.par_chunks_mut(chunk * width).zip(stats.par_chunks_mut(chunk));
+            let pieces = outputs.zip(values.par_chunks(chunk * width));
             pieces.for_each(|((y, stats), r)| forward_rows(y, stats, r, &weight[..width], &bias[..width], eps));
         }
         let (mean, inv_std): (Vec<T>, Vec<T>) = stats.into_iter().map(|[mean, inv_std]| (mean, inv_std)).unzip();

@@ -86,8 +86,8 @@ fn on_gpu(gpu: &Gpu, dtype: Dtype, gradients: &[&Tensor]) -> Result<f64> {
         factor: factor.pointer(NAME)?,
         workspace: workspace.ptr(),
     };
-    // SAFETY: the gradients are contiguous tensors of this type and GPU, outputs and workspace are new; all are used and
-    // freed on its one stream, on which the list was uploaded too.
+    // SAFETY: the gradients are contiguous tensors of this type and GPU, outputs and workspace are new; all are used
+    // and freed on its one stream, on which the list was uploaded too.
     unsafe { plan.launch(gpu.stream(), &args)? };
     norm.item()
 }
