@@ -18,7 +18,7 @@ struct Training {
 }
 
 impl Training {
-    fn new(context: usize, device: &Device) -> Result<Training> {
+    fn new(context: usize, device: &Device, dtype: Dtype) -> Result<Training> {
         let mut rng = StdRng::seed_from_u64(1);
         let config = Gpt2Config {
             vocab_size: 2048,
@@ -30,7 +30,7 @@ impl Training {
         };
         let ids: Vec<u32> = (0..=TOKENS).map(|_| rng.next_u32() % 2048).collect();
         let shape = [TOKENS / context, context];
-        let model = Gpt2::new(config, device, Dtype::F32, &mut rng).expect("the configuration is valid");
+        let model = Gpt2::new(config, device, dtype, &mut rng).expect("the configuration is valid");
         let parameters = model.parameters().iter().map(|p| (p.name.clone(), p.tensor.clone())).collect();
         Ok(Training {
             model,
@@ -53,19 +53,19 @@ impl Training {
     }
 }
 
-fn steps(c: &mut Criterion, name: &str, device: &Device) {
+fn steps(c: &mut Criterion, name: &str, device: &Device, dtype: Dtype) {
     let mut group = c.benchmark_group(format!("training_step/{name}"));
     group.throughput(Throughput::Elements(TOKENS as u64));
     for context in CONTEXTS {
-        let mut training = Training::new(context, device).expect("a small model");
+        let mut training = Training::new(context, device, dtype).expect("a small model");
         group.bench_function(BenchmarkId::from_parameter(context), |b| b.iter(|| training.step()));
     }
 }
 
 fn training_step(c: &mut Criterion) {
-    steps(c, "cpu_f32", &Device::Cpu);
+    steps(c, "cpu_f32", &Device::Cpu, Dtype::F32);
     match Device::gpu(0) {
-        Ok(gpu) => steps(c, "gpu_f32", &gpu),
+        Ok(gpu) => steps(c, "gpu_bf16", &gpu, Dtype::Bf16),
         Err(error) => eprintln!("training_step on the GPU: skipped: {error}"),
     }
 }
