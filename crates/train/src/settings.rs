@@ -50,7 +50,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             text: Vec::new(),
-            steps: 800,
+            steps: 850,
             batch: 4,
             accumulate: 1,
             context: 256,
@@ -58,7 +58,7 @@ impl Default for Settings {
             heads: 2,
             width: 128,
             vocab: 2048,
-            lr: 4e-3,
+            lr: 2e-3,
             warmup: 50,
             weight_decay: 0.1,
             clip: 1.0,
