@@ -1,0 +1,5 @@
+//! A virtual NVIDIA GPU that executes PTX.
+
+pub mod num;
+pub mod ptx;
+pub mod tensor;

@@ -1,0 +1,1 @@
+//! Arithmetic as PTX defines it, as pure functions over bits.

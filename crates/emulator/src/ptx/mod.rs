@@ -1,0 +1,3 @@
+//! PTX text and what it says.
+
+pub mod ast;
