@@ -2,4 +2,5 @@
 
 pub mod num;
 pub mod ptx;
+mod simd;
 pub mod tensor;

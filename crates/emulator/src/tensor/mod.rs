@@ -1,1 +1,9 @@
 //! Tensor-core operations, matrix moves and tensor copies as pure functions over fragments and addresses.
+
+mod accumulator;
+mod block;
+mod element;
+pub mod mma;
+
+pub use accumulator::Accumulator;
+pub use element::Element;
