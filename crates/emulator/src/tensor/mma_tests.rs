@@ -1,3 +1,4 @@
+use super::super::ldmatrix::{Form, Matrices};
 use super::*;
 use proptest::prelude::*;
 
@@ -191,5 +192,52 @@ proptest! {
         let magnitude = c.abs() + products.iter().map(|x| x.abs()).sum::<f64>();
         let bound = if sm_80 { 12.0 } else { 6.25 } * 2f64.powi(-23) * magnitude;
         prop_assert!((hardware - ours).abs() <= bound, "{hardware} {ours} {bound}");
+    }
+}
+
+/// Eight elements of 16 bits as a row in shared memory.
+fn row_of(elements: &[u16]) -> [u32; 4] {
+    std::array::from_fn(|i| u32::from(elements[2 * i]) | u32::from(elements[2 * i + 1]) << 16)
+}
+
+proptest! {
+    /// The way every kernel goes: a and b lie in shared memory, `ldmatrix.x4` fetches a, `.x2` or `.x2.trans` b.
+    #[test]
+    fn ldmatrix_and_then_mma_is_a_matrix_product(
+        a in proptest::collection::vec(-8i8..8, 256),
+        b in proptest::collection::vec(-8i8..8, 128),
+        trans: bool,
+    ) {
+        let bf16 = |x: i8| half::bf16::from_f32(f32::from(x)).to_bits();
+        // a[row][k], and b[k][column], or its transpose b[column][k].
+        let tile = |row: usize, k: usize| -> Vec<u16> { (0..8).map(|i| bf16(a[16 * row + k + i])).collect() };
+        let a_rows: Vec<_> = (0..32).map(|i| row_of(&tile(i % 16, i / 16 * 8))).collect();
+        let b_rows: Vec<_> = (0..16)
+            .map(|i| {
+                let elements: Vec<u16> = if trans {
+                    (0..8).map(|column| bf16(b[8 * i + column])).collect()
+                } else {
+                    (0..8).map(|k| bf16(b[8 * (i / 8 * 8 + k) + i % 8])).collect()
+                };
+                row_of(&elements)
+            })
+            .collect();
+        let mut a_registers = [[0; 32]; 4];
+        Matrices { form: Form::M8n8, count: 4 }.load(&a_rows, &mut a_registers);
+        let mut b_registers = [[0; 32]; 2];
+        let form = if trans { Form::M8n8Trans } else { Form::M8n8 };
+        Matrices { form, count: 2 }.load(&b_rows, &mut b_registers);
+
+        let shape = Shape::new(16, 16, Element::Bf16, Element::Bf16, Accumulator::F32, Accumulator::F32).unwrap();
+        let mut d = [[0; 32]; 4];
+        mma(&shape, &a_registers, &b_registers, &[[0; 32]; 4], &mut d);
+        for lane in 0..32 {
+            for (i, d) in d.iter().enumerate() {
+                let (row, column) = c_place(lane / 4, lane % 4, i);
+                let product: i32 =
+                    (0..16).map(|k| i32::from(a[16 * row + k]) * i32::from(b[8 * k + column])).sum();
+                prop_assert_eq!(f32::from_bits(d[lane]), product as f32);
+            }
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod accumulator;
 mod block;
 mod element;
+pub mod ldmatrix;
 pub mod mma;
 
 pub use accumulator::Accumulator;
