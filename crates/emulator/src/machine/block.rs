@@ -1,0 +1,113 @@
+//! What the warps of a block share.
+
+use crate::fault::Problem;
+use crate::memory::SharedMemory;
+use crate::ops::mbarrier::Mbarriers;
+
+/// Barriers of a block.
+pub(crate) const BARRIERS: usize = 16;
+
+/// A block, but for its warps.
+pub(crate) struct Block {
+    /// Its coordinates in the grid.
+    pub coordinates: [u32; 3],
+    pub shared: SharedMemory,
+    /// Threads that have not exited.
+    pub live: u32,
+    pub barriers: [Barrier; BARRIERS],
+    pub mbarriers: Mbarriers,
+}
+
+/// What a group of lanes waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// That a barrier of the block is past this generation.
+    Barrier { id: usize, generation: u64 },
+    /// That these lanes of the warp come to the same instruction.
+    Lanes { mask: u32 },
+    /// That these lanes come to a `bar.warp.sync` of the same mask, wherever it stands.
+    WarpBarrier { mask: u32 },
+    /// That an `mbarrier` of a block of the cluster completes the phase of this number (counted from its initialisation).
+    Mbarrier { rank: usize, address: u64, phase: u64 },
+    /// That the cluster's barrier is past this generation.
+    Cluster { generation: u64 },
+    /// That others had their turn.
+    Turn,
+}
+
+/// A named barrier (PTX ISA, "bar, barrier").
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Barrier {
+    /// Threads that have come, counted as the instruction counts them.
+    pub arrived: u32,
+    /// Threads that must come; None: all that have not exited.
+    pub expected: Option<u32>,
+    /// How often it has completed.
+    pub generation: u64,
+    /// Of the threads that have come with a predicate, how many there are and for how many it holds.
+    pub voted: u32,
+    pub votes: u32,
+    /// The same of the last generation.
+    pub last_voted: u32,
+    pub last_votes: u32,
+}
+
+impl Block {
+    pub fn new(coordinates: [u32; 3], shared_bytes: u32, threads: u32) -> Self {
+        Block {
+            coordinates,
+            shared: SharedMemory::new(shared_bytes),
+            live: threads,
+            barriers: [Barrier::default(); BARRIERS],
+            mbarriers: Mbarriers::default(),
+        }
+    }
+
+    /// Threads come to a barrier; returns the generation that completes when all have.
+    pub fn arrive(&mut self, id: usize, threads: u32, expected: Option<u32>) -> Result<u64, Problem> {
+        let barrier = &mut self.barriers[id];
+        if barrier.arrived > 0 && barrier.expected != expected {
+            let count = |expected: Option<u32>| match expected {
+                Some(count) => format!("{count} threads"),
+                None => "all threads".to_owned(),
+            };
+            return Err(Problem::Synchronisation(format!(
+                "barrier {id} is waited at for {}, and here for {}",
+                count(barrier.expected),
+                count(expected),
+            )));
+        }
+        let generation = barrier.generation;
+        barrier.expected = expected;
+        barrier.arrived += threads;
+        if let Some(expected) = expected
+            && barrier.arrived > expected
+        {
+            let arrived = barrier.arrived;
+            return Err(Problem::Synchronisation(format!(
+                "{arrived} threads came to barrier {id}, which is for {expected}"
+            )));
+        }
+        self.complete(id);
+        Ok(generation)
+    }
+
+    /// Threads exit: barriers that wait for all of the block wait for them no more.
+    pub fn exit(&mut self, threads: u32) {
+        self.live -= threads;
+        (0..BARRIERS).for_each(|id| self.complete(id));
+    }
+
+    fn complete(&mut self, id: usize) {
+        let barrier = &mut self.barriers[id];
+        if barrier.arrived == 0 || barrier.arrived < barrier.expected.unwrap_or(self.live) {
+            return;
+        }
+        *barrier = Barrier {
+            generation: barrier.generation + 1,
+            last_voted: barrier.voted,
+            last_votes: barrier.votes,
+            ..Barrier::default()
+        };
+    }
+}

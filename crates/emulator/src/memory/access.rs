@@ -1,0 +1,463 @@
+//! Loads, stores and atomic updates by the lanes of a warp.
+//!
+//! Data travels as words of 32 bits: an access of 8 or 16 bits is one word of which the upper bits are 0, one of 128
+//! bits is four.
+
+use crate::fault::{Access, Problem, SpaceName};
+use crate::lanes::{Done, LANES, Lanes, lanes_of};
+use crate::machine::{Context, Stop, access};
+use crate::memory::global::Found;
+use crate::memory::{
+    CLUSTER_SHIFT, CONST_WINDOW, GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW,
+};
+
+/// The state space that an instruction names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Space {
+    /// None: the address tells.
+    Generic,
+    Global,
+    Const,
+    /// `shared::cta` and `shared::cluster`.
+    Shared,
+    Local,
+    Param,
+}
+
+/// What an access does, as far as others are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub write: bool,
+    /// Atomic, volatile, relaxed, acquire or release: two strong accesses never race (PTX ISA, Memory Consistency
+    /// Model, "Strong operations").
+    pub strong: bool,
+}
+
+impl Kind {
+    pub const READ: Kind = Kind { write: false, strong: false };
+    pub const WRITE: Kind = Kind { write: true, strong: false };
+    pub const ATOMIC: Kind = Kind { write: true, strong: true };
+}
+
+/// The space of a generic address, and the address there.
+pub(crate) fn locate(address: u64) -> Option<(SpaceName, u64)> {
+    let within = |window: u64| (address.wrapping_sub(window) < WINDOW).then(|| address - window);
+    if address >= GLOBAL_BASE {
+        return Some((SpaceName::Global, address));
+    }
+    None.or_else(|| within(SHARED_WINDOW).map(|it| (SpaceName::Shared, it)))
+        .or_else(|| within(LOCAL_WINDOW).map(|it| (SpaceName::Local, it)))
+        .or_else(|| within(CONST_WINDOW).map(|it| (SpaceName::Const, it)))
+        .or_else(|| within(PARAM_WINDOW).map(|it| (SpaceName::Param, it)))
+}
+
+impl Space {
+    /// The space of an address that an instruction gives, and the address there.
+    #[inline]
+    pub fn locate(self, address: u64) -> Option<(SpaceName, u64)> {
+        match self {
+            Space::Generic => locate(address),
+            Space::Global => Some((SpaceName::Global, address)),
+            Space::Const => Some((SpaceName::Const, address)),
+            Space::Shared => Some((SpaceName::Shared, address & 0xFFFF_FFFF)),
+            Space::Local => Some((SpaceName::Local, address)),
+            Space::Param => Some((SpaceName::Param, address)),
+        }
+    }
+}
+
+/// Where the accesses of some lanes lie: all in one memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Global,
+    /// Of the block with this rank in the cluster.
+    Shared(usize),
+    Local,
+    Const,
+    Param,
+}
+
+/// One access by some of the lanes, to one memory, with addresses within that memory.
+pub(crate) struct Request<'a> {
+    pub target: Target,
+    pub mask: u32,
+    pub addresses: &'a Lanes<u64>,
+    pub bytes: u32,
+    pub kind: Kind,
+}
+
+impl Request<'_> {
+    fn words(&self) -> usize {
+        self.bytes.div_ceil(4) as usize
+    }
+
+    pub fn access(&self, lane: usize) -> Access {
+        let space = match self.target {
+            Target::Global => SpaceName::Global,
+            Target::Shared(_) => SpaceName::Shared,
+            Target::Local => SpaceName::Local,
+            Target::Const => SpaceName::Const,
+            Target::Param => SpaceName::Param,
+        };
+        access(self.kind.write, space, self.addresses[lane], self.bytes.into())
+    }
+}
+
+impl Context<'_> {
+    /// Loads `bytes` (1, 2, 4, 8, 16 or 32) for each active lane into words.
+    pub fn load(
+        &mut self,
+        space: Space,
+        addresses: &Lanes<u64>,
+        bytes: u32,
+        kind: Kind,
+        out: &mut [Lanes<u32>],
+    ) -> Done {
+        self.requests(space, addresses, bytes, kind, |cx, request| cx.load_from(request, out))
+    }
+
+    /// Stores `bytes` (1, 2, 4, 8, 16 or 32) for each active lane from words.
+    pub fn store(
+        &mut self,
+        space: Space,
+        addresses: &Lanes<u64>,
+        bytes: u32,
+        kind: Kind,
+        data: &[Lanes<u32>],
+    ) -> Done {
+        self.requests(space, addresses, bytes, kind, |cx, request| cx.store_to(request, data))
+    }
+
+    /// Replaces what is there by a function of it, lane after lane; returns what was there. The function gets the lane
+    /// and the old value, which has `bytes` (2, 4, 8 or 16).
+    pub fn update(
+        &mut self,
+        space: Space,
+        addresses: &Lanes<u64>,
+        bytes: u32,
+        f: &dyn Fn(usize, u128) -> u128,
+    ) -> Result<Lanes<u128>, Stop> {
+        let mut old = [0; LANES];
+        self.requests(space, addresses, bytes, Kind::ATOMIC, |cx, request| {
+            let mask = request.mask;
+            for lane in lanes_of(mask) {
+                let one = Request { mask: 1 << lane, ..*request };
+                let mut words = [[0; LANES]; 4];
+                cx.load_words(&one, &mut words[..one.words()])?;
+                old[lane] = (0..4).fold(0, |value, k| value | u128::from(words[k][lane]) << (32 * k));
+                let new = f(lane, old[lane]);
+                for (k, word) in words.iter_mut().enumerate() {
+                    word[lane] = (new >> (32 * k)) as u32;
+                }
+                cx.store_words(&one, &words[..one.words()]);
+            }
+            Ok(())
+        })?;
+        Ok(old)
+    }
+
+    /// Splits an access by the memory it goes to, checks it, and does it.
+    #[inline(always)]
+    fn requests(
+        &mut self,
+        space: Space,
+        addresses: &Lanes<u64>,
+        bytes: u32,
+        kind: Kind,
+        mut act: impl FnMut(&mut Self, &Request) -> Done,
+    ) -> Done {
+        self.check_alignment(space, addresses, bytes, kind)?;
+        let mut rest = self.mask;
+        while rest != 0 {
+            let first = rest.trailing_zeros() as usize;
+            let mut within = *addresses;
+            let Some(target) = self.target(space, addresses[first], &mut within[first]) else {
+                return Err(wrong_space(first, addresses[first], bytes, kind));
+            };
+            let mut mask = 1 << first;
+            for lane in lanes_of(rest & !mask) {
+                if self.target(space, addresses[lane], &mut within[lane]) == Some(target) {
+                    mask |= 1 << lane;
+                }
+            }
+            rest &= !mask;
+            let request = Request { target, mask, addresses: &within, bytes, kind };
+            self.check_bounds(&request)?;
+            self.observe(&request)?;
+            act(self, &request)?;
+        }
+        Ok(())
+    }
+
+    /// The memory that an address is in, and the address there.
+    #[inline(always)]
+    fn target(&self, space: Space, address: u64, within: &mut u64) -> Option<Target> {
+        if space == Space::Global {
+            return Some(Target::Global);
+        }
+        let (name, offset) = space.locate(address)?;
+        *within = offset;
+        Some(match name {
+            SpaceName::Global => Target::Global,
+            SpaceName::Shared => {
+                let (rank, offset) = self.shared_address(offset);
+                *within = offset;
+                Target::Shared(rank)
+            }
+            SpaceName::Local => Target::Local,
+            SpaceName::Const => Target::Const,
+            SpaceName::Param => Target::Param,
+        })
+    }
+
+    /// The rank of the block that a `shared::cluster` address is of, and the address there. A rank that the cluster
+    /// has not is found when bounds are checked.
+    #[inline(always)]
+    pub fn shared_address(&self, address: u64) -> (usize, u64) {
+        match address >> CLUSTER_SHIFT {
+            0 => (self.warp.rank, address),
+            rank => (rank as usize - 1, address & ((1 << CLUSTER_SHIFT) - 1)),
+        }
+    }
+
+    #[inline(always)]
+    fn check_alignment(&self, space: Space, addresses: &Lanes<u64>, bytes: u32, kind: Kind) -> Done {
+        let low = u64::from(bytes) - 1;
+        let mut wrong = 0;
+        for (lane, address) in addresses.iter().enumerate() {
+            wrong |= u32::from(address & low != 0) << lane;
+        }
+        if wrong & self.mask == 0 {
+            return Ok(());
+        }
+        let lane = (wrong & self.mask).trailing_zeros() as usize;
+        let (space, address) = match space.locate(addresses[lane]) {
+            Some((space, address)) => (Some(space), address),
+            None => (None, addresses[lane]),
+        };
+        let access = Access { write: kind.write, space, address, bytes: bytes.into() };
+        Err(Stop::lane(lane, Problem::Misaligned { access, align: bytes.into() }))
+    }
+
+    /// Every lane's bytes exist.
+    #[inline(always)]
+    fn check_bounds(&mut self, request: &Request) -> Done {
+        let end = match request.target {
+            Target::Global => return self.check_global_bounds(request),
+            Target::Shared(rank) => match self.cluster.blocks.get(rank) {
+                Some(block) => block.shared.len(),
+                None => 0,
+            },
+            Target::Local => self.warp.local.len().into(),
+            Target::Const => self.launch.program.constants.bytes.len() as u64,
+            Target::Param => self.launch.params.len() as u64,
+        };
+        for lane in lanes_of(request.mask) {
+            if request.addresses[lane].saturating_add(request.bytes.into()) > end {
+                let nearest = match request.target {
+                    Target::Shared(rank) if rank >= self.cluster.blocks.len() => {
+                        format!("the cluster has no block of rank {rank}")
+                    }
+                    _ => format!("there are {end} bytes"),
+                };
+                return Err(Stop::lane(lane, Problem::OutOfBounds { access: request.access(lane), nearest }));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_global_bounds(&mut self, request: &Request) -> Done {
+        for lane in lanes_of(request.mask) {
+            let address = request.addresses[lane];
+            match self.global.find(address, request.bytes.into()) {
+                Found::In(_) => {}
+                Found::Freed => {
+                    return Err(Stop::lane(lane, Problem::UseAfterFree { access: request.access(lane) }));
+                }
+                Found::Outside => {
+                    let nearest = self.global.nearest(address);
+                    return Err(Stop::lane(lane, Problem::OutOfBounds { access: request.access(lane), nearest }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn load_from(&mut self, request: &Request, out: &mut [Lanes<u32>]) -> Done {
+        match request.bytes {
+            4 => self.load_global_words::<1>(request, out),
+            8 => self.load_global_words::<2>(request, out),
+            16 => self.load_global_words::<4>(request, out),
+            _ => self.load_words(request, out),
+        }
+    }
+
+    /// The common case, word by word; everything else goes the general way.
+    #[inline(always)]
+    fn load_global_words<const N: usize>(&mut self, request: &Request, out: &mut [Lanes<u32>]) -> Done {
+        if request.target != Target::Global {
+            return self.load_words(request, out);
+        }
+        let mut initialised = u32::MAX;
+        for lane in lanes_of(request.mask) {
+            let address = request.addresses[lane];
+            let Found::In(index) = self.global.find(address, request.bytes.into()) else { continue };
+            let allocation = &self.global.allocations[index];
+            let (words, written) = allocation.read_words::<N>(address - allocation.base);
+            for (out, word) in out.iter_mut().zip(words) {
+                out[lane] = word;
+            }
+            initialised &= !(u32::from(!written) << lane);
+        }
+        self.check_initialised(request, initialised)
+    }
+
+    fn load_words(&mut self, request: &Request, out: &mut [Lanes<u32>]) -> Done {
+        let mut initialised = u32::MAX;
+        for lane in lanes_of(request.mask) {
+            let address = request.addresses[lane];
+            let mut written = true;
+            for (k, out) in out.iter_mut().enumerate().take(request.words()) {
+                let bytes = (request.bytes - 4 * k as u32).min(4);
+                let (value, known) = self.read_word(request.target, lane, address + 4 * k as u64, bytes);
+                out[lane] = value;
+                written &= known;
+            }
+            initialised &= !(u32::from(!written) << lane);
+        }
+        self.check_initialised(request, initialised)
+    }
+
+    #[inline]
+    fn read_word(&mut self, target: Target, lane: usize, address: u64, bytes: u32) -> (u32, bool) {
+        match target {
+            Target::Global => match self.global.find(address, bytes.into()) {
+                Found::In(index) => {
+                    let allocation = &self.global.allocations[index];
+                    allocation.read(address - allocation.base, bytes)
+                }
+                Found::Freed | Found::Outside => (0, true),
+            },
+            Target::Shared(rank) => {
+                let shared = &self.cluster.blocks[rank].shared;
+                let written = shared.written[address as usize..][..bytes as usize].iter().all(|it| *it);
+                (from_bytes(&shared.bytes, address, bytes), written)
+            }
+            Target::Local => self.warp.local.read(lane, address as u32, bytes),
+            Target::Const => (from_bytes(&self.launch.program.constants.bytes, address, bytes), true),
+            Target::Param => (from_bytes(self.launch.params, address, bytes), true),
+        }
+    }
+
+    fn check_initialised(&self, request: &Request, initialised: u32) -> Done {
+        let wrong = request.mask & !initialised;
+        if wrong == 0 || !self.launch.options.checks.init {
+            return Ok(());
+        }
+        let lane = wrong.trailing_zeros() as usize;
+        Err(Stop::lane(lane, Problem::Uninitialised { access: request.access(lane) }))
+    }
+
+    fn store_to(&mut self, request: &Request, data: &[Lanes<u32>]) -> Done {
+        if matches!(request.target, Target::Const | Target::Param) {
+            let lane = request.mask.trailing_zeros() as usize;
+            return Err(Stop::lane(lane, Problem::WrongSpace { access: request.access(lane) }));
+        }
+        self.store_words(request, data);
+        Ok(())
+    }
+
+    fn store_words(&mut self, request: &Request, data: &[Lanes<u32>]) {
+        match (request.target, request.bytes) {
+            (Target::Global, 4) => self.store_global_words::<1>(request, data),
+            (Target::Global, 8) => self.store_global_words::<2>(request, data),
+            (Target::Global, 16) => self.store_global_words::<4>(request, data),
+            _ => {
+                for lane in lanes_of(request.mask) {
+                    for (k, data) in data.iter().enumerate().take(request.words()) {
+                        let bytes = (request.bytes - 4 * k as u32).min(4);
+                        let address = request.addresses[lane] + 4 * k as u64;
+                        self.write_word(request.target, lane, address, bytes, data[lane]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_global_words<const N: usize>(&mut self, request: &Request, data: &[Lanes<u32>]) {
+        for lane in lanes_of(request.mask) {
+            let address = request.addresses[lane];
+            let Found::In(index) = self.global.find(address, request.bytes.into()) else { continue };
+            let allocation = &self.global.allocations[index];
+            let words: [u32; N] = std::array::from_fn(|k| data[k][lane]);
+            allocation.write_words(address - allocation.base, words);
+        }
+    }
+
+    #[inline]
+    fn write_word(&mut self, target: Target, lane: usize, address: u64, bytes: u32, value: u32) {
+        match target {
+            Target::Global => {
+                if let Found::In(index) = self.global.find(address, bytes.into()) {
+                    let allocation = &self.global.allocations[index];
+                    allocation.write(address - allocation.base, bytes, value);
+                }
+            }
+            Target::Shared(rank) => {
+                let shared = &mut self.cluster.blocks[rank].shared;
+                let range = address as usize..address as usize + bytes as usize;
+                shared.bytes[range.clone()].copy_from_slice(&value.to_le_bytes()[..bytes as usize]);
+                shared.written[range].fill(true);
+            }
+            Target::Local => self.warp.local.write(lane, address as u32, bytes, value),
+            Target::Const | Target::Param => {}
+        }
+    }
+
+    /// What checks and counts an access that is about to be made.
+    #[inline(always)]
+    fn observe(&mut self, request: &Request) -> Done {
+        self.check_in_flight(request)?;
+        match request.target {
+            Target::Global => self.profile.global(self.pc, request),
+            Target::Shared(_) => self.profile.shared(self.pc, request),
+            Target::Local | Target::Const | Target::Param => {}
+        }
+        Ok(())
+    }
+
+    /// Nobody touches shared memory that an asynchronous operation is still to write, or changes what one still reads.
+    #[inline(always)]
+    fn check_in_flight(&mut self, request: &Request) -> Done {
+        let Target::Shared(rank) = request.target else { return Ok(()) };
+        let shared = &self.cluster.blocks[rank].shared;
+        if !shared.in_flight() || !self.launch.options.checks.asynchronous {
+            return Ok(());
+        }
+        for lane in lanes_of(request.mask) {
+            let (address, bytes) = (request.addresses[lane], u64::from(request.bytes));
+            let what = if shared.is_arriving(address, bytes) {
+                "that an asynchronous copy has not finished writing: a wait is missing"
+            } else if request.kind.write && shared.is_leaving(address, bytes) {
+                "that an asynchronous operation may still read: a wait is missing"
+            } else {
+                continue;
+            };
+            return Err(Stop::lane(lane, Problem::Asynchronous(format!("{} {what}", request.access(lane)))));
+        }
+        Ok(())
+    }
+}
+
+#[inline]
+fn from_bytes(memory: &[u8], address: u64, bytes: u32) -> u32 {
+    let mut word = [0; 4];
+    word[..bytes as usize].copy_from_slice(&memory[address as usize..][..bytes as usize]);
+    u32::from_le_bytes(word)
+}
+
+fn wrong_space(lane: usize, address: u64, bytes: u32, kind: Kind) -> Stop {
+    let access = Access { write: kind.write, space: None, address, bytes: bytes.into() };
+    Stop::lane(lane, Problem::WrongSpace { access })
+}

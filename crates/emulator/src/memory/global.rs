@@ -1,0 +1,359 @@
+//! Global memory: allocations far apart in a large address space, of which only touched pages exist.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use crate::memory::{GLOBAL_BASE, POISON};
+
+/// Bytes of a page.
+const PAGE: usize = 1 << 16;
+
+/// Allocations start at multiples of this, as those of CUDA do (of at least 256), with at least as much between them
+/// that belongs to none.
+const ALIGN: u64 = 512;
+
+/// The last address, exclusive, that 47 bits have room for.
+const LIMIT: u64 = 1 << 47;
+
+/// All of global memory.
+#[derive(Default)]
+pub(crate) struct GlobalMemory {
+    /// In order of their addresses. Addresses are never used again, so that use after free is found.
+    allocations: RwLock<Vec<Arc<Allocation>>>,
+}
+
+/// One allocation.
+pub(crate) struct Allocation {
+    pub base: u64,
+    pub bytes: u64,
+    freed: AtomicBool,
+    pages: Box<[OnceLock<Box<Page>>]>,
+}
+
+/// Words are atomics, since blocks run on several threads and a kernel may be wrong; every access is relaxed, which
+/// costs nothing.
+struct Page {
+    words: Box<[AtomicU32]>,
+    /// For each word, a bit for each byte that was written.
+    written: Box<[AtomicU8]>,
+}
+
+/// Why memory could not be allocated, freed, read or written by the host.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryError {
+    /// The address space is used up.
+    #[error("allocating {bytes} bytes: no addresses are left")]
+    NoSpace {
+        /// What was asked for.
+        bytes: u64,
+    },
+    /// An address that no allocation starts at.
+    #[error("freeing {address:#x}: no allocation starts there, or it was freed before")]
+    NotAllocated {
+        /// The address.
+        address: u64,
+    },
+    /// A range that is not within one allocation.
+    #[error("{operation} of {bytes} bytes at {address:#x}: not within one allocation that is alive")]
+    OutOfBounds {
+        /// What was to be done.
+        operation: &'static str,
+        /// Where the range starts.
+        address: u64,
+        /// Its length.
+        bytes: u64,
+    },
+}
+
+impl GlobalMemory {
+    /// Reserves addresses; memory is taken page by page as it is written.
+    pub fn alloc(&self, bytes: u64) -> Result<u64, MemoryError> {
+        let mut allocations = self.allocations.write().unwrap_or_else(PoisonError::into_inner);
+        let base = match allocations.last() {
+            Some(last) => (last.base + last.bytes).next_multiple_of(ALIGN) + ALIGN,
+            None => GLOBAL_BASE,
+        };
+        if bytes > LIMIT - base.min(LIMIT) {
+            return Err(MemoryError::NoSpace { bytes });
+        }
+        let pages = (0..bytes.div_ceil(PAGE as u64)).map(|_| OnceLock::new()).collect();
+        allocations.push(Arc::new(Allocation { base, bytes, freed: AtomicBool::new(false), pages }));
+        Ok(base)
+    }
+
+    /// Gives an allocation back. Its pages go when no launch uses them any more.
+    pub fn free(&self, address: u64) -> Result<(), MemoryError> {
+        let mut allocations = self.allocations.write().unwrap_or_else(PoisonError::into_inner);
+        let found = allocations.binary_search_by_key(&address, |allocation| allocation.base);
+        match found {
+            Ok(index) if !allocations[index].freed.swap(true, Relaxed) => {
+                let Allocation { base, bytes, .. } = *allocations[index];
+                let tombstone = Allocation { base, bytes, freed: AtomicBool::new(true), pages: Box::default() };
+                allocations[index] = Arc::new(tombstone);
+                Ok(())
+            }
+            _ => Err(MemoryError::NotAllocated { address }),
+        }
+    }
+
+    /// The allocations as they are now.
+    pub fn view(&self) -> GlobalView {
+        let allocations = self.allocations.read().unwrap_or_else(PoisonError::into_inner).clone();
+        GlobalView { allocations, last: 0 }
+    }
+
+    /// Bytes of all allocations that are alive.
+    pub fn allocated(&self) -> u64 {
+        let allocations = self.allocations.read().unwrap_or_else(PoisonError::into_inner);
+        allocations.iter().filter(|allocation| !allocation.is_freed()).map(|allocation| allocation.bytes).sum()
+    }
+
+    fn find(&self, operation: &'static str, address: u64, bytes: u64) -> Result<Arc<Allocation>, MemoryError> {
+        let mut view = self.view();
+        match view.find(address, bytes) {
+            Found::In(index) => Ok(Arc::clone(&view.allocations[index])),
+            Found::Freed | Found::Outside => Err(MemoryError::OutOfBounds { operation, address, bytes }),
+        }
+    }
+
+    /// Writes from the host.
+    pub fn upload(&self, address: u64, source: &[u8]) -> Result<(), MemoryError> {
+        if !source.is_empty() {
+            self.find("upload", address, source.len() as u64)?.write_bytes(address, source);
+        }
+        Ok(())
+    }
+
+    /// Reads to the host; bytes that nobody wrote are 0xFF.
+    pub fn download(&self, address: u64, target: &mut [u8]) -> Result<(), MemoryError> {
+        if !target.is_empty() {
+            self.find("download", address, target.len() as u64)?.read_bytes(address, target);
+        }
+        Ok(())
+    }
+
+    /// Copies within the device; what is not initialised stays so.
+    pub fn copy(&self, target: u64, source: u64, bytes: u64) -> Result<(), MemoryError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let from = self.find("copy", source, bytes)?;
+        let to = self.find("copy", target, bytes)?;
+        let mut chunk = vec![0; PAGE];
+        let mut written = vec![false; PAGE];
+        // Backwards where the ranges overlap and the target lies behind.
+        let chunks = bytes.div_ceil(PAGE as u64);
+        for i in 0..chunks {
+            let i = if target > source { chunks - 1 - i } else { i };
+            let start = i * PAGE as u64;
+            let length = (bytes - start).min(PAGE as u64) as usize;
+            from.read_bytes(source + start, &mut chunk[..length]);
+            from.read_written(source + start, &mut written[..length]);
+            to.write_bytes_where(target + start, &chunk[..length], |k| written[k]);
+        }
+        Ok(())
+    }
+
+    /// Sets every byte.
+    pub fn fill(&self, address: u64, value: u8, bytes: u64) -> Result<(), MemoryError> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let allocation = self.find("fill", address, bytes)?;
+        let chunk = vec![value; PAGE];
+        let mut done = 0;
+        while done < bytes {
+            let length = (bytes - done).min(PAGE as u64) as usize;
+            allocation.write_bytes(address + done, &chunk[..length]);
+            done += length as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Page {
+    fn new() -> Box<Page> {
+        let poison = u32::from_ne_bytes([POISON; 4]);
+        Box::new(Page {
+            words: (0..PAGE / 4).map(|_| AtomicU32::new(poison)).collect(),
+            written: (0..PAGE / 4).map(|_| AtomicU8::new(0)).collect(),
+        })
+    }
+}
+
+impl Allocation {
+    pub fn is_freed(&self) -> bool {
+        self.freed.load(Relaxed)
+    }
+
+    #[inline]
+    fn page(&self, offset: u64) -> &Page {
+        self.pages[offset as usize / PAGE].get_or_init(Page::new)
+    }
+
+    /// The word that holds these up to four bytes, which do not cross a word's end.
+    #[inline]
+    pub fn read(&self, offset: u64, bytes: u32) -> (u32, bool) {
+        let page = self.page(offset);
+        let word = offset as usize % PAGE / 4;
+        let (mask, flags) = super::local::masks(bytes);
+        let shift = offset as u32 % 4;
+        let value = page.words[word].load(Relaxed) >> (8 * shift) & mask;
+        (value, page.written[word].load(Relaxed) >> shift & flags == flags)
+    }
+
+    /// Consecutive whole words within one page; `offset` is a multiple of their size.
+    #[inline]
+    pub fn read_words<const N: usize>(&self, offset: u64) -> ([u32; N], bool) {
+        let page = self.page(offset);
+        let word = offset as usize % PAGE / 4;
+        let mut out = [0; N];
+        for (out, word) in out.iter_mut().zip(&page.words[word..word + N]) {
+            *out = word.load(Relaxed);
+        }
+        let written = page.written[word..word + N].iter().fold(0xF, |all, flags| all & flags.load(Relaxed));
+        (out, written == 0xF)
+    }
+
+    /// As [`Allocation::read_words`].
+    #[inline]
+    pub fn write_words<const N: usize>(&self, offset: u64, values: [u32; N]) {
+        let page = self.page(offset);
+        let word = offset as usize % PAGE / 4;
+        for (word, value) in page.words[word..word + N].iter().zip(values) {
+            word.store(value, Relaxed);
+        }
+        for flags in &page.written[word..word + N] {
+            flags.store(0xF, Relaxed);
+        }
+    }
+
+    /// Writes up to four bytes within a word, and leaves the others alone whoever writes them meanwhile.
+    #[inline]
+    pub fn write(&self, offset: u64, bytes: u32, value: u32) {
+        if bytes == 4 {
+            return self.write_words(offset, [value]);
+        }
+        let page = self.page(offset);
+        let word = offset as usize % PAGE / 4;
+        let (mask, flags) = super::local::masks(bytes);
+        let shift = offset as u32 % 4;
+        let replace = |old: u32| Some(old & !(mask << (8 * shift)) | (value & mask) << (8 * shift));
+        let _ = page.words[word].fetch_update(Relaxed, Relaxed, replace);
+        page.written[word].fetch_or(flags << shift, Relaxed);
+    }
+
+    /// Changes one aligned word at once; returns what was there, and whether it was written before.
+    pub fn update(&self, offset: u64, f: impl Fn(u32) -> u32) -> (u32, bool) {
+        let page = self.page(offset);
+        let word = offset as usize % PAGE / 4;
+        let old = page.words[word].fetch_update(Relaxed, Relaxed, |old| Some(f(old))).unwrap_or_else(|old| old);
+        (old, page.written[word].swap(0xF, Relaxed) == 0xF)
+    }
+
+    /// Reads bytes, however they lie.
+    pub fn read_bytes(&self, address: u64, target: &mut [u8]) {
+        let mut offset = address - self.base;
+        let mut rest = target;
+        while !rest.is_empty() {
+            let length = (4 - offset as usize % 4).min(rest.len());
+            let (now, later) = rest.split_at_mut(length);
+            now.copy_from_slice(&self.read(offset, length as u32).0.to_le_bytes()[..length]);
+            offset += length as u64;
+            rest = later;
+        }
+    }
+
+    /// Tells of each byte whether it was written.
+    pub fn read_written(&self, address: u64, target: &mut [bool]) {
+        let mut offset = address - self.base;
+        for target in target {
+            *target = self.read(offset, 1).1;
+            offset += 1;
+        }
+    }
+
+    /// Writes bytes, however they lie.
+    pub fn write_bytes(&self, address: u64, source: &[u8]) {
+        let mut offset = address - self.base;
+        let mut rest = source;
+        while !rest.is_empty() {
+            let length = (4 - offset as usize % 4).min(rest.len());
+            let mut word = [0; 4];
+            word[..length].copy_from_slice(&rest[..length]);
+            self.write(offset, length as u32, u32::from_le_bytes(word));
+            offset += length as u64;
+            rest = &rest[length..];
+        }
+    }
+
+    fn write_bytes_where(&self, address: u64, source: &[u8], wanted: impl Fn(usize) -> bool) {
+        let offset = address - self.base;
+        for (k, byte) in source.iter().enumerate() {
+            if wanted(k) {
+                self.write(offset + k as u64, 1, u32::from(*byte));
+            }
+        }
+    }
+}
+
+/// Global memory as one worker sees it during a launch.
+pub(crate) struct GlobalView {
+    pub allocations: Vec<Arc<Allocation>>,
+    /// The allocation found last: most accesses go to the same again.
+    last: usize,
+}
+
+/// Where a range lies.
+pub(crate) enum Found {
+    /// Within the allocation of this index.
+    In(usize),
+    Freed,
+    Outside,
+}
+
+impl GlobalView {
+    /// The allocation that holds a whole range.
+    #[inline]
+    pub fn find(&mut self, address: u64, bytes: u64) -> Found {
+        if let Some(last) = self.allocations.get(self.last)
+            && address.wrapping_sub(last.base) < last.bytes
+            && bytes <= last.bytes - (address - last.base)
+            && !last.is_freed()
+        {
+            return Found::In(self.last);
+        }
+        self.search(address, bytes)
+    }
+
+    fn search(&mut self, address: u64, bytes: u64) -> Found {
+        let after = self.allocations.partition_point(|allocation| allocation.base <= address);
+        let Some(index) = after.checked_sub(1) else { return Found::Outside };
+        let allocation = &self.allocations[index];
+        let offset = address - allocation.base;
+        if offset >= allocation.bytes || bytes > allocation.bytes - offset {
+            return Found::Outside;
+        }
+        if allocation.is_freed() {
+            return Found::Freed;
+        }
+        self.last = index;
+        Found::In(index)
+    }
+
+    /// What lies nearest to an address that is in no allocation.
+    pub fn nearest(&self, address: u64) -> String {
+        let distance = |allocation: &Allocation| {
+            let end = allocation.base + allocation.bytes;
+            if address < allocation.base { allocation.base - address } else { (address + 1).saturating_sub(end) }
+        };
+        match self.allocations.iter().filter(|it| !it.is_freed()).min_by_key(|it| distance(it)) {
+            None => "nothing is allocated".into(),
+            Some(it) if address < it.base => {
+                format!("{} bytes before the {} bytes at {:#x}", it.base - address, it.bytes, it.base)
+            }
+            Some(it) => format!("{} bytes into the {} bytes at {:#x}", address - it.base, it.bytes, it.base),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The instructions: how each is decoded, and what it does. One file for each family.
+
+pub(crate) mod async_copy;
+mod barrier;
+pub(crate) mod cluster;
+mod control;
+mod data;
+pub(crate) mod mbarrier;
+pub(crate) mod wgmma;
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use crate::count::Class;
+use crate::decode::{Decoder, Unsupported};
+use crate::program::Action;
+use crate::ptx::ast::Instruction;
+
+/// Instructions of one name.
+pub(crate) struct Form {
+    /// What the opcode starts with, whole words: `ld`, `cp.async.bulk`. Of several that fit the longest is meant.
+    pub name: &'static str,
+    /// Its forms as the PTX ISA writes them, for the list of what is supported.
+    pub syntax: &'static str,
+    pub class: Class,
+    pub decode: fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>,
+}
+
+/// All families.
+const FAMILIES: &[&[Form]] = &[barrier::FORMS, control::FORMS, data::FORMS];
+
+static BY_NAME: LazyLock<HashMap<&'static str, &'static Form>> =
+    LazyLock::new(|| FAMILIES.iter().copied().flatten().map(|form| (form.name, form)).collect());
+
+/// The opcode as it is written.
+pub(crate) fn opcode(instruction: &Instruction) -> String {
+    let modifiers = instruction.modifiers.iter().flat_map(|it| [".", it]);
+    std::iter::once(&*instruction.name).chain(modifiers).collect()
+}
+
+/// The form of an instruction, if it is known.
+pub(crate) fn find(instruction: &Instruction) -> Option<&'static Form> {
+    let opcode = opcode(instruction);
+    let mut name = &*opcode;
+    loop {
+        if let Some(form) = BY_NAME.get(name) {
+            return Some(form);
+        }
+        name = name.rsplit_once('.')?.0;
+    }
+}
+
+/// What is supported, as lines of Markdown: for the crate's README.
+#[must_use]
+pub fn supported() -> String {
+    let mut forms: Vec<&Form> = FAMILIES.iter().copied().flatten().collect();
+    forms.sort_by_key(|form| form.name);
+    forms.iter().map(|form| format!("| `{}` | `{}` |\n", form.name, form.syntax.replace('|', "\\|"))).collect()
+}
