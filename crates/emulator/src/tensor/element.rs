@@ -87,6 +87,32 @@ decode! {
     U4: 4 = |bits| f64::from(bits & 15);
 }
 
+/// The instance `$function::<A, B, P>` for two elements that stand in one product, with P elements to a register.
+macro_rules! for_elements {
+    ($a:expr, $b:expr, $function:ident) => {{
+        use $crate::tensor::element::{self, Element};
+        match ($a, $b) {
+            (Element::Tf32, _) => $function::<element::Tf32, element::Tf32, 1>,
+            (Element::F16, _) => $function::<element::F16, element::F16, 2>,
+            (Element::Bf16, _) => $function::<element::Bf16, element::Bf16, 2>,
+            (Element::E4m3, Element::E4m3) => $function::<element::E4m3, element::E4m3, 4>,
+            (Element::E4m3, _) => $function::<element::E4m3, element::E5m2, 4>,
+            (Element::E5m2, Element::E4m3) => $function::<element::E5m2, element::E4m3, 4>,
+            (Element::E5m2, _) => $function::<element::E5m2, element::E5m2, 4>,
+            (Element::S8, Element::S8) => $function::<element::S8, element::S8, 4>,
+            (Element::S8, _) => $function::<element::S8, element::U8, 4>,
+            (Element::U8, Element::S8) => $function::<element::U8, element::S8, 4>,
+            (Element::U8, _) => $function::<element::U8, element::U8, 4>,
+            (Element::S4, Element::S4) => $function::<element::S4, element::S4, 8>,
+            (Element::S4, _) => $function::<element::S4, element::U4, 8>,
+            (Element::U4, Element::S4) => $function::<element::U4, element::S4, 8>,
+            (Element::U4, _) => $function::<element::U4, element::U4, 8>,
+        }
+    }};
+}
+
+pub(super) use for_elements;
+
 /// An f16 is an f32 of another exponent bias, but for infinity and NaN.
 #[inline(always)]
 fn f16(bits: u32) -> f32 {

@@ -29,7 +29,7 @@
 
 use super::accumulator::Accumulator;
 use super::block;
-use super::element::{self, Decode, Element};
+use super::element::{Decode, Element, for_elements};
 use crate::simd::vectorised;
 
 /// The shape and types of an `mma`: the matrices a (m, k), b (k, 8), c and d (m, 8).
@@ -100,24 +100,7 @@ impl Shape {
 /// `d = a * b + c`. Each slice has as many registers as the shape says; of further ones nothing is used, and missing
 /// ones count as zeros.
 pub fn mma(shape: &Shape, a: &[[u32; 32]], b: &[[u32; 32]], c: &[[u32; 32]], d: &mut [[u32; 32]]) {
-    use Element::{Bf16, E4m3, E5m2, F16, S4, S8, Tf32, U4, U8};
-    let multiply = match (shape.a, shape.b) {
-        (Tf32, _) => multiply::<element::Tf32, element::Tf32, 1>,
-        (F16, _) => multiply::<element::F16, element::F16, 2>,
-        (Bf16, _) => multiply::<element::Bf16, element::Bf16, 2>,
-        (E4m3, E4m3) => multiply::<element::E4m3, element::E4m3, 4>,
-        (E4m3, _) => multiply::<element::E4m3, element::E5m2, 4>,
-        (E5m2, E4m3) => multiply::<element::E5m2, element::E4m3, 4>,
-        (E5m2, _) => multiply::<element::E5m2, element::E5m2, 4>,
-        (S8, S8) => multiply::<element::S8, element::S8, 4>,
-        (S8, _) => multiply::<element::S8, element::U8, 4>,
-        (U8, S8) => multiply::<element::U8, element::S8, 4>,
-        (U8, _) => multiply::<element::U8, element::U8, 4>,
-        (S4, S4) => multiply::<element::S4, element::S4, 8>,
-        (S4, _) => multiply::<element::S4, element::U4, 8>,
-        (U4, S4) => multiply::<element::U4, element::S4, 8>,
-        (U4, _) => multiply::<element::U4, element::U4, 8>,
-    };
+    let multiply = for_elements!(shape.a, shape.b, multiply);
     multiply(shape, a, b, c, d);
 }
 
@@ -125,22 +108,19 @@ vectorised! {
     fn multiply<A: Decode, B: Decode; const P: usize>(
         shape: &Shape, a: &[[u32; 32]], b: &[[u32; 32]], c: &[[u32; 32]], d: &mut [[u32; 32]],
     ) {
-        let mut b_blocks = [[[[0.0; 8]; P]; 4]; 2];
-        for (block, register) in b_blocks.iter_mut().zip(b) {
-            *block = block::unpack_b::<B, P>(register);
-        }
-        let b_blocks = &b_blocks[..shape.b_registers().min(2)];
-        let c = c.chunks_exact(shape.c.registers_per_block());
-        let d = d.chunks_exact_mut(shape.d.registers_per_block());
         let rows = shape.m / 8;
-        for (row, (c, d)) in c.zip(d).enumerate() {
-            let mut sums = shape.c.load(c);
-            for (k, b) in b_blocks.iter().enumerate() {
-                if let Some(a) = a.get(k * rows + row) {
-                    block::add_product(&block::unpack_a::<A, P>(a), b, &mut sums);
-                }
+        let mut sums = [[[0.0; 8]; 8]; 2];
+        for (sums, c) in sums.iter_mut().zip(c.chunks_exact(shape.c.registers_per_block())) {
+            *sums = shape.c.load(c);
+        }
+        for (a, b) in a.chunks_exact(rows).zip(b) {
+            let b = block::unpack_b::<B, P>(b);
+            for (a, sums) in a.iter().zip(&mut sums) {
+                block::add_product(&block::unpack_a::<A, P>(a), &b, sums);
             }
-            shape.d.store(&sums, d);
+        }
+        for (sums, d) in sums.iter().zip(d.chunks_exact_mut(shape.d.registers_per_block())) {
+            shape.d.store(sums, d);
         }
     }
 }

@@ -5,6 +5,7 @@ mod block;
 mod element;
 pub mod ldmatrix;
 pub mod mma;
+pub mod wgmma;
 
 pub use accumulator::Accumulator;
 pub use element::Element;
