@@ -100,20 +100,35 @@ impl Profile {
 
 /// Distinct sectors of 32 bytes.
 fn sectors(request: &Request) -> u64 {
-    let mut found = [0u64; 64];
-    let mut count = 0;
+    let (mut count, mut end) = (0, 0);
     for lane in lanes_of(request.mask) {
         let first = request.addresses[lane] / 32;
         let last = (request.addresses[lane] + u64::from(request.bytes) - 1) / 32;
-        for sector in first..=last {
-            // Neighbours mostly share a sector: the last one found is the likeliest.
-            if !found[..count].iter().rev().any(|it| *it == sector) {
-                found[count] = sector;
-                count += 1;
-            }
+        // Lanes mostly go up in memory; those that do not are sorted out the long way.
+        if first + 1 < end {
+            return sectors_in_any_order(request);
         }
+        count += last + 1 - first.max(end).min(last + 1);
+        end = last + 1;
     }
-    count as u64
+    count
+}
+
+fn sectors_in_any_order(request: &Request) -> u64 {
+    let ends = |lane: usize| {
+        let first = request.addresses[lane] / 32;
+        let last = (request.addresses[lane] + u64::from(request.bytes) - 1) / 32;
+        [first, last]
+    };
+    let mut found = [0u64; 64];
+    let mut count = 0;
+    for sector in lanes_of(request.mask).flat_map(ends) {
+        found[count] = sector;
+        count += 1;
+    }
+    let found = &mut found[..count];
+    found.sort_unstable();
+    1 + found.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64
 }
 
 /// Passes over the 32 banks of 4 bytes: of each bank, as many distinct words as are asked of it. Accesses of 8 and 16
@@ -136,18 +151,88 @@ fn wavefronts(request: &Request) -> (u64, u64) {
 
 /// The most distinct words in one bank, and the distinct words of all.
 fn banks(request: &Request, mask: u32, words: u32) -> (u64, u64) {
-    let mut found = [[0u32; 32]; 32];
-    let mut depth = [0usize; 32];
+    // Without conflicts, which is what kernels are written for, no bank is asked for two words.
+    let mut found = [u32::MAX; 32];
+    let mut distinct = 0;
     for lane in lanes_of(mask) {
         for k in 0..words {
             let word = (request.addresses[lane] / 4) as u32 + k;
-            let bank = word as usize % 32;
-            let column = &mut found[bank];
-            if !column[..depth[bank]].contains(&word) {
-                column[depth[bank]] = word;
-                depth[bank] += 1;
+            let bank = &mut found[word as usize % 32];
+            if *bank != word {
+                if *bank != u32::MAX {
+                    return conflicting_banks(request, mask, words);
+                }
+                *bank = word;
+                distinct += 1;
             }
         }
     }
-    (depth.iter().max().map_or(0, |most| *most as u64), depth.iter().map(|it| *it as u64).sum())
+    (1, distinct)
+}
+
+fn conflicting_banks(request: &Request, mask: u32, words: u32) -> (u64, u64) {
+    let mut all = [0u32; 32];
+    let mut count = 0;
+    for lane in lanes_of(mask) {
+        for k in 0..words {
+            all[count] = (request.addresses[lane] / 4) as u32 + k;
+            count += 1;
+        }
+    }
+    let all = &mut all[..count];
+    all.sort_unstable();
+    let mut depth = [0u64; 32];
+    for (i, word) in all.iter().enumerate() {
+        if i == 0 || all[i - 1] != *word {
+            depth[*word as usize % 32] += 1;
+        }
+    }
+    (depth.iter().max().copied().unwrap_or(0), depth.iter().sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{sectors, wavefronts};
+    use crate::memory::{Kind, Request, Target};
+
+    fn request(addresses: &[u64; 32], mask: u32, bytes: u32) -> Request<'_> {
+        Request { target: Target::Global, mask, addresses, bytes, kind: Kind::READ, page: None }
+    }
+
+    #[test]
+    fn neighbours_of_four_bytes_touch_four_sectors_in_whatever_order() {
+        let up = std::array::from_fn(|lane| 4096 + 4 * lane as u64);
+        let down = std::array::from_fn(|lane| 4096 + 4 * (31 - lane as u64));
+        assert_eq!([up, down].map(|it| sectors(&request(&it, u32::MAX, 4))), [4, 4]);
+    }
+
+    #[test]
+    fn a_stride_of_a_sector_touches_one_for_each_lane() {
+        let addresses = std::array::from_fn(|lane| 32 * lane as u64);
+        assert_eq!(sectors(&request(&addresses, 0xFFFF, 4)), 16);
+    }
+
+    #[test]
+    fn a_broadcast_is_one_sector_and_one_wavefront() {
+        let request = request(&[64; 32], u32::MAX, 4);
+        assert_eq!((sectors(&request), wavefronts(&request)), (1, (1, 1)));
+    }
+
+    #[test]
+    fn a_stride_of_two_words_takes_two_wavefronts() {
+        let addresses = std::array::from_fn(|lane| 8 * lane as u64);
+        assert_eq!(wavefronts(&request(&addresses, u32::MAX, 4)), (2, 1));
+    }
+
+    #[test]
+    fn sixteen_bytes_for_each_lane_take_four_wavefronts() {
+        let addresses = std::array::from_fn(|lane| 16 * lane as u64);
+        assert_eq!(wavefronts(&request(&addresses, u32::MAX, 16)), (4, 4));
+    }
+
+    #[test]
+    fn lanes_that_are_not_active_count_nothing() {
+        let addresses = std::array::from_fn(|lane| 128 * lane as u64);
+        assert_eq!(wavefronts(&request(&addresses, 0b101, 4)), (2, 1));
+    }
 }

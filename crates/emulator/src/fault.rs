@@ -173,7 +173,9 @@ impl fmt::Display for Problem {
             Problem::Launch { argument, was, must } => write!(f, "{argument} is {was}, and must be {must}"),
             Problem::OutOfBounds { access, nearest } => write!(f, "out of bounds: {access}; {nearest}"),
             Problem::UseAfterFree { access } => write!(f, "use after free: {access}"),
-            Problem::Misaligned { access, align } => write!(f, "misaligned: {access}, not a multiple of {align}"),
+            Problem::Misaligned { access, align } => {
+                write!(f, "misaligned: {access}, not a multiple of {align}")
+            }
             Problem::WrongSpace { access } => write!(f, "wrong state space: {access}"),
             Problem::Uninitialised { access } => write!(f, "uninitialised: {access}"),
             Problem::Race { access, earlier_is_write, earlier } => {

@@ -86,7 +86,7 @@ macro_rules! each_lane {
         ) {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2,fma,f16c")]
+                #[target_feature(enable = "avx2,fma")]
                 fn $avx2<$($type: Copy,)+ D: Copy + Default>(
                     $($argument: &Lanes<$type>,)+
                     out: &mut Lanes<D>,
@@ -97,7 +97,7 @@ macro_rules! each_lane {
                     }
                 }
                 if crate::simd::has_avx2() {
-                    // SAFETY: the function is safe but for needing AVX2, FMA and F16C, which were just found.
+                    // SAFETY: the function is safe but for needing AVX2 and FMA, which were just found.
                     return unsafe { $avx2($($argument,)+ out, f) };
                 }
             }

@@ -30,7 +30,8 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn new(launch: &Launch, profile: &Profile) -> Report {
-        let mut report = Report { kernel: launch.program.functions[launch.entry].name.clone(), ..Report::default() };
+        let mut report =
+            Report { kernel: launch.program.functions[launch.entry].name.clone(), ..Report::default() };
         for (instruction, counts) in launch.program.code.iter().zip(&profile.instructions) {
             if counts.warps > 0 {
                 *report.warp_instructions.entry(instruction.class).or_default() += counts.warps;

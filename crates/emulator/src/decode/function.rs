@@ -92,7 +92,15 @@ fn decode(
     // A function ends where its text ends.
     let line = body.instructions.last().map_or(function.line, |it| it.line);
     let class = crate::count::Class::Control;
-    code.push(Instruction { guard: None, action: Action::Return, rank: 0, leader: false, class, line, source: None });
+    code.push(Instruction {
+        guard: None,
+        action: Action::Return,
+        rank: 0,
+        leader: false,
+        class,
+        line,
+        source: None,
+    });
     order(&mut code[start..], start);
     Ok(finish(decoder, function, start))
 }
@@ -188,9 +196,9 @@ fn order(code: &mut [Instruction], start: usize) {
 
 /// An entry communicates when it, or a function it may call, does.
 fn mark_communicating(module: &ast::Module, functions: &mut [Function]) {
-    let device = module.functions.iter().zip(&*functions).any(|(it, function)| !it.entry && function.communicates);
+    let device =
+        module.functions.iter().zip(&*functions).any(|(it, function)| !it.entry && function.communicates);
     if device {
         functions.iter_mut().for_each(|function| function.communicates = true);
     }
 }
-

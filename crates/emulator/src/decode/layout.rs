@@ -67,14 +67,22 @@ impl Symbols {
                 Init::Bits(bits) => *bits,
                 Init::Address { name, offset, generic, mask } => {
                     let address = self.address(module, name, *generic)?.wrapping_add(*offset as u64);
-                    if *mask == u64::MAX { address } else { (address & mask) >> mask.trailing_zeros().min(63) }
+                    if *mask == u64::MAX {
+                        address
+                    } else {
+                        (address & mask) >> mask.trailing_zeros().min(63)
+                    }
                 }
             };
             image.extend_from_slice(&value.to_le_bytes()[..variable.ty.bytes().min(8) as usize]);
             image.resize(image.len() + variable.ty.bytes().saturating_sub(8) as usize, 0);
         }
         if image.len() as u64 > bytes {
-            return Err(format!("{} bytes of initial values for the {bytes} of {}", image.len(), variable.name));
+            return Err(format!(
+                "{} bytes of initial values for the {bytes} of {}",
+                image.len(),
+                variable.name
+            ));
         }
         match variable.space {
             Space::Global => memory.upload(address, &image).map_err(|error| error.to_string()),
@@ -121,13 +129,23 @@ const LOCAL_LIMIT: u64 = 512 * 1024;
 impl Layout {
     /// Lays out a function. `common` are the shared variables that device functions use: they have the same
     /// addresses for every entry, which has its own after them.
-    pub fn new(module: &Module, function: &Function, body: &Body, common: &Common) -> Result<Layout, Unsupported> {
-        let mut layout = Layout { shared: common.shared.clone(), dynamic_align: common.dynamic_align, ..Layout::default() };
+    pub fn new(
+        module: &Module,
+        function: &Function,
+        body: &Body,
+        common: &Common,
+    ) -> Result<Layout, Unsupported> {
+        let mut layout = Layout {
+            shared: common.shared.clone(),
+            dynamic_align: common.dynamic_align,
+            ..Layout::default()
+        };
         let mut shared = u64::from(common.bytes);
         if function.entry {
             for index in shared_of(module, body) {
                 if !layout.shared.contains_key(&index) {
-                    let value = place_shared(&module.variables[index], &mut shared, &mut layout.dynamic_align);
+                    let value =
+                        place_shared(&module.variables[index], &mut shared, &mut layout.dynamic_align);
                     layout.shared.insert(index, value);
                 }
             }
@@ -141,13 +159,20 @@ impl Layout {
         layout.returns = params(&function.returns, false, &mut local);
         for variable in &body.variables {
             layout.locals.push(match variable.space {
-                Space::Shared if !function.entry => common.bodies.get(&(function.name.clone(), variable.name.clone(), variable.line)).copied().unwrap_or(Value::Known(0)),
+                Space::Shared if !function.entry => common
+                    .bodies
+                    .get(&(function.name.clone(), variable.name.clone(), variable.line))
+                    .copied()
+                    .unwrap_or(Value::Known(0)),
                 Space::Shared => place_shared(variable, &mut shared, &mut layout.dynamic_align),
                 Space::Local | Space::Param | Space::Reg => {
                     Value::Filled(Fill::Local(take(&mut local, variable.bytes.unwrap_or(0), variable.align)))
                 }
                 Space::Global | Space::Const => {
-                    return Err(format!("variable {} of space {:?} in a function", variable.name, variable.space));
+                    return Err(format!(
+                        "variable {} of space {:?} in a function",
+                        variable.name, variable.space
+                    ));
                 }
             });
         }
@@ -235,7 +260,10 @@ fn params(params: &[Param], entry: bool, end: &mut u64) -> Vec<Place> {
     for param in params {
         places.push(match (param.space, param.register) {
             (Space::Reg, Some(_)) if !entry => Place::Register(AnyReg::B32(0)),
-            _ => Place::Memory { offset: take(end, param.bytes, param.align) as u32, bytes: param.bytes as u32 },
+            _ => Place::Memory {
+                offset: take(end, param.bytes, param.align) as u32,
+                bytes: param.bytes as u32,
+            },
         });
     }
     places

@@ -58,9 +58,10 @@ impl<'a> Decoder<'a> {
         layout: Layout,
     ) -> Self {
         let mut template = RegisterFile::default();
-        let registers = body.registers.iter().map(|register| {
-            (0..register.vector.max(1)).map(|_| add(&mut template, register.ty)).collect()
-        });
+        let registers = body
+            .registers
+            .iter()
+            .map(|register| (0..register.vector.max(1)).map(|_| add(&mut template, register.ty)).collect());
         let registers = registers.collect();
         Decoder {
             module,
@@ -85,7 +86,9 @@ impl<'a> Decoder<'a> {
 
     fn component(&self, id: RegisterId, component: u32) -> Result<AnyReg, Unsupported> {
         let of = &self.registers[id.0 as usize];
-        of.get(component as usize).copied().ok_or_else(|| format!("component {component} of a register of {}", of.len()))
+        of.get(component as usize)
+            .copied()
+            .ok_or_else(|| format!("component {component} of a register of {}", of.len()))
     }
 
     /// The type that a register was declared with.
@@ -316,7 +319,9 @@ impl<'a> Decoder<'a> {
         match operand {
             Operand::Vector(elements) => elements.clone(),
             Operand::Register(id) if self.registers[id.0 as usize].len() > 1 => {
-                (0..self.registers[id.0 as usize].len() as u32).map(|it| Operand::Component(*id, it)).collect()
+                (0..self.registers[id.0 as usize].len() as u32)
+                    .map(|it| Operand::Component(*id, it))
+                    .collect()
             }
             _ => vec![operand.clone()],
         }
@@ -325,7 +330,9 @@ impl<'a> Decoder<'a> {
     /// An address operand `[...]`.
     pub fn address(&mut self, operand: &Operand) -> Result<Address, Unsupported> {
         match operand {
-            Operand::Address(base, offset) | Operand::TensorAddress(base, offset, _) => self.address_from(base, *offset),
+            Operand::Address(base, offset) | Operand::TensorAddress(base, offset, _) => {
+                self.address_from(base, *offset)
+            }
             Operand::Register(id) => self.address_from(&Base::Register(*id), 0),
             Operand::Symbol(symbol, offset) => self.address_from(&Base::Symbol(symbol.clone()), *offset),
             _ => Err(format!("operand {operand:?} where an address is wanted")),
@@ -367,7 +374,9 @@ impl<'a> Decoder<'a> {
 
     /// The state space that a symbol's address is in, where the operand starts from a symbol.
     pub fn space_of(&self, operand: &Operand) -> Option<Space> {
-        let (Operand::Address(Base::Symbol(symbol), _) | Operand::Symbol(symbol, _)) = operand else { return None };
+        let (Operand::Address(Base::Symbol(symbol), _) | Operand::Symbol(symbol, _)) = operand else {
+            return None;
+        };
         Some(match symbol {
             Symbol::Global(index) => space(self.module.variables[*index].space),
             Symbol::Local(index) => space(self.body.variables[*index].space),
@@ -387,9 +396,15 @@ impl<'a> Decoder<'a> {
             Symbol::Global(index) => Ok(self.layout.variable(self.symbols, *index).plus(offset)),
             Symbol::Function(index) => Ok(Value::Known(function_address(*index))),
             Symbol::Local(index) => Ok(self.layout.locals[*index].plus(offset)),
-            Symbol::Param(index) if self.function.entry => place(&self.layout.params[*index]).map(Value::Known),
-            Symbol::Param(index) => place(&self.layout.params[*index]).map(|it| Value::Filled(Fill::Local(it))),
-            Symbol::Return(index) => place(&self.layout.returns[*index]).map(|it| Value::Filled(Fill::Local(it))),
+            Symbol::Param(index) if self.function.entry => {
+                place(&self.layout.params[*index]).map(Value::Known)
+            }
+            Symbol::Param(index) => {
+                place(&self.layout.params[*index]).map(|it| Value::Filled(Fill::Local(it)))
+            }
+            Symbol::Return(index) => {
+                place(&self.layout.returns[*index]).map(|it| Value::Filled(Fill::Local(it)))
+            }
         }
     }
 }
@@ -433,7 +448,9 @@ impl Context<'_> {
         match address.base {
             Source::B32(base) => {
                 let offset = address.offset as u32;
-                crate::lanes::each1(self.get(base), &mut out, |base: u32| u64::from(base.wrapping_add(offset)));
+                crate::lanes::each1(self.get(base), &mut out, |base: u32| {
+                    u64::from(base.wrapping_add(offset))
+                });
             }
             Source::B64(base) => {
                 crate::lanes::each1(self.get(base), &mut out, |base: u64| base.wrapping_add(address.offset));

@@ -72,7 +72,8 @@ impl Running {
         profile: &mut crate::count::Profile,
     ) -> Result<Progress, Fault> {
         loop {
-            let (executed, changes, polls) = (self.cluster.executed, self.cluster.changes, self.cluster.polls);
+            let (executed, changes, polls) =
+                (self.cluster.executed, self.cluster.changes, self.cluster.polls);
             for warp in &mut self.warps {
                 let until = self.cluster.executed + SLICE;
                 while warp.live != 0 && self.cluster.executed < until {
@@ -134,7 +135,9 @@ impl Running {
                         format!("waits for the lanes {missing:#010x} of its warp")
                     }
                     Some(Waiting::Mbarrier { rank, address, phase }) => {
-                        format!("waits for phase {phase} of the mbarrier at {address:#x} of block rank {rank}")
+                        format!(
+                            "waits for phase {phase} of the mbarrier at {address:#x} of block rank {rank}"
+                        )
                     }
                     Some(Waiting::Cluster { .. }) => "waits at the cluster's barrier".to_owned(),
                 };
@@ -156,7 +159,13 @@ pub(crate) fn location(launch: &Launch, cluster: &Cluster, warp: &Warp, pc: usiz
     launch.program.location(pc, block, warp.index, lane)
 }
 
-fn fault(launch: &Launch, cluster: &Cluster, warp: &Warp, trouble: Trouble, (pc, mask): (usize, u32)) -> Fault {
+fn fault(
+    launch: &Launch,
+    cluster: &Cluster,
+    warp: &Warp,
+    trouble: Trouble,
+    (pc, mask): (usize, u32),
+) -> Fault {
     let lane = trouble.lane.unwrap_or(mask.trailing_zeros() % 32);
     let place = Some(location(launch, cluster, warp, pc, lane));
     Fault { problem: trouble.problem, kernel: kernel(launch), place }
@@ -172,7 +181,13 @@ impl Warp {
             rank,
             index,
             live,
-            fragments: vec![Fragment { mask: live, pc: entry.start, frame: 0, waiting: None, yielded: false }],
+            fragments: vec![Fragment {
+                mask: live,
+                pc: entry.start,
+                frame: 0,
+                waiting: None,
+                yielded: false,
+            }],
             frames: Vec::new(),
             local: LocalMemory::default(),
             copies: Default::default(),

@@ -27,7 +27,11 @@ pub(crate) fn launch(launch: &Launch) -> Result<Profile, Fault> {
     let total = Mutex::new(Profile::new(launch.program.code.len()));
     let work = || {
         let mut profile = Profile::new(launch.program.code.len());
-        let end = if communicates { together(launch, &mut profile) } else { one_by_one(launch, &next, &mut profile, clusters, &first) };
+        let end = if communicates {
+            together(launch, &mut profile)
+        } else {
+            one_by_one(launch, &next, &mut profile, clusters, &first)
+        };
         total.lock().unwrap_or_else(PoisonError::into_inner).add(&profile);
         if let Err((index, fault)) = end {
             let mut first = first.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,7 +112,9 @@ fn together(launch: &Launch, profile: &mut Profile) -> Result<(), Failed> {
         }
         polling = rest;
         idle = if changes(&polling) == before { idle + 1 } else { 0 };
-        if idle >= IDLE_ROUNDS && let Some((index, running)) = polling.first() {
+        if idle >= IDLE_ROUNDS
+            && let Some((index, running)) = polling.first()
+        {
             return Err((*index, running.deadlock(launch)));
         }
     }
@@ -135,15 +141,30 @@ fn check(launch: &Launch) -> Result<(), Fault> {
     }
     let divides = (0..3).all(|axis| cluster[axis] != 0 && grid[axis] % cluster[axis] == 0);
     if !divides || threads(cluster) > 16 {
-        return refuse("cluster", format!("{cluster:?}"), format!("at most 16 blocks, and divide the grid {grid:?}"));
+        return refuse(
+            "cluster",
+            format!("{cluster:?}"),
+            format!("at most 16 blocks, and divide the grid {grid:?}"),
+        );
     }
-    if let Some(required) = entry.required_block && required != block {
+    if let Some(required) = entry.required_block
+        && required != block
+    {
         return refuse("block", format!("{block:?}"), format!("{required:?} (.reqntid)"));
     }
-    if let Some(most) = entry.max_block && threads(block) > threads(most) {
-        return refuse("block", format!("{block:?}"), format!("at most {} threads (.maxntid)", threads(most)));
+    if let Some(most) = entry.max_block
+        && threads(block) > threads(most)
+    {
+        return refuse(
+            "block",
+            format!("{block:?}"),
+            format!("at most {} threads (.maxntid)", threads(most)),
+        );
     }
-    if let Some(required) = entry.required_cluster && required != [0; 3] && required != cluster {
+    if let Some(required) = entry.required_cluster
+        && required != [0; 3]
+        && required != cluster
+    {
         return refuse("cluster", format!("{cluster:?}"), format!("{required:?} (.reqnctapercluster)"));
     }
     let params = entry.params_bytes as usize;
@@ -152,7 +173,10 @@ fn check(launch: &Launch) -> Result<(), Fault> {
     }
     let shared = u64::from(launch.dynamic_base()) + u64::from(launch.dynamic_shared);
     if shared > u64::from(launch.shared_limit) {
-        let must = format!("at most {} together with what the module declares, which is {}", launch.shared_limit, entry.shared_bytes);
+        let must = format!(
+            "at most {} together with what the module declares, which is {}",
+            launch.shared_limit, entry.shared_bytes
+        );
         return refuse("dynamic shared memory", format!("{} bytes", launch.dynamic_shared), must);
     }
     Ok(())

@@ -31,7 +31,9 @@ impl Warp {
         let end = cx.run_fragment(index, until);
         let Context { registers, pc, mask, .. } = cx;
         self.restore(frame, registers);
-        if cluster.executed >= until && let Some(fragment) = self.fragments.get_mut(index) {
+        if cluster.executed >= until
+            && let Some(fragment) = self.fragments.get_mut(index)
+        {
             fragment.yielded = true;
         }
         match end {
@@ -72,7 +74,9 @@ impl Warp {
             Some(Waiting::Barrier { id, generation }) => {
                 cluster.blocks[self.rank].barriers[id].generation > generation
             }
-            Some(Waiting::Lanes { mask } | Waiting::WarpBarrier { mask }) => mask & self.live & !fragment.mask == 0,
+            Some(Waiting::Lanes { mask } | Waiting::WarpBarrier { mask }) => {
+                mask & self.live & !fragment.mask == 0
+            }
             Some(Waiting::Mbarrier { rank, address, phase }) => {
                 cluster.time_out || cluster.blocks[rank].mbarriers.phase(address) != Some(phase)
             }
@@ -247,7 +251,12 @@ impl Context<'_> {
         let program = self.launch.program;
         for (argument, parameter) in call.arguments.iter().zip(&program.functions[function].params) {
             let to = callee.local_base;
-            copy(self.warp, mask, (&self.registers, from, *argument), (&mut callee.registers, to, *parameter));
+            copy(
+                self.warp,
+                mask,
+                (&self.registers, from, *argument),
+                (&mut callee.registers, to, *parameter),
+            );
         }
         let hole = self.warp.frames.iter().position(Option::is_none);
         let place = hole.unwrap_or_else(|| {
@@ -256,7 +265,8 @@ impl Context<'_> {
         });
         self.warp.frames[place] = Some(callee);
         let start = program.functions[function].start;
-        self.warp.fragments[index] = Fragment { mask, pc: start, frame: place, waiting: None, yielded: false };
+        self.warp.fragments[index] =
+            Fragment { mask, pc: start, frame: place, waiting: None, yielded: false };
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 use crate::fault::{Access, Problem, SpaceName};
 use crate::lanes::{Done, LANES, Lanes, lanes_of};
 use crate::machine::{Context, Stop, access};
-use crate::memory::global::Found;
+use crate::memory::global::{Found, PageOf};
 use crate::memory::{
     CLUSTER_SHIFT, CONST_WINDOW, GLOBAL_BASE, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, WINDOW,
 };
@@ -84,6 +84,8 @@ pub(crate) struct Request<'a> {
     pub addresses: &'a Lanes<u64>,
     pub bytes: u32,
     pub kind: Kind,
+    /// In global memory: the one page that all lanes go to, and what to take from addresses to get offsets into it.
+    pub page: Option<(PageOf, u64)>,
 }
 
 impl Request<'_> {
@@ -167,7 +169,19 @@ impl Context<'_> {
         mut act: impl FnMut(&mut Self, &Request) -> Done,
     ) -> Done {
         self.check_alignment(space, addresses, bytes, kind)?;
-        let mut rest = self.mask;
+        let mask = self.mask;
+        // Mostly all lanes go to one memory, and their addresses are what the instruction gives.
+        let target = match space {
+            Space::Global => Some(Target::Global),
+            Space::Shared if addresses.iter().all(|it| it >> CLUSTER_SHIFT == 0) => {
+                Some(Target::Shared(self.warp.rank))
+            }
+            _ => None,
+        };
+        if let Some(target) = target {
+            return self.request(Request { target, mask, addresses, bytes, kind, page: None }, &mut act);
+        }
+        let mut rest = mask;
         while rest != 0 {
             let first = rest.trailing_zeros() as usize;
             let mut within = *addresses;
@@ -181,12 +195,16 @@ impl Context<'_> {
                 }
             }
             rest &= !mask;
-            let request = Request { target, mask, addresses: &within, bytes, kind };
-            self.check_bounds(&request)?;
-            self.observe(&request)?;
-            act(self, &request)?;
+            self.request(Request { target, mask, addresses: &within, bytes, kind, page: None }, &mut act)?;
         }
         Ok(())
+    }
+
+    #[inline(always)]
+    fn request(&mut self, mut request: Request, act: &mut impl FnMut(&mut Self, &Request) -> Done) -> Done {
+        self.check_bounds(&mut request)?;
+        self.observe(&request)?;
+        act(self, &request)
     }
 
     /// The memory that an address is in, and the address there.
@@ -241,7 +259,7 @@ impl Context<'_> {
 
     /// Every lane's bytes exist.
     #[inline(always)]
-    fn check_bounds(&mut self, request: &Request) -> Done {
+    fn check_bounds(&mut self, request: &mut Request) -> Done {
         let end = match request.target {
             Target::Global => return self.check_global_bounds(request),
             Target::Shared(rank) => match self.cluster.blocks.get(rank) {
@@ -266,7 +284,19 @@ impl Context<'_> {
         Ok(())
     }
 
-    fn check_global_bounds(&mut self, request: &Request) -> Done {
+    fn check_global_bounds(&mut self, request: &mut Request) -> Done {
+        let first = request.addresses[request.mask.trailing_zeros() as usize % LANES];
+        let (mut low, mut high) = (first, first);
+        for (lane, address) in request.addresses.iter().enumerate() {
+            let address = if request.mask >> lane & 1 == 1 { *address } else { first };
+            low = low.min(address);
+            high = high.max(address);
+        }
+        let bytes = (high - low).saturating_add(request.bytes.into());
+        if let Found::In(index) = self.global.find(low, bytes) {
+            request.page = self.global.page_of(index, low, bytes);
+            return Ok(());
+        }
         for lane in lanes_of(request.mask) {
             let address = request.addresses[lane];
             match self.global.find(address, request.bytes.into()) {
@@ -276,7 +306,10 @@ impl Context<'_> {
                 }
                 Found::Outside => {
                     let nearest = self.global.nearest(address);
-                    return Err(Stop::lane(lane, Problem::OutOfBounds { access: request.access(lane), nearest }));
+                    return Err(Stop::lane(
+                        lane,
+                        Problem::OutOfBounds { access: request.access(lane), nearest },
+                    ));
                 }
             }
         }
@@ -292,22 +325,21 @@ impl Context<'_> {
         }
     }
 
-    /// The common case, word by word; everything else goes the general way.
+    /// The common case, whole words of one page; everything else goes the general way.
     #[inline(always)]
     fn load_global_words<const N: usize>(&mut self, request: &Request, out: &mut [Lanes<u32>]) -> Done {
-        if request.target != Target::Global {
+        let (Some((page, base)), Some(out)) = (request.page, out.first_chunk_mut::<N>()) else {
             return self.load_words(request, out);
-        }
+        };
+        let page = self.global.page(page);
         let mut initialised = u32::MAX;
         for lane in lanes_of(request.mask) {
-            let address = request.addresses[lane];
-            let Found::In(index) = self.global.find(address, request.bytes.into()) else { continue };
-            let allocation = &self.global.allocations[index];
-            let (words, written) = allocation.read_words::<N>(address - allocation.base);
-            for (out, word) in out.iter_mut().zip(words) {
-                out[lane] = word;
+            let word = (request.addresses[lane] - base) as usize / 4;
+            let words = page.words::<N>(word);
+            for k in 0..N {
+                out[k][lane] = words[k];
             }
-            initialised &= !(u32::from(!written) << lane);
+            initialised &= !(u32::from(!page.written::<N>(word)) << lane);
         }
         self.check_initialised(request, initialised)
     }
@@ -372,26 +404,29 @@ impl Context<'_> {
             (Target::Global, 4) => self.store_global_words::<1>(request, data),
             (Target::Global, 8) => self.store_global_words::<2>(request, data),
             (Target::Global, 16) => self.store_global_words::<4>(request, data),
-            _ => {
-                for lane in lanes_of(request.mask) {
-                    for (k, data) in data.iter().enumerate().take(request.words()) {
-                        let bytes = (request.bytes - 4 * k as u32).min(4);
-                        let address = request.addresses[lane] + 4 * k as u64;
-                        self.write_word(request.target, lane, address, bytes, data[lane]);
-                    }
-                }
-            }
+            _ => self.store_each_word(request, data),
         }
     }
 
     #[inline(always)]
     fn store_global_words<const N: usize>(&mut self, request: &Request, data: &[Lanes<u32>]) {
+        let (Some((page, base)), Some(data)) = (request.page, data.first_chunk::<N>()) else {
+            return self.store_each_word(request, data);
+        };
+        let page = self.global.page(page);
         for lane in lanes_of(request.mask) {
-            let address = request.addresses[lane];
-            let Found::In(index) = self.global.find(address, request.bytes.into()) else { continue };
-            let allocation = &self.global.allocations[index];
-            let words: [u32; N] = std::array::from_fn(|k| data[k][lane]);
-            allocation.write_words(address - allocation.base, words);
+            let word = (request.addresses[lane] - base) as usize / 4;
+            page.set_words::<N>(word, std::array::from_fn(|k| data[k][lane]));
+        }
+    }
+
+    fn store_each_word(&mut self, request: &Request, data: &[Lanes<u32>]) {
+        for lane in lanes_of(request.mask) {
+            for (k, data) in data.iter().enumerate().take(request.words()) {
+                let bytes = (request.bytes - 4 * k as u32).min(4);
+                let address = request.addresses[lane] + 4 * k as u64;
+                self.write_word(request.target, lane, address, bytes, data[lane]);
+            }
         }
     }
 

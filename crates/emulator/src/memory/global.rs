@@ -32,7 +32,7 @@ pub(crate) struct Allocation {
 
 /// Words are atomics, since blocks run on several threads and a kernel may be wrong; every access is relaxed, which
 /// costs nothing.
-struct Page {
+pub(crate) struct Page {
     words: Box<[AtomicU32]>,
     /// For each word, a bit for each byte that was written.
     written: Box<[AtomicU8]>,
@@ -89,7 +89,8 @@ impl GlobalMemory {
         match found {
             Ok(index) if !allocations[index].freed.swap(true, Relaxed) => {
                 let Allocation { base, bytes, .. } = *allocations[index];
-                let tombstone = Allocation { base, bytes, freed: AtomicBool::new(true), pages: Box::default() };
+                let tombstone =
+                    Allocation { base, bytes, freed: AtomicBool::new(true), pages: Box::default() };
                 allocations[index] = Arc::new(tombstone);
                 Ok(())
             }
@@ -106,10 +107,19 @@ impl GlobalMemory {
     /// Bytes of all allocations that are alive.
     pub fn allocated(&self) -> u64 {
         let allocations = self.allocations.read().unwrap_or_else(PoisonError::into_inner);
-        allocations.iter().filter(|allocation| !allocation.is_freed()).map(|allocation| allocation.bytes).sum()
+        allocations
+            .iter()
+            .filter(|allocation| !allocation.is_freed())
+            .map(|allocation| allocation.bytes)
+            .sum()
     }
 
-    fn find(&self, operation: &'static str, address: u64, bytes: u64) -> Result<Arc<Allocation>, MemoryError> {
+    fn find(
+        &self,
+        operation: &'static str,
+        address: u64,
+        bytes: u64,
+    ) -> Result<Arc<Allocation>, MemoryError> {
         let mut view = self.view();
         match view.find(address, bytes) {
             Found::In(index) => Ok(Arc::clone(&view.allocations[index])),
@@ -150,7 +160,12 @@ impl GlobalMemory {
             let length = (bytes - start).min(PAGE as u64) as usize;
             from.read_bytes(source + start, &mut chunk[..length]);
             from.read_written(source + start, &mut written[..length]);
-            to.write_bytes_where(target + start, &chunk[..length], |k| written[k]);
+            let written = &written[..length];
+            if written.iter().all(|it| *it) {
+                to.write_bytes(target + start, &chunk[..length]);
+            } else {
+                to.write_bytes_where(target + start, &chunk[..length], |k| written[k]);
+            }
         }
         Ok(())
     }
@@ -180,6 +195,28 @@ impl Page {
             written: (0..PAGE / 4).map(|_| AtomicU8::new(0)).collect(),
         })
     }
+
+    /// Consecutive words.
+    #[inline(always)]
+    pub fn words<const N: usize>(&self, word: usize) -> [u32; N] {
+        let words = &self.words[word..word + N];
+        std::array::from_fn(|k| words[k].load(Relaxed))
+    }
+
+    /// Whether all bytes of consecutive words were written.
+    #[inline(always)]
+    pub fn written<const N: usize>(&self, word: usize) -> bool {
+        self.written[word..word + N].iter().fold(0xF, |all, flags| all & flags.load(Relaxed)) == 0xF
+    }
+
+    /// Writes consecutive words.
+    #[inline(always)]
+    pub fn set_words<const N: usize>(&self, word: usize, values: [u32; N]) {
+        for (word, value) in self.words[word..word + N].iter().zip(values) {
+            word.store(value, Relaxed);
+        }
+        self.written[word..word + N].iter().for_each(|flags| flags.store(0xF, Relaxed));
+    }
 }
 
 impl Allocation {
@@ -203,53 +240,19 @@ impl Allocation {
         (value, page.written[word].load(Relaxed) >> shift & flags == flags)
     }
 
-    /// Consecutive whole words within one page; `offset` is a multiple of their size.
-    #[inline]
-    pub fn read_words<const N: usize>(&self, offset: u64) -> ([u32; N], bool) {
-        let page = self.page(offset);
-        let word = offset as usize % PAGE / 4;
-        let mut out = [0; N];
-        for (out, word) in out.iter_mut().zip(&page.words[word..word + N]) {
-            *out = word.load(Relaxed);
-        }
-        let written = page.written[word..word + N].iter().fold(0xF, |all, flags| all & flags.load(Relaxed));
-        (out, written == 0xF)
-    }
-
-    /// As [`Allocation::read_words`].
-    #[inline]
-    pub fn write_words<const N: usize>(&self, offset: u64, values: [u32; N]) {
-        let page = self.page(offset);
-        let word = offset as usize % PAGE / 4;
-        for (word, value) in page.words[word..word + N].iter().zip(values) {
-            word.store(value, Relaxed);
-        }
-        for flags in &page.written[word..word + N] {
-            flags.store(0xF, Relaxed);
-        }
-    }
-
     /// Writes up to four bytes within a word, and leaves the others alone whoever writes them meanwhile.
     #[inline]
     pub fn write(&self, offset: u64, bytes: u32, value: u32) {
-        if bytes == 4 {
-            return self.write_words(offset, [value]);
-        }
         let page = self.page(offset);
         let word = offset as usize % PAGE / 4;
+        if bytes == 4 {
+            return page.set_words(word, [value]);
+        }
         let (mask, flags) = super::local::masks(bytes);
         let shift = offset as u32 % 4;
         let replace = |old: u32| Some(old & !(mask << (8 * shift)) | (value & mask) << (8 * shift));
         let _ = page.words[word].fetch_update(Relaxed, Relaxed, replace);
         page.written[word].fetch_or(flags << shift, Relaxed);
-    }
-
-    /// Changes one aligned word at once; returns what was there, and whether it was written before.
-    pub fn update(&self, offset: u64, f: impl Fn(u32) -> u32) -> (u32, bool) {
-        let page = self.page(offset);
-        let word = offset as usize % PAGE / 4;
-        let old = page.words[word].fetch_update(Relaxed, Relaxed, |old| Some(f(old))).unwrap_or_else(|old| old);
-        (old, page.written[word].swap(0xF, Relaxed) == 0xF)
     }
 
     /// Reads bytes, however they lie.
@@ -268,9 +271,16 @@ impl Allocation {
     /// Tells of each byte whether it was written.
     pub fn read_written(&self, address: u64, target: &mut [bool]) {
         let mut offset = address - self.base;
-        for target in target {
-            *target = self.read(offset, 1).1;
-            offset += 1;
+        let mut rest = target;
+        while !rest.is_empty() {
+            let length = (4 - offset as usize % 4).min(rest.len());
+            let (now, later) = rest.split_at_mut(length);
+            let flags = self.page(offset).written[offset as usize % PAGE / 4].load(Relaxed) >> (offset % 4);
+            for (k, now) in now.iter_mut().enumerate() {
+                *now = flags >> k & 1 == 1;
+            }
+            offset += length as u64;
+            rest = later;
         }
     }
 
@@ -303,6 +313,13 @@ pub(crate) struct GlobalView {
     pub allocations: Vec<Arc<Allocation>>,
     /// The allocation found last: most accesses go to the same again.
     last: usize,
+}
+
+/// A page: the indices of its allocation, and of itself there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PageOf {
+    allocation: usize,
+    page: usize,
 }
 
 /// Where a range lies.
@@ -342,11 +359,29 @@ impl GlobalView {
         Found::In(index)
     }
 
+    /// The page that holds a whole range of an allocation, if one does, and the address of its first byte.
+    #[inline]
+    pub fn page_of(&self, allocation: usize, address: u64, bytes: u64) -> Option<(PageOf, u64)> {
+        let base = self.allocations[allocation].base;
+        let page = (address - base) as usize / PAGE;
+        let same = (address - base + bytes - 1) as usize / PAGE == page;
+        same.then_some((PageOf { allocation, page }, base + (page * PAGE) as u64))
+    }
+
+    #[inline]
+    pub fn page(&self, page: PageOf) -> &Page {
+        self.allocations[page.allocation].pages[page.page].get_or_init(Page::new)
+    }
+
     /// What lies nearest to an address that is in no allocation.
     pub fn nearest(&self, address: u64) -> String {
         let distance = |allocation: &Allocation| {
             let end = allocation.base + allocation.bytes;
-            if address < allocation.base { allocation.base - address } else { (address + 1).saturating_sub(end) }
+            if address < allocation.base {
+                allocation.base - address
+            } else {
+                (address + 1).saturating_sub(end)
+            }
         };
         match self.allocations.iter().filter(|it| !it.is_freed()).min_by_key(|it| distance(it)) {
             None => "nothing is allocated".into(),

@@ -8,7 +8,7 @@ mod global;
 mod local;
 mod shared;
 
-pub(crate) use access::{Kind, Request, Space};
+pub(crate) use access::{Kind, Request, Space, Target};
 pub use global::MemoryError;
 pub(crate) use global::{GlobalMemory, GlobalView};
 pub(crate) use local::LocalMemory;

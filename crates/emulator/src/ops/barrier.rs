@@ -70,7 +70,8 @@ fn barrier(decoder: &mut Decoder, instruction: &Instruction, aligned: bool) -> R
     }
     modifiers.finish()?;
     let operands = &instruction.operands[..];
-    let (result, operands) = if kind == Kind::Reduce { operands.split_at(1.min(operands.len())) } else { (&[][..], operands) };
+    let (result, operands) =
+        if kind == Kind::Reduce { operands.split_at(1.min(operands.len())) } else { (&[][..], operands) };
     let (operands, vote) = match (kind, operands) {
         (Kind::Reduce, [rest @ .., vote]) => (rest, Some(decoder.pred(vote)?)),
         (_, operands) => (operands, None),
@@ -161,7 +162,9 @@ impl Arrival {
         let count = uniform(cx, count, "thread count")?;
         let threads = cx.launch.warps() * 32;
         if count == 0 || count % 32 != 0 || count > threads {
-            let what = format!("a barrier for {count} threads: must be a multiple of 32, and at most the block's {threads}");
+            let what = format!(
+                "a barrier for {count} threads: must be a multiple of 32, and at most the block's {threads}"
+            );
             return Err(Stop::warp(Problem::Synchronisation(what)));
         }
         Ok(count)
@@ -175,7 +178,10 @@ fn uniform(cx: &Context, register: Reg<u32>, what: &str) -> Result<u32, Stop> {
     match lanes_of(cx.mask).find(|lane| values[*lane] != first) {
         None => Ok(first),
         Some(lane) => {
-            let what = format!("lanes of a warp at one barrier instruction name the {what} {first} and {}", values[lane]);
+            let what = format!(
+                "lanes of a warp at one barrier instruction name the {what} {first} and {}",
+                values[lane]
+            );
             Err(Stop::lane(lane, Problem::Synchronisation(what)))
         }
     }

@@ -10,14 +10,24 @@ use crate::ptx::ast::{Instruction, Operand, Symbol, Targets};
 
 pub(crate) const FORMS: &[Form] = &[
     Form { name: "bra", syntax: "bra{.uni} label", class: Class::Control, decode: branch },
-    Form { name: "brx.idx", syntax: "brx.idx{.uni} index, targets", class: Class::Control, decode: branch_indexed },
+    Form {
+        name: "brx.idx",
+        syntax: "brx.idx{.uni} index, targets",
+        class: Class::Control,
+        decode: branch_indexed,
+    },
     Form {
         name: "call",
         syntax: "call{.uni} (results), function or register, (arguments){, prototype or targets}",
         class: Class::Control,
         decode: call,
     },
-    Form { name: "ret", syntax: "ret{.uni}", class: Class::Control, decode: |_, i| uniform(i, Action::Return) },
+    Form {
+        name: "ret",
+        syntax: "ret{.uni}",
+        class: Class::Control,
+        decode: |_, i| uniform(i, Action::Return),
+    },
     Form { name: "exit", syntax: "exit", class: Class::Control, decode: |_, i| uniform(i, Action::Exit) },
     Form { name: "trap", syntax: "trap", class: Class::Control, decode: trap },
     Form { name: "brkpt", syntax: "brkpt", class: Class::Control, decode: trap },

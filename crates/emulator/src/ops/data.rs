@@ -57,7 +57,9 @@ fn mov(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsup
                 Ok(())
             }))
         }
-        _ if decoder.declared(d).is_some() && decoder.elements(d).len() > 1 => Err("a whole vector register".into()),
+        _ if decoder.declared(d).is_some() && decoder.elements(d).len() > 1 => {
+            Err("a whole vector register".into())
+        }
         _ => match ty.bytes() {
             16 => Ok(map1(decoder.dst128(d)?, decoder.src128(a)?, |a: u128| a)),
             8 => Ok(map1(decoder.dst64(d)?, decoder.src64(a)?, |a: u64| a)),
@@ -98,7 +100,8 @@ fn pack(decoder: &mut Decoder, ty: Type, d: &Operand, parts: &[Operand]) -> Resu
         }
         (_, [_, _] | [_, _, _, _]) => {
             let target = decoder.destination(d)?.ok_or("a result nobody takes")?;
-            let parts: Vec<Source> = parts.iter().map(|it| decoder.source(it, bytes)).collect::<Result<_, _>>()?;
+            let parts: Vec<Source> =
+                parts.iter().map(|it| decoder.source(it, bytes)).collect::<Result<_, _>>()?;
             Ok(Action::run(move |cx| {
                 let mut out = [0u128; LANES];
                 for (i, part) in parts.iter().enumerate() {
@@ -123,7 +126,8 @@ fn unpack(decoder: &mut Decoder, ty: Type, parts: &[Operand], a: &Operand) -> Re
     }
     let bytes = ty.bytes() / parts.len() as u64;
     let a = decoder.source(a, ty.bytes())?;
-    let targets: Vec<Option<AnyReg>> = parts.iter().map(|it| decoder.destination(it)).collect::<Result<_, _>>()?;
+    let targets: Vec<Option<AnyReg>> =
+        parts.iter().map(|it| decoder.destination(it)).collect::<Result<_, _>>()?;
     if let (Source::B64(a), [low, high], 4) = (a, &targets[..], bytes) {
         let mut half = |target: &Option<AnyReg>| match target {
             Some(AnyReg::B32(index)) => Ok(Reg::<u32>::new(*index as usize)),
@@ -167,7 +171,8 @@ impl Context<'_> {
             AnyReg::B64(index) => self.set(Reg::new(index as usize), &values.map(|it| it as u64)),
             AnyReg::B128(index) => self.set(Reg::new(index as usize), values),
             AnyReg::Pred(index) => {
-                let bits = values.iter().enumerate().fold(0, |bits, (lane, it)| bits | u32::from(*it != 0) << lane);
+                let bits =
+                    values.iter().enumerate().fold(0, |bits, (lane, it)| bits | u32::from(*it != 0) << lane);
                 self.set_pred(crate::lanes::Pred { index, negated: false }, bits);
             }
         }
@@ -182,14 +187,18 @@ struct Access {
     ty: Type,
 }
 
-fn modifiers(decoder: &mut Decoder, instruction: &Instruction, address: &Operand) -> Result<Access, Unsupported> {
+fn modifiers(
+    decoder: &mut Decoder,
+    instruction: &Instruction,
+    address: &Operand,
+) -> Result<Access, Unsupported> {
     let mut modifiers = Modifiers::new(instruction);
     let mut access = Access { space: Space::Generic, strong: false, vector: 1, ty: Type::B32 };
     loop {
         let Some(next) = modifiers.peek() else { return Err("no type".into()) };
         match next {
-            "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" | "nc"
-            | "unified" => {}
+            "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt"
+            | "nc" | "unified" => {}
             "volatile" | "relaxed" | "acquire" | "release" | "mmio" => access.strong = true,
             "global" => access.space = Space::Global,
             "const" => access.space = Space::Const,
@@ -233,7 +242,8 @@ fn ld(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupp
     let size = access.ty.bytes() as u32;
     let bytes = size * access.vector as u32;
     let signed = matches!(access.ty, Type::S8 | Type::S16 | Type::S32);
-    let targets: Vec<Option<AnyReg>> = elements.iter().map(|it| decoder.destination(it)).collect::<Result<_, _>>()?;
+    let targets: Vec<Option<AnyReg>> =
+        elements.iter().map(|it| decoder.destination(it)).collect::<Result<_, _>>()?;
     if access.space == Space::Param
         && let Some(address) = decoder.known_address(a)
     {
@@ -309,9 +319,13 @@ fn load_parameter(address: u64, size: u32, signed: bool, targets: Vec<Option<Any
         for (i, target) in targets.iter().enumerate() {
             let start = address as usize + i * size as usize;
             let Some(bytes) = cx.launch.params.get(start..start + size as usize) else {
-                let access = crate::machine::access(false, crate::fault::SpaceName::Param, start as u64, size.into());
+                let access =
+                    crate::machine::access(false, crate::fault::SpaceName::Param, start as u64, size.into());
                 let nearest = format!("there are {} bytes", cx.launch.params.len());
-                return Err(crate::machine::Stop::warp(crate::fault::Problem::OutOfBounds { access, nearest }));
+                return Err(crate::machine::Stop::warp(crate::fault::Problem::OutOfBounds {
+                    access,
+                    nearest,
+                }));
             };
             let value = bytes.iter().rev().fold(0u128, |value, byte| value << 8 | u128::from(*byte));
             let unused = 128 - 8 * size;
@@ -339,7 +353,8 @@ fn st(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupp
     }
     let size = access.ty.bytes() as u32;
     let bytes = size * access.vector as u32;
-    let sources: Vec<Source> = elements.iter().map(|it| decoder.source(it, size.into())).collect::<Result<_, _>>()?;
+    let sources: Vec<Source> =
+        elements.iter().map(|it| decoder.source(it, size.into())).collect::<Result<_, _>>()?;
     let address = decoder.address(a)?;
     let kind = Kind { write: true, strong: access.strong };
     let store = Store { space: access.space, address, bytes, size, kind, sources };

@@ -55,5 +55,8 @@ pub(crate) fn find(instruction: &Instruction) -> Option<&'static Form> {
 pub fn supported() -> String {
     let mut forms: Vec<&Form> = FAMILIES.iter().copied().flatten().collect();
     forms.sort_by_key(|form| form.name);
-    forms.iter().map(|form| format!("| `{}` | `{}` |\n", form.name, form.syntax.replace('|', "\\|"))).collect()
+    forms
+        .iter()
+        .map(|form| format!("| `{}` | `{}` |\n", form.name, form.syntax.replace('|', "\\|")))
+        .collect()
 }
