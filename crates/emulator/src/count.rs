@@ -60,6 +60,8 @@ pub(crate) struct Executed {
     pub wavefronts: u64,
     /// The passes that as many bytes take without conflicts.
     pub ideal_wavefronts: u64,
+    /// Multiplications and additions of tensor cores.
+    pub tensor_operations: u64,
 }
 
 impl Profile {
@@ -77,6 +79,7 @@ impl Profile {
             mine.sectors += theirs.sectors;
             mine.wavefronts += theirs.wavefronts;
             mine.ideal_wavefronts += theirs.ideal_wavefronts;
+            mine.tensor_operations += theirs.tensor_operations;
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Report {
     pub shared_wavefronts: u64,
     /// The passes that as many bytes would take without bank conflicts.
     pub ideal_shared_wavefronts: u64,
+    /// Multiplications and additions of tensor cores: 2 m n k for each product of matrices.
+    pub tensor_operations: u64,
 }
 
 impl Report {
@@ -42,6 +44,7 @@ impl Report {
             report.global_sectors += counts.sectors;
             report.shared_wavefronts += counts.wavefronts;
             report.ideal_shared_wavefronts += counts.ideal_wavefronts;
+            report.tensor_operations += counts.tensor_operations;
         }
         report
     }

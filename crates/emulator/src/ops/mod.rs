@@ -5,7 +5,9 @@ mod barrier;
 pub(crate) mod cluster;
 mod control;
 mod data;
+mod matrix;
 pub(crate) mod mbarrier;
+mod mma;
 pub(crate) mod wgmma;
 
 use std::collections::HashMap;
@@ -27,7 +29,7 @@ pub(crate) struct Form {
 }
 
 /// All families.
-const FAMILIES: &[&[Form]] = &[barrier::FORMS, control::FORMS, data::FORMS];
+const FAMILIES: &[&[Form]] = &[barrier::FORMS, control::FORMS, data::FORMS, matrix::FORMS, mma::FORMS];
 
 static BY_NAME: LazyLock<HashMap<&'static str, &'static Form>> =
     LazyLock::new(|| FAMILIES.iter().copied().flatten().map(|form| (form.name, form)).collect());
