@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::decode::Unsupported;
 use crate::decode::layout::{Layout, Symbols, function_address};
-use crate::lanes::{LANES, Lanes, Pred, Reg};
+use crate::lanes::{LANES, Lanes, Pred, Reg, Word};
 use crate::machine::Context;
 use crate::memory::Space;
 use crate::program::{Action, AnyReg, Fill, Place, Value};
@@ -28,6 +28,7 @@ pub(crate) struct Decoder<'a> {
     pub fills: Vec<(Fill, AnyReg)>,
     constants32: HashMap<u32, Reg<u32>>,
     constants64: HashMap<u64, Reg<u64>>,
+    carry: Option<Reg<u32>>,
     /// Executed right after the instruction that is decoded, as a part of it.
     pub follow: Option<Action>,
     /// Whether an instruction so far lets blocks speak to each other.
@@ -74,6 +75,7 @@ impl<'a> Decoder<'a> {
             fills: Vec::new(),
             constants32: HashMap::new(),
             constants64: HashMap::new(),
+            carry: None,
             follow: None,
             communicates: false,
         }
@@ -404,6 +406,52 @@ impl<'a> Decoder<'a> {
             }
             Symbol::Return(index) => {
                 place(&self.layout.returns[*index]).map(|it| Value::Filled(Fill::Local(it)))
+            }
+        }
+    }
+}
+
+/// A register word that operands can be of.
+pub(crate) trait OperandWord: Word {
+    fn src(decoder: &mut Decoder, operand: &Operand) -> Result<Reg<Self>, Unsupported>;
+    fn dst(decoder: &mut Decoder, operand: &Operand) -> Result<Reg<Self>, Unsupported>;
+}
+
+macro_rules! operand_word {
+    ($($type:ty, $src:ident, $dst:ident;)*) => {$(
+        impl OperandWord for $type {
+            fn src(decoder: &mut Decoder, operand: &Operand) -> Result<Reg<Self>, Unsupported> {
+                decoder.$src(operand)
+            }
+
+            fn dst(decoder: &mut Decoder, operand: &Operand) -> Result<Reg<Self>, Unsupported> {
+                decoder.$dst(operand)
+            }
+        }
+    )*};
+}
+
+operand_word! { u32, src32, dst32; u64, src64, dst64; u128, src128, dst128; }
+
+impl Decoder<'_> {
+    /// A source of a width that the type tells.
+    pub fn src<W: OperandWord>(&mut self, operand: &Operand) -> Result<Reg<W>, Unsupported> {
+        W::src(self, operand)
+    }
+
+    /// A destination of a width that the type tells.
+    pub fn dst<W: OperandWord>(&mut self, operand: &Operand) -> Result<Reg<W>, Unsupported> {
+        W::dst(self, operand)
+    }
+
+    /// The function's carry flag: 0 or 1 in each lane.
+    pub fn carry(&mut self) -> Reg<u32> {
+        match self.carry {
+            Some(carry) => carry,
+            None => {
+                let carry = self.scratch32();
+                self.carry = Some(carry);
+                carry
             }
         }
     }

@@ -8,7 +8,9 @@ mod global;
 mod local;
 mod shared;
 
-pub(crate) use access::{Kind, Request, Space, Target};
+#[cfg(test)]
+pub(crate) use access::Target;
+pub(crate) use access::{Kind, Request, Space};
 pub use global::MemoryError;
 pub(crate) use global::{GlobalMemory, GlobalView};
 pub(crate) use local::LocalMemory;

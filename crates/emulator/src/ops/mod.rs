@@ -2,9 +2,12 @@
 
 pub(crate) mod async_copy;
 mod barrier;
+mod bits;
 pub(crate) mod cluster;
+mod compare;
 mod control;
 mod data;
+mod integer;
 mod matrix;
 pub(crate) mod mbarrier;
 mod mma;
@@ -20,7 +23,8 @@ use crate::ptx::ast::Instruction;
 
 /// Instructions of one name.
 pub(crate) struct Form {
-    /// What the opcode starts with, whole words: `ld`, `cp.async.bulk`. Of several that fit the longest is meant.
+    /// What the opcode starts with, whole words: `ld`, `cp.async.bulk`. Of several that fit the longest is meant. After
+    /// it may stand ` (integer)`, ` (float)` or ` (half)`, where the last type of the opcode decides.
     pub name: &'static str,
     /// Its forms as the PTX ISA writes them, for the list of what is supported.
     pub syntax: &'static str,
@@ -29,7 +33,16 @@ pub(crate) struct Form {
 }
 
 /// All families.
-const FAMILIES: &[&[Form]] = &[barrier::FORMS, control::FORMS, data::FORMS, matrix::FORMS, mma::FORMS];
+const FAMILIES: &[&[Form]] = &[
+    barrier::FORMS,
+    bits::FORMS,
+    compare::FORMS,
+    control::FORMS,
+    data::FORMS,
+    integer::FORMS,
+    matrix::FORMS,
+    mma::FORMS,
+];
 
 static BY_NAME: LazyLock<HashMap<&'static str, &'static Form>> =
     LazyLock::new(|| FAMILIES.iter().copied().flatten().map(|form| (form.name, form)).collect());
@@ -43,9 +56,15 @@ pub(crate) fn opcode(instruction: &Instruction) -> String {
 /// The form of an instruction, if it is known.
 pub(crate) fn find(instruction: &Instruction) -> Option<&'static Form> {
     let opcode = opcode(instruction);
+    let kind = match instruction.modifiers.last().map(String::as_str) {
+        Some("f32" | "f64" | "f32x2") => " (float)",
+        Some("f16" | "f16x2" | "bf16" | "bf16x2") => " (half)",
+        _ => " (integer)",
+    };
     let mut name = &*opcode;
     loop {
-        if let Some(form) = BY_NAME.get(name) {
+        let found = BY_NAME.get(name).or_else(|| BY_NAME.get(&*format!("{name}{kind}")));
+        if let Some(form) = found {
             return Some(form);
         }
         name = name.rsplit_once('.')?.0;
