@@ -38,6 +38,13 @@ pub(crate) struct Fragment {
     pub yielded: bool,
 }
 
+impl Fragment {
+    /// Whether others can join it where it stands.
+    fn may_meet(&self) -> bool {
+        matches!(self.waiting, None | Some(Waiting::Lanes { .. }))
+    }
+}
+
 /// One activation of a function, which one or several fragments may be in.
 pub(crate) struct Frame {
     pub function: usize,
@@ -77,7 +84,7 @@ impl Warp {
         out
     }
 
-    /// Puts fragments that stand at the same place together.
+    /// Puts fragments that stand at the same place together. Those that wait there for each other try again.
     pub fn merge(&mut self) {
         let mut i = 0;
         while i < self.fragments.len() {
@@ -92,6 +99,7 @@ impl Warp {
             match twin {
                 Some(twin) => {
                     twin.mask |= this.mask;
+                    twin.waiting = None;
                     self.fragments.remove(i);
                 }
                 None => i += 1,

@@ -7,6 +7,7 @@ pub(crate) mod cluster;
 mod compare;
 mod control;
 mod data;
+mod exchange;
 mod integer;
 mod matrix;
 pub(crate) mod mbarrier;
@@ -38,7 +39,7 @@ const FAMILIES: &[&[Form]] = &[
     bits::FORMS,
     compare::FORMS,
     control::FORMS,
-    data::FORMS,
+    data::FORMS, exchange::FORMS,
     integer::FORMS,
     matrix::FORMS,
     mma::FORMS,
