@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::driver::{Driver, Memory};
+use crate::emulated::Emulated;
 use crate::module::Module;
 use crate::stream::Stream;
-use crate::{Arch, Compiler, Image, Program, Result};
+use crate::{Arch, Compiler, Image, Program, Result, emulator};
 
 /// A GPU. A cheap handle; all clones are the same device with the same modules.
 #[derive(Clone)]
@@ -33,6 +34,48 @@ impl Device {
     /// [`Error::NoDevice`](crate::Error::NoDevice) without such a GPU; each says what to install or to check.
     pub fn cuda(ordinal: usize) -> Result<Device> {
         Ok(Device::new(Box::new(crate::cuda::Cuda::open(ordinal)?)))
+    }
+
+    /// A virtual GPU of an architecture, on the CPU: it runs the same kernels from the same PTX and finds what they
+    /// do wrong, with every check on. It takes no GPU, no driver, and time.
+    ///
+    /// Launches are done when the call returns, and a fault is an error of the launch that met it
+    /// ([`Error::Fault`](crate::Error::Fault)); what comes after goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Arch`](crate::Error::Arch) where the emulator does not know the architecture.
+    pub fn emulated(arch: Arch) -> Result<Device> {
+        Device::emulated_with(arch, emulator::Options::default())
+    }
+
+    /// As [`Device::emulated`], with other checks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::emulated`].
+    pub fn emulated_with(arch: Arch, options: emulator::Options) -> Result<Device> {
+        Ok(Device::new(Box::new(Emulated::new(arch, options)?)))
+    }
+
+    /// Whether this is an emulated device.
+    #[must_use]
+    pub fn is_emulated(&self) -> bool {
+        self.driver().as_emulated().is_some()
+    }
+
+    /// On an emulated device, keeps what each launch from now on did, for [`Device::take_reports`], or no longer.
+    /// CUDA counts nothing.
+    pub fn record_reports(&self, record: bool) {
+        if let Some(emulated) = self.driver().as_emulated() {
+            emulated.record_reports(record);
+        }
+    }
+
+    /// What the launches recorded since the last call did, in order.
+    #[must_use]
+    pub fn take_reports(&self) -> Vec<emulator::Report> {
+        self.driver().as_emulated().map(Emulated::take_reports).unwrap_or_default()
     }
 
     pub(crate) fn new(driver: Box<dyn Driver>) -> Device {

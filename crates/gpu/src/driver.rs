@@ -1,6 +1,7 @@
 //! The one interface that every kind of device implements.
 
 use crate::cuda::Cuda;
+use crate::emulated::Emulated;
 use crate::{Arch, DevicePtr, Image, Result};
 
 /// What a device is. Never changes while the device is open.
@@ -49,6 +50,11 @@ pub(crate) trait Driver: Send + Sync {
 
     /// The CUDA device behind this, for libraries that work on CUDA devices only.
     fn as_cuda(&self) -> Option<&Cuda> {
+        None
+    }
+
+    /// The emulator behind this, which tells what launches did.
+    fn as_emulated(&self) -> Option<&Emulated> {
         None
     }
 

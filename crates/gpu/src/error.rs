@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use longhand_emulator::{Fault, MemoryError};
+
 use crate::Arch;
 
 /// What every function here returns.
@@ -153,6 +155,19 @@ pub enum Error {
         /// The status, by name.
         status: String,
     },
+
+    /// A launch on an emulated device did what it must not.
+    #[error("{operation}: {fault}")]
+    Fault {
+        /// What was launched, in which shape.
+        operation: String,
+        /// What went wrong, in which thread, at which line.
+        fault: Box<Fault>,
+    },
+
+    /// An emulated device was asked for memory that is not there.
+    #[error("emulated memory: {0}")]
+    EmulatedMemory(#[from] MemoryError),
 
     /// Something that this kind of device does not have.
     #[error("{device} has no {what}")]

@@ -41,7 +41,7 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! The rest needs one:
+//! The rest needs one, or [the emulated one](Device::emulated):
 //!
 //! ```no_run
 //! # use longhand_gpu::{DevicePtr, Program, params};
@@ -49,7 +49,10 @@
 //! # fn run(program: &Program) -> Result<(), longhand_gpu::Error> {
 //! use longhand_gpu::{Device, Launch};
 //!
-//! let device = Device::cuda(0)?;
+//! let device = match Device::cuda(0) {
+//!     Ok(device) => device,
+//!     Err(_) => Device::emulated("sm_90a".parse()?)?,
+//! };
 //! let scale = device.compile_and_load(program)?.kernel("scale")?;
 //!
 //! let stream = device.new_stream()?;
@@ -79,8 +82,8 @@
 //!
 //! # What is behind it
 //!
-//! A device is one private trait over handles and addresses, of which CUDA's driver is an implementation. Nothing
-//! above this crate knows which one it runs on.
+//! A device is one private trait over handles and addresses, of which CUDA's driver is an implementation, and the
+//! [`emulator`] the other. Nothing above this crate knows which one it runs on.
 
 mod arch;
 mod cache;
@@ -91,6 +94,7 @@ mod cuda_library;
 mod device;
 mod doctor;
 mod driver;
+mod emulated;
 mod entries;
 mod error;
 mod image;
@@ -113,6 +117,7 @@ pub use error::{Error, Result};
 pub use image::{Image, Resources};
 pub use layout::{Field, Layout};
 pub use library::Found;
+pub use longhand_emulator as emulator;
 pub use module::{Kernel, Module};
 pub use pointer::DevicePtr;
 pub use program::{Constants, Program};

@@ -113,7 +113,8 @@ impl Kernel {
     /// # Errors
     ///
     /// [`Error::Argument`] where `P` is not as large as the kernel's parameter, where the stream belongs to another
-    /// device, or where a number of blocks or threads is 0; [`Error::Driver`] where the device refuses.
+    /// device, or where a number of blocks or threads is 0; [`Error::Driver`] where the device refuses;
+    /// [`Error::Fault`] where an emulated device found a fault.
     pub unsafe fn launch<P: Pod>(&self, stream: &Stream, shape: Launch, params: &P) -> Result<()> {
         self.check(stream, &shape, size_of::<P>())?;
         let params = bytemuck::bytes_of(params);
@@ -157,12 +158,15 @@ impl Kernel {
         Ok(())
     }
 
-    /// The driver says no more than "invalid argument": adds what was launched.
+    /// CUDA's driver says no more than "invalid argument": adds what was launched.
     fn describe(&self, error: Error, shape: &Launch) -> Error {
-        let Error::Driver { code, name, text, .. } = error else { return error };
         let [grid, block] = [shape.grid, shape.block].map(|[x, y, z]| format!("{x}x{y}x{z}"));
         let operation =
             format!("launch {} (grid {grid}, block {block}, {} bytes shared)", self.name, shape.shared_bytes);
-        Error::Driver { operation, code, name, text }
+        match error {
+            Error::Driver { code, name, text, .. } => Error::Driver { operation, code, name, text },
+            Error::Fault { fault, .. } => Error::Fault { operation, fault },
+            error => error,
+        }
     }
 }
