@@ -62,6 +62,8 @@ pub(crate) struct Executed {
     pub ideal_wavefronts: u64,
     /// Multiplications and additions of tensor cores.
     pub tensor_operations: u64,
+    /// Bytes that asynchronous copies by lanes (`cp.async`) wrote.
+    pub copied: u64,
 }
 
 impl Profile {
@@ -80,6 +82,7 @@ impl Profile {
             mine.wavefronts += theirs.wavefronts;
             mine.ideal_wavefronts += theirs.ideal_wavefronts;
             mine.tensor_operations += theirs.tensor_operations;
+            mine.copied += theirs.copied;
         }
     }
 

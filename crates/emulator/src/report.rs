@@ -28,6 +28,8 @@ pub struct Report {
     pub ideal_shared_wavefronts: u64,
     /// Multiplications and additions of tensor cores: 2 m n k for each product of matrices.
     pub tensor_operations: u64,
+    /// Bytes that lanes copied to shared memory asynchronously (`cp.async`).
+    pub copied_bytes: u64,
 }
 
 impl Report {
@@ -45,6 +47,7 @@ impl Report {
             report.shared_wavefronts += counts.wavefronts;
             report.ideal_shared_wavefronts += counts.ideal_wavefronts;
             report.tensor_operations += counts.tensor_operations;
+            report.copied_bytes += counts.copied;
         }
         report
     }

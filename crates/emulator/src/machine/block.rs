@@ -1,7 +1,9 @@
 //! What the warps of a block share.
 
 use crate::fault::Problem;
+use crate::machine::Launch;
 use crate::memory::SharedMemory;
+use crate::ops::async_copy::CopyGroups;
 use crate::ops::mbarrier::Mbarriers;
 
 /// Barriers of a block.
@@ -16,6 +18,8 @@ pub(crate) struct Block {
     pub live: u32,
     pub barriers: [Barrier; BARRIERS],
     pub mbarriers: Mbarriers,
+    /// Copies (`cp.async`) that have not landed, of each warp.
+    pub copies: Vec<CopyGroups>,
 }
 
 /// What a group of lanes waits for.
@@ -53,13 +57,15 @@ pub(crate) struct Barrier {
 }
 
 impl Block {
-    pub fn new(coordinates: [u32; 3], shared_bytes: u32, threads: u32) -> Self {
+    pub fn new(launch: &Launch, coordinates: [u32; 3]) -> Self {
+        let shared_bytes = launch.dynamic_base() + launch.dynamic_shared;
         Block {
             coordinates,
-            shared: SharedMemory::new(shared_bytes),
-            live: threads,
+            shared: SharedMemory::new(shared_bytes, launch.options.checks.asynchronous),
+            live: launch.threads(),
             barriers: [Barrier::default(); BARRIERS],
             mbarriers: Mbarriers::default(),
+            copies: (0..launch.warps()).map(|_| CopyGroups::default()).collect(),
         }
     }
 

@@ -47,12 +47,11 @@ impl Running {
     /// A cluster whose first block has these coordinates.
     pub fn new(launch: &Launch, origin: [u32; 3]) -> Self {
         let [cx, cy, cz] = launch.cluster;
-        let shared = launch.dynamic_base() + launch.dynamic_shared;
         let blocks: Vec<Block> = (0..cx * cy * cz)
             .map(|rank| {
                 let within = [rank % cx, rank / cx % cy, rank / cx / cy];
                 let coordinates = std::array::from_fn(|axis| origin[axis] + within[axis]);
-                Block::new(coordinates, shared, launch.threads())
+                Block::new(launch, coordinates)
             })
             .collect();
         let warps = (0..blocks.len())
@@ -190,7 +189,6 @@ impl Warp {
             }],
             frames: Vec::new(),
             local: LocalMemory::default(),
-            copies: Default::default(),
             products: Default::default(),
         };
         let frame = warp.activate(launch, launch.entry, None, live, block);

@@ -3,7 +3,6 @@
 use crate::lanes::{LANES, Lanes};
 use crate::machine::Waiting;
 use crate::memory::LocalMemory;
-use crate::ops::async_copy::CopyGroups;
 use crate::ops::wgmma::Pending;
 use crate::registers::RegisterFile;
 
@@ -20,8 +19,6 @@ pub(crate) struct Warp {
     /// Activations of functions, the entry's first. An activation that has ended leaves a hole.
     pub frames: Vec<Option<Frame>>,
     pub local: LocalMemory,
-    /// Copies (`cp.async`) of each lane that have not been waited for.
-    pub copies: CopyGroups,
     /// Products (`wgmma`) that have not been waited for.
     pub products: Pending,
 }

@@ -158,9 +158,35 @@ impl Context<'_> {
         Ok(old)
     }
 
-    /// Splits an access by the memory it goes to, checks it, and does it.
+    /// Loads the first `bytes`, however many, at addresses that are multiples of `align`.
+    pub fn load_part(
+        &mut self,
+        space: Space,
+        addresses: &Lanes<u64>,
+        align: u32,
+        bytes: u32,
+        out: &mut [Lanes<u32>],
+    ) -> Done {
+        self.check_alignment(space, addresses, align, Kind::READ)?;
+        self.split(space, addresses, bytes, Kind::READ, |cx, request| cx.load_from(request, out))
+    }
+
+    /// Checks an access, splits it by the memory it goes to, and does it.
     #[inline(always)]
-    fn requests(
+    pub fn requests(
+        &mut self,
+        space: Space,
+        addresses: &Lanes<u64>,
+        bytes: u32,
+        kind: Kind,
+        act: impl FnMut(&mut Self, &Request) -> Done,
+    ) -> Done {
+        self.check_alignment(space, addresses, bytes, kind)?;
+        self.split(space, addresses, bytes, kind, act)
+    }
+
+    #[inline(always)]
+    fn split(
         &mut self,
         space: Space,
         addresses: &Lanes<u64>,
@@ -168,7 +194,6 @@ impl Context<'_> {
         kind: Kind,
         mut act: impl FnMut(&mut Self, &Request) -> Done,
     ) -> Done {
-        self.check_alignment(space, addresses, bytes, kind)?;
         let mask = self.mask;
         // Mostly all lanes go to one memory, and their addresses are what the instruction gives.
         let target = match space {

@@ -7,23 +7,29 @@ pub(crate) struct SharedMemory {
     pub bytes: Vec<u8>,
     /// A flag for each byte: whether it was written.
     pub written: Vec<bool>,
+    /// What asynchronous operations have in flight; None where that is not checked.
+    flight: Option<Flight>,
+}
+
+/// What asynchronous operations have in flight.
+struct Flight {
     /// For each byte, how many operations in flight will write it.
-    arriving: Vec<u8>,
+    arriving: Vec<u16>,
     /// For each byte, how many operations in flight read it.
-    leaving: Vec<u8>,
-    /// Operations in flight that are marked in either; while it is 0 nothing needs to be looked up.
-    in_flight: u32,
+    leaving: Vec<u16>,
+    /// Ranges in flight that are marked in either; while it is 0 nothing needs to be looked up.
+    count: u64,
 }
 
 impl SharedMemory {
-    pub fn new(bytes: u32) -> Self {
+    /// So many uninitialised bytes. `checked`: whether to keep in mind what is in flight.
+    pub fn new(bytes: u32, checked: bool) -> Self {
         let bytes = bytes as usize;
+        let flight = Flight { arriving: vec![0; bytes], leaving: vec![0; bytes], count: 0 };
         SharedMemory {
             bytes: vec![POISON; bytes],
             written: vec![false; bytes],
-            arriving: vec![0; bytes],
-            leaving: vec![0; bytes],
-            in_flight: 0,
+            flight: checked.then_some(flight),
         }
     }
 
@@ -33,43 +39,57 @@ impl SharedMemory {
 
     /// Whether any asynchronous operation has bytes here in flight.
     pub fn in_flight(&self) -> bool {
-        self.in_flight > 0
+        self.flight.as_ref().is_some_and(|flight| flight.count > 0)
     }
 
     /// Whether an operation in flight will write one of these bytes.
     pub fn is_arriving(&self, address: u64, bytes: u64) -> bool {
-        self.arriving[address as usize..][..bytes as usize].iter().any(|count| *count > 0)
+        let range = address as usize..(address + bytes) as usize;
+        self.flight.as_ref().is_some_and(|flight| flight.arriving[range].iter().any(|count| *count > 0))
     }
 
     /// Whether an operation in flight reads one of these bytes.
     pub fn is_leaving(&self, address: u64, bytes: u64) -> bool {
-        self.leaving[address as usize..][..bytes as usize].iter().any(|count| *count > 0)
+        let range = address as usize..(address + bytes) as usize;
+        self.flight.as_ref().is_some_and(|flight| flight.leaving[range].iter().any(|count| *count > 0))
     }
 
     /// An asynchronous write begins: until it lands, the bytes hold poison.
+    #[inline]
     pub fn begin_write(&mut self, address: u64, bytes: u64) {
-        self.in_flight += 1;
-        self.arriving[address as usize..][..bytes as usize].iter_mut().for_each(|count| *count += 1);
-        self.bytes[address as usize..][..bytes as usize].fill(POISON);
+        let range = address as usize..(address + bytes) as usize;
+        self.bytes[range.clone()].fill(POISON);
+        if let Some(flight) = &mut self.flight {
+            flight.count += 1;
+            flight.arriving[range].iter_mut().for_each(|count| *count += 1);
+        }
     }
 
     /// An asynchronous write lands.
+    #[inline]
     pub fn end_write(&mut self, address: u64, data: &[u8]) {
-        self.in_flight -= 1;
-        self.arriving[address as usize..][..data.len()].iter_mut().for_each(|count| *count -= 1);
-        self.bytes[address as usize..][..data.len()].copy_from_slice(data);
-        self.written[address as usize..][..data.len()].fill(true);
+        let range = address as usize..address as usize + data.len();
+        self.bytes[range.clone()].copy_from_slice(data);
+        self.written[range.clone()].fill(true);
+        if let Some(flight) = &mut self.flight {
+            flight.count -= 1;
+            flight.arriving[range].iter_mut().for_each(|count| *count -= 1);
+        }
     }
 
     /// An asynchronous read begins.
     pub fn begin_read(&mut self, address: u64, bytes: u64) {
-        self.in_flight += 1;
-        self.leaving[address as usize..][..bytes as usize].iter_mut().for_each(|count| *count += 1);
+        if let Some(flight) = &mut self.flight {
+            flight.count += 1;
+            flight.leaving[address as usize..][..bytes as usize].iter_mut().for_each(|count| *count += 1);
+        }
     }
 
     /// An asynchronous read is over.
     pub fn end_read(&mut self, address: u64, bytes: u64) {
-        self.in_flight -= 1;
-        self.leaving[address as usize..][..bytes as usize].iter_mut().for_each(|count| *count -= 1);
+        if let Some(flight) = &mut self.flight {
+            flight.count -= 1;
+            flight.leaving[address as usize..][..bytes as usize].iter_mut().for_each(|count| *count -= 1);
+        }
     }
 }

@@ -35,11 +35,13 @@ pub(crate) struct Form {
 
 /// All families.
 const FAMILIES: &[&[Form]] = &[
+    async_copy::FORMS,
     barrier::FORMS,
     bits::FORMS,
     compare::FORMS,
     control::FORMS,
-    data::FORMS, exchange::FORMS,
+    data::FORMS,
+    exchange::FORMS,
     integer::FORMS,
     matrix::FORMS,
     mma::FORMS,

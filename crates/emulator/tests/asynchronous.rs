@@ -1,0 +1,186 @@
+//! Asynchronous copies: each fault planted, and mended.
+
+use longhand_emulator::{Arch, Checks, Fault, Gpu, Module, Options, Problem, Report, Shape};
+
+/// An entry `k` whose threads have: `%t`, the thread's number in the block; `%rank`, the block's in the cluster;
+/// `%mine`, the address of the thread's own word of the output; `%from`, that of its own 16 bytes of the input; `%to`,
+/// that of its own 16 bytes of the shared array `buffer`; `bar`, shared memory for 8 barriers.
+fn kernel(body: &str) -> String {
+    format!(
+        "
+.version 9.0
+.target sm_90a
+.address_size 64
+.visible .entry k(.param .u64 in, .param .u64 out)
+{{
+.reg .pred %p<16>, %q;
+.reg .b32 %r<32>;
+.reg .b64 %rd<32>, %s<8>;
+.reg .b32 %t, %rank, %to, %word;
+.reg .b64 %in, %out, %mine, %from, %wide;
+.shared .align 1024 .b8 buffer[16384];
+.shared .align 8 .b64 bar[8];
+ld.param.u64 %in, [in];
+ld.param.u64 %out, [out];
+mov.u32 %t, %tid.x;
+mov.u32 %rank, %cluster_ctarank;
+mov.u32 %word, %ctaid.x;
+mad.lo.u32 %word, %word, 256, %t;
+mul.wide.u32 %wide, %word, 4;
+add.s64 %mine, %out, %wide;
+mul.wide.u32 %wide, %t, 16;
+add.s64 %from, %in, %wide;
+mov.u32 %to, buffer;
+mad.lo.u32 %to, %t, 16, %to;
+{body}
+}}
+"
+    )
+}
+
+/// How a kernel is launched.
+#[derive(Clone, Copy)]
+struct Setup {
+    cluster: u32,
+    threads: u32,
+    checks: Checks,
+}
+
+const WARP: Setup = Setup { cluster: 1, threads: 32, checks: Checks::ALL };
+
+/// Words of the input, of which word `i` is `1000 + i`, and of the output.
+const WORDS: u32 = 4096;
+
+fn launch(body: &str, setup: Setup) -> Result<(Vec<u32>, Report), Fault> {
+    let options = Options { checks: setup.checks, ..Options::default() };
+    let gpu = Gpu::with_options("sm_90a".parse::<Arch>().unwrap(), options);
+    let module = Module::from_ptx(&gpu, &kernel(body)).unwrap_or_else(|error| panic!("{error}"));
+    let (input, output) = (gpu.alloc(4 * WORDS.into()).unwrap(), gpu.alloc(4 * WORDS.into()).unwrap());
+    let data: Vec<u8> = (0..WORDS).flat_map(|i| (1000 + i).to_le_bytes()).collect();
+    gpu.upload(input, &data).unwrap();
+    gpu.fill(output, 0, data.len() as u64).unwrap();
+    let shape = Shape {
+        grid: [setup.cluster, 1, 1],
+        block: [setup.threads, 1, 1],
+        cluster: [setup.cluster, 1, 1],
+        dynamic_shared: 0,
+    };
+    let params: Vec<u8> = [input, output].iter().flat_map(|it| it.to_le_bytes()).collect();
+    let report = module.launch("k", &shape, &params)?;
+    let mut bytes = vec![0; data.len()];
+    gpu.download(output, &mut bytes).unwrap();
+    Ok((bytes.chunks(4).map(|it| u32::from_le_bytes(it.try_into().unwrap())).collect(), report))
+}
+
+fn run(body: &str) -> Vec<u32> {
+    launch(body, WARP).unwrap_or_else(|fault| panic!("{fault}")).0
+}
+
+/// The text of the asynchronous fault that a launch meets.
+#[track_caller]
+fn fault(body: &str, setup: Setup) -> String {
+    match launch(body, setup) {
+        Err(Fault { problem: Problem::Asynchronous(what), .. }) => what,
+        Err(other) => panic!("another fault: {other}"),
+        Ok(_) => panic!("no fault"),
+    }
+}
+
+/// Why a kernel cannot be loaded.
+#[track_caller]
+fn refusal(body: &str) -> String {
+    match Module::from_ptx(&Gpu::new("sm_90a".parse().unwrap()), &kernel(body)) {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("the module was loaded"),
+    }
+}
+
+mod lanes {
+    use super::*;
+
+    const COPY: &str = "cp.async.cg.shared.global [%to], [%from], 16;";
+    const READ: &str = "ld.shared.u32 %r1, [%to+4]; st.global.u32 [%mine], %r1;";
+
+    #[test]
+    fn what_is_copied_is_there_after_the_wait() {
+        let wait = "cp.async.commit_group; cp.async.wait_group 0;";
+        let out = run(&format!("{COPY} {wait} {READ}"));
+        assert!((0..32).all(|t| out[t] == 1001 + 4 * t as u32));
+    }
+
+    #[test]
+    fn reading_before_the_wait_is_found() {
+        for early in [
+            "",
+            "cp.async.commit_group;",
+            "cp.async.wait_group 0;",
+            "cp.async.commit_group; cp.async.wait_group 1;",
+        ] {
+            let what = fault(&format!("{COPY} {early} {READ}"), WARP);
+            assert!(what.contains("has not finished writing"), "{what}");
+        }
+    }
+
+    #[test]
+    fn writing_before_the_wait_is_found() {
+        let what = fault(&format!("{COPY} st.shared.u32 [%to], %t; cp.async.wait_all;"), WARP);
+        assert!(what.contains("has not finished writing"), "{what}");
+        run(&format!("{COPY} cp.async.wait_all; st.shared.u32 [%to], %t;"));
+    }
+
+    #[test]
+    fn unchecked_memory_holds_poison_until_the_wait() {
+        let body = format!("st.shared.u32 [%to+4], %t; {COPY} {READ} cp.async.wait_all;");
+        let (out, _) = launch(&body, Setup { checks: Checks::NONE, ..WARP }).unwrap();
+        assert_eq!(out[..32], [u32::MAX; 32]);
+    }
+
+    #[test]
+    fn a_group_lands_when_no_more_than_so_many_younger_ones_are_pending() {
+        let copy = |group: u32| {
+            format!(
+                "cp.async.ca.shared.global [%to+{}], [%from+{}], 4; cp.async.commit_group;",
+                1024 * group,
+                512 * group
+            )
+        };
+        let read =
+            |group: u32| format!("ld.shared.u32 %r1, [%to+{}]; st.global.u32 [%mine], %r1;", 1024 * group);
+        let issue = format!("{} {} {} cp.async.wait_group 1;", copy(0), copy(1), copy(2));
+        assert_eq!(run(&format!("{issue} {}", read(1)))[3], 1000 + 128 + 12);
+        assert_eq!(run(&format!("{issue} {}", read(0)))[3], 1000 + 12);
+        fault(&format!("{issue} {}", read(2)), WARP);
+    }
+
+    #[test]
+    fn each_lane_waits_for_its_own_copies() {
+        let wait = |lanes: &str| format!("setp.{lanes}.u32 %p1, %t, 5; @%p1 cp.async.wait_all;");
+        let read = "setp.eq.u32 %p2, %t, 7; @%p2 ld.shared.u32 %r1, [%to];";
+        fault(&format!("{COPY} {} {read}", wait("lt")), WARP);
+        launch(&format!("{COPY} {} {read}", wait("ge")), WARP).unwrap();
+    }
+
+    #[test]
+    fn two_copies_to_the_same_bytes_at_once_are_found() {
+        let again = "cp.async.ca.shared.global [%to+8], [%from], 4; cp.async.wait_all;";
+        fault(&format!("{COPY} {again}"), WARP);
+        run(&format!("{COPY} cp.async.wait_all; {again}"));
+        let what = fault("cp.async.ca.shared.global [buffer], [%from], 4; cp.async.wait_all;", WARP);
+        assert!(what.contains("another lane"), "{what}");
+    }
+
+    #[test]
+    fn what_is_not_read_becomes_zero() {
+        let wait = "cp.async.wait_all; ld.shared.v4.u32 {%r1, %r2, %r3, %r4}, [%to];";
+        for (bytes, expected) in
+            [(0, [0, 0]), (4, [1000, 0]), (6, [1000, 1001]), (8, [1000, 1001]), (16, [1000, 1001])]
+        {
+            let copy = format!("mov.u32 %r9, {bytes}; cp.async.cg.shared.global [%to], [%from], 16, %r9;");
+            let out = run(&format!(
+                "{copy} {wait} st.global.u32 [%out], %r1; st.global.u32 [%out+4], %r2;
+                setp.eq.u32 %p1, %t, 0; @!%p1 exit; st.global.u32 [%out], %r1; st.global.u32 [%out+4], %r2;"
+            ));
+            assert_eq!(out[..2], expected, "{bytes}");
+        }
+    }
+}
