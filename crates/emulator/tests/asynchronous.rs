@@ -55,7 +55,7 @@ fn launch(body: &str, setup: Setup) -> Result<(Vec<u32>, Report), Fault> {
     let options = Options { checks: setup.checks, ..Options::default() };
     let gpu = Gpu::with_options("sm_90a".parse::<Arch>().unwrap(), options);
     let module = Module::from_ptx(&gpu, &kernel(body)).unwrap_or_else(|error| panic!("{error}"));
-    let (input, output) = (gpu.alloc(4 * WORDS.into()).unwrap(), gpu.alloc(4 * WORDS.into()).unwrap());
+    let [input, output] = [(); 2].map(|()| gpu.alloc(u64::from(4 * WORDS)).unwrap());
     let data: Vec<u8> = (0..WORDS).flat_map(|i| (1000 + i).to_le_bytes()).collect();
     gpu.upload(input, &data).unwrap();
     gpu.fill(output, 0, data.len() as u64).unwrap();

@@ -8,9 +8,7 @@ mod global;
 mod local;
 mod shared;
 
-#[cfg(test)]
-pub(crate) use access::Target;
-pub(crate) use access::{Kind, Request, Space};
+pub(crate) use access::{Kind, Request, Space, Target};
 pub use global::MemoryError;
 pub(crate) use global::{GlobalMemory, GlobalView};
 pub(crate) use local::LocalMemory;
