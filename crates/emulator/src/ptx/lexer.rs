@@ -36,8 +36,6 @@ pub(super) struct Lexer<'t> {
     text: &'t str,
     offset: usize,
     line: u32,
-    /// After a number or `)`, `%` is the remainder of a constant expression, not the start of a register.
-    after_value: bool,
 }
 
 const PAIRS: [&str; 8] = ["<<", ">>", "<=", ">=", "==", "!=", "&&", "||"];
@@ -52,7 +50,7 @@ fn continues_word(byte: u8) -> bool {
 
 impl<'t> Lexer<'t> {
     pub fn new(text: &'t str) -> Self {
-        Self { text, offset: 0, line: 1, after_value: false }
+        Self { text, offset: 0, line: 1 }
     }
 
     /// The whole text.
@@ -78,12 +76,11 @@ impl<'t> Lexer<'t> {
             b'"' => return self.string(),
             b'.' if self.byte(1).is_some_and(continues_word) => return self.dotted(),
             b'0'..=b'9' => self.number(),
-            b'%' if !self.after_value && self.byte(1).is_some_and(continues_word) => self.word(),
+            b'%' if self.byte(1).is_some_and(continues_word) => self.word(),
             _ if starts_word(first) => self.word(),
             _ => self.symbol(),
         };
         let text = &self.text[start..self.offset];
-        self.after_value = kind == Kind::Number || text == ")";
         Token { kind, text, offset: start, line }
     }
 
@@ -91,7 +88,6 @@ impl<'t> Lexer<'t> {
     pub fn fraction(&mut self, token: Token<'t>) -> Token<'t> {
         self.offset = token.offset;
         let kind = self.number();
-        self.after_value = true;
         Token { kind, text: &self.text[token.offset..self.offset], ..token }
     }
 
@@ -149,7 +145,6 @@ impl<'t> Lexer<'t> {
             self.offset += 2;
             self.skip_while(continues_word);
         }
-        self.after_value = false;
         Token { kind: Kind::Dotted, text: &self.text[offset + 1..self.offset], offset, line: self.line }
     }
 
@@ -171,7 +166,6 @@ impl<'t> Lexer<'t> {
 
     fn string(&mut self) -> Token<'t> {
         let (offset, line) = (self.offset, self.line);
-        self.after_value = false;
         self.offset += 1;
         loop {
             match self.byte(0) {

@@ -4,7 +4,7 @@ use super::Parser;
 use super::cursor::Parsed;
 use super::declaration::memory_space;
 use super::labels::{Labels, Target};
-use crate::ptx::ast::{Body, LabelId, Linkage, Operand, Prototype, Source, Targets};
+use crate::ptx::ast::{Body, LabelId, Operand, Prototype, Source, Targets};
 use crate::ptx::lexer::{Kind, Token};
 
 /// What is known of a function while it is read.
@@ -79,18 +79,10 @@ impl<'t> Parser<'t> {
             "loc" => self.location(),
             "file" => self.file(),
             "pragma" => self.pragma(),
-            "extern" => {
-                let space = self.expect_kind(Kind::Dotted, "a state space")?;
-                self.body_variables(space, Linkage::Extern)
-            }
-            _ => self.body_variables(directive, Linkage::Internal),
-        }
-    }
-
-    fn body_variables(&mut self, directive: Token<'t>, linkage: Linkage) -> Parsed<()> {
-        match memory_space(directive.text) {
-            Some(space) => self.local_variables(space, linkage),
-            None => Err(self.error_at(directive, "a directive of a function's body")),
+            name => match memory_space(name) {
+                Some(space) => self.local_variables(space),
+                None => Err(self.error_at(directive, "a directive of a function's body")),
+            },
         }
     }
 

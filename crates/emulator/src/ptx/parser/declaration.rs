@@ -6,6 +6,9 @@ use super::names::{Name, Range};
 use crate::ptx::ast::{Linkage, Space, Symbol, Type, Variable};
 use crate::ptx::lexer::{Kind, Token};
 
+/// In bytes.
+const LARGEST_VECTOR: u64 = 16;
+
 /// What stands between a state space and the names it declares.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
@@ -39,10 +42,10 @@ impl<'t> Parser<'t> {
     }
 
     /// After the state space in a function.
-    pub fn local_variables(&mut self, space: Space, linkage: Linkage) -> Parsed<()> {
+    pub fn local_variables(&mut self, space: Space) -> Parsed<()> {
         let shape = self.shape()?;
         self.separated(|p| {
-            let (name, variable) = p.variable(space, shape, linkage)?;
+            let (name, variable) = p.variable(space, shape, Linkage::Internal)?;
             p.declare_local(name, variable)
         })?;
         self.expect(";")
@@ -102,7 +105,11 @@ impl<'t> Parser<'t> {
             return self.fail("a type");
         };
         let vector = vector.unwrap_or(1);
-        Ok(Shape { ty, vector, align: align.unwrap_or(ty.bytes() * u64::from(vector)) })
+        let bytes = ty.bytes() * u64::from(vector);
+        if bytes > LARGEST_VECTOR {
+            return self.fail("a vector of at most 16 bytes");
+        }
+        Ok(Shape { ty, vector, align: align.unwrap_or(bytes) })
     }
 
     fn align(&mut self) -> Parsed<u64> {
@@ -151,6 +158,12 @@ impl<'t> Parser<'t> {
             self.check_initialised(space, shape)?;
             init = self.initializer(shape, &dimensions)?;
             bytes = bytes.or_else(|| dimensions.bytes_of(init.len() as u64, shape));
+        }
+        if bytes.is_none() && linkage != Linkage::Extern {
+            return Err(self.error_at(name, "an array with a length, as it is not .extern"));
+        }
+        if shape.ty == Type::Pred {
+            return Err(self.error_at(name, "a type other than .pred: predicates live in registers"));
         }
         let variable = Variable {
             name: name.text.to_owned(),

@@ -22,9 +22,6 @@ const LEVELS: [&[&str]; 10] = [
     &["*", "/", "%"],
 ];
 
-/// The level of `*` in [`LEVELS`].
-const PRODUCT: usize = 9;
-
 impl<'t> Parser<'t> {
     /// Whether a constant expression starts here.
     pub fn at_expression(&self) -> bool {
@@ -38,6 +35,7 @@ impl<'t> Parser<'t> {
     }
 
     pub fn expression(&mut self) -> Parsed<Value> {
+        let start = self.token;
         self.nested(|p| {
             let condition = p.binary(0)?;
             if !p.accept("?") {
@@ -46,7 +44,7 @@ impl<'t> Parser<'t> {
             let yes = p.expression()?;
             p.expect(":")?;
             let no = p.expression()?;
-            Ok(choose(condition, yes, no))
+            Ok(if p.integer_of(start, condition)? != 0 { yes } else { no })
         })
     }
 
@@ -57,17 +55,9 @@ impl<'t> Parser<'t> {
         self.integer_of(start, value)
     }
 
-    /// Any number of `+ term` and `- term`.
+    /// `+8`, `-8`, or nothing, which is 0.
     pub fn offset(&mut self) -> Parsed<i64> {
-        let mut offset = 0_i64;
-        while self.at("+") || self.at("-") {
-            let negative = self.advance().text == "-";
-            let start = self.token;
-            let term = self.binary(PRODUCT)?;
-            let term = self.integer_of(start, term)? as i64;
-            offset = if negative { offset.wrapping_sub(term) } else { offset.wrapping_add(term) };
-        }
-        Ok(offset)
+        if self.accept("+") || self.at("-") { Ok(self.integer()? as i64) } else { Ok(0) }
     }
 
     fn integer_of(&self, start: Token<'t>, value: Value) -> Parsed<u64> {
@@ -86,24 +76,20 @@ impl<'t> Parser<'t> {
         while self.token.kind == Kind::Symbol && LEVELS[level].contains(&self.token.text) {
             let operator = self.advance();
             let right = self.binary(level + 1)?;
-            left = apply(operator.text, left, right).map_err(|expected| self.error_at(operator, expected))?;
+            left =
+                binary(operator.text, left, right).map_err(|expected| self.error_at(operator, expected))?;
         }
         Ok(left)
     }
 
     fn unary(&mut self) -> Parsed<Value> {
         let operator = self.token;
-        let apply: fn(Value) -> Option<Value> = match operator.text {
-            _ if operator.kind != Kind::Symbol => return self.primary(),
-            "+" => Some,
-            "-" => negate,
-            "!" => |value| Some(Value::Signed(i64::from(!is_true(value)))),
-            "~" => complement,
-            _ => return self.primary(),
-        };
+        if operator.kind != Kind::Symbol || !matches!(operator.text, "+" | "-" | "!" | "~") {
+            return self.primary();
+        }
         self.advance();
         let value = self.nested(Self::unary)?;
-        apply(value).ok_or_else(|| self.error_at(operator, "an operator of fractions"))
+        unary(operator.text, value).ok_or_else(|| self.error_at(operator, "an operator of fractions"))
     }
 
     fn primary(&mut self) -> Parsed<Value> {
@@ -152,17 +138,29 @@ impl<'t> Parser<'t> {
     }
 }
 
-/// The value of an operator; `Err` says what had to stand instead of it.
-fn apply(operator: &str, left: Value, right: Value) -> Result<Value, &'static str> {
-    match operator {
-        "||" => Ok(truth(is_true(left) || is_true(right))),
-        "&&" => Ok(truth(is_true(left) && is_true(right))),
-        _ => match (left, right) {
-            (Value::F32(_) | Value::F64(_), _) | (_, Value::F32(_) | Value::F64(_)) => {
-                of_fractions(operator, to_f64(left), to_f64(right)).ok_or("an operator of fractions")
-            }
-            _ => of_integers(operator, left, right).ok_or("a divisor that is not 0"),
-        },
+/// `None` for an operator that fractions do not have. A single-precision literal has none.
+fn unary(operator: &str, value: Value) -> Option<Value> {
+    Some(match (operator, value) {
+        ("+", Value::Signed(_) | Value::Unsigned(_) | Value::F64(_)) => value,
+        ("-", Value::Signed(value)) => Value::Signed(value.wrapping_neg()),
+        ("-", Value::Unsigned(value)) => Value::Unsigned(value.wrapping_neg()),
+        ("-", Value::F64(value)) => Value::F64(-value),
+        ("!", Value::Signed(_) | Value::Unsigned(_)) => truth(bits(value) == 0),
+        ("~", Value::Signed(_) | Value::Unsigned(_)) => Value::Unsigned(!bits(value)),
+        _ => return None,
+    })
+}
+
+/// `Err` says what had to stand instead of the operator.
+fn binary(operator: &str, left: Value, right: Value) -> Result<Value, &'static str> {
+    match (left, right) {
+        (Value::F64(left), Value::F64(right)) => {
+            of_fractions(operator, left, right).ok_or("an operator of fractions")
+        }
+        (Value::Signed(_) | Value::Unsigned(_), Value::Signed(_) | Value::Unsigned(_)) => {
+            of_integers(operator, left, right).ok_or("a divisor that is not 0")
+        }
+        _ => Err("an operator between two integers or two double-precision numbers"),
     }
 }
 
@@ -172,29 +170,24 @@ fn of_fractions(operator: &str, left: f64, right: f64) -> Option<Value> {
         "-" => Value::F64(left - right),
         "*" => Value::F64(left * right),
         "/" => Value::F64(left / right),
-        "==" => truth(left == right),
-        "!=" => truth(left != right),
-        "<" => truth(left < right),
-        "<=" => truth(left <= right),
-        ">" => truth(left > right),
-        ">=" => truth(left >= right),
-        _ => return None,
+        _ => truth(compare(operator, &left, &right)?),
     })
 }
 
-/// As in C, 64 bits wide and wrapping. `None` divides by zero.
+/// 64 bits wide and wrapping. A remainder is unsigned; a shift has the type of what is shifted, and its amount is
+/// taken modulo 64; the rest is unsigned if either side is. `None` divides by zero.
 fn of_integers(operator: &str, left: Value, right: Value) -> Option<Value> {
     let (a, b) = (bits(left), bits(right));
-    Some(match operator {
-        "&" => Value::Unsigned(a & b),
-        "^" => Value::Unsigned(a ^ b),
-        "|" => Value::Unsigned(a | b),
-        "<<" => like(left, u32::try_from(b).ok().and_then(|by| a.checked_shl(by)).unwrap_or(0)),
-        ">>" => shift_right(left, b),
-        _ => match (left, right) {
-            (Value::Signed(a), Value::Signed(b)) => of_signed(operator, a, b)?,
-            _ => of_unsigned(operator, a, b)?,
-        },
+    Some(match (operator, left, right) {
+        ("&&", ..) => truth(a != 0 && b != 0),
+        ("||", ..) => truth(a != 0 || b != 0),
+        ("%", ..) => Value::Unsigned(a.checked_rem(b)?),
+        ("<<", Value::Signed(a), _) => Value::Signed(a.wrapping_shl(b as u32)),
+        ("<<", ..) => Value::Unsigned(a.wrapping_shl(b as u32)),
+        (">>", Value::Signed(a), _) => Value::Signed(a.wrapping_shr(b as u32)),
+        (">>", ..) => Value::Unsigned(a.wrapping_shr(b as u32)),
+        (_, Value::Signed(a), Value::Signed(b)) => of_signed(operator, a, b)?,
+        _ => of_unsigned(operator, a, b)?,
     })
 }
 
@@ -204,8 +197,10 @@ fn of_signed(operator: &str, a: i64, b: i64) -> Option<Value> {
         "-" => Value::Signed(a.wrapping_sub(b)),
         "*" => Value::Signed(a.wrapping_mul(b)),
         "/" if b != 0 => Value::Signed(a.wrapping_div(b)),
-        "%" if b != 0 => Value::Signed(a.wrapping_rem(b)),
-        _ => compare(operator, &a, &b)?,
+        "&" => Value::Signed(a & b),
+        "^" => Value::Signed(a ^ b),
+        "|" => Value::Signed(a | b),
+        _ => truth(compare(operator, &a, &b)?),
     })
 }
 
@@ -215,13 +210,15 @@ fn of_unsigned(operator: &str, a: u64, b: u64) -> Option<Value> {
         "-" => Value::Unsigned(a.wrapping_sub(b)),
         "*" => Value::Unsigned(a.wrapping_mul(b)),
         "/" => Value::Unsigned(a.checked_div(b)?),
-        "%" => Value::Unsigned(a.checked_rem(b)?),
-        _ => compare(operator, &a, &b)?,
+        "&" => Value::Unsigned(a & b),
+        "^" => Value::Unsigned(a ^ b),
+        "|" => Value::Unsigned(a | b),
+        _ => truth(compare(operator, &a, &b)?),
     })
 }
 
-fn compare<T: Ord>(operator: &str, a: &T, b: &T) -> Option<Value> {
-    Some(truth(match operator {
+fn compare<T: PartialOrd>(operator: &str, a: &T, b: &T) -> Option<bool> {
+    Some(match operator {
         "==" => a == b,
         "!=" => a != b,
         "<" => a < b,
@@ -229,80 +226,18 @@ fn compare<T: Ord>(operator: &str, a: &T, b: &T) -> Option<Value> {
         ">" => a > b,
         ">=" => a >= b,
         _ => return None,
-    }))
-}
-
-/// Arithmetic for `.s64`, logical for `.u64`.
-fn shift_right(left: Value, by: u64) -> Value {
-    let by = by.min(u64::from(u64::BITS)) as u32;
-    match left {
-        Value::Signed(a) => Value::Signed(a >> by.min(u64::BITS - 1)),
-        _ => Value::Unsigned(bits(left).checked_shr(by).unwrap_or(0)),
-    }
-}
-
-fn choose(condition: Value, yes: Value, no: Value) -> Value {
-    let chosen = if is_true(condition) { yes } else { no };
-    match (yes, no) {
-        (Value::Signed(_), Value::Unsigned(_)) | (Value::Unsigned(_), Value::Signed(_)) => {
-            Value::Unsigned(bits(chosen))
-        }
-        (Value::Signed(_) | Value::Unsigned(_), Value::F32(_) | Value::F64(_))
-        | (Value::F32(_) | Value::F64(_), Value::Signed(_) | Value::Unsigned(_)) => {
-            Value::F64(to_f64(chosen))
-        }
-        _ => chosen,
-    }
-}
-
-fn negate(value: Value) -> Option<Value> {
-    Some(match value {
-        Value::Signed(value) => Value::Signed(value.wrapping_neg()),
-        Value::Unsigned(value) => Value::Unsigned(value.wrapping_neg()),
-        Value::F32(_) | Value::F64(_) => Value::F64(-to_f64(value)),
     })
-}
-
-fn complement(value: Value) -> Option<Value> {
-    match value {
-        Value::Signed(_) | Value::Unsigned(_) => Some(Value::Unsigned(!bits(value))),
-        Value::F32(_) | Value::F64(_) => None,
-    }
-}
-
-fn is_true(value: Value) -> bool {
-    match value {
-        Value::Signed(_) | Value::Unsigned(_) => bits(value) != 0,
-        Value::F32(_) | Value::F64(_) => to_f64(value) != 0.0,
-    }
 }
 
 fn truth(truth: bool) -> Value {
     Value::Signed(i64::from(truth))
 }
 
-fn like(model: Value, bits: u64) -> Value {
-    match model {
-        Value::Signed(_) => Value::Signed(bits as i64),
-        _ => Value::Unsigned(bits),
-    }
-}
-
-/// The 64 bits of an integer; those of a fraction are not asked for.
+/// The 64 bits of an integer; 0 for a fraction, of which they are not asked.
 fn bits(value: Value) -> u64 {
     match value {
         Value::Signed(value) => value as u64,
         Value::Unsigned(value) => value,
-        Value::F32(bits) => u64::from(bits),
-        Value::F64(value) => value.to_bits(),
-    }
-}
-
-pub(super) fn to_f64(value: Value) -> f64 {
-    match value {
-        Value::Signed(value) => value as f64,
-        Value::Unsigned(value) => value as f64,
-        Value::F32(bits) => f64::from(f32::from_bits(bits)),
-        Value::F64(value) => value,
+        Value::F32(_) | Value::F64(_) => 0,
     }
 }

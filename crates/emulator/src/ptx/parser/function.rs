@@ -1,11 +1,14 @@
 //! Entries and device functions (PTX ISA, "Kernel and Function Directives" and "Performance-Tuning Directives").
 
+use std::collections::HashMap;
 use std::iter::zip;
 
 use super::Parser;
 use super::cursor::Parsed;
 use super::names::Name;
-use crate::ptx::ast::{Body, Function, Linkage, Operand, Param, Register, RegisterId, Space, Symbol};
+use crate::ptx::ast::{
+    Body, Function, Init, Linkage, Operand, Param, Register, RegisterId, Space, Symbol, Targets,
+};
 use crate::ptx::lexer::{Kind, Token};
 
 /// What stands between the parameters of a function and its body.
@@ -62,6 +65,9 @@ impl<'t> Parser<'t> {
         let shape = self.shape()?;
         let name = self.expect_name("the name of a parameter")?;
         let dimensions = self.dimensions()?;
+        if space == Space::Reg && !dimensions.0.is_empty() {
+            return Err(self.error_at(name, "a register, which is no array"));
+        }
         // A last parameter of no given length is that of a function with a variable number of arguments.
         let bytes = self.array_bytes(name, shape, &dimensions)?.unwrap_or(0);
         let param = Param {
@@ -189,7 +195,7 @@ impl<'t> Parser<'t> {
         self.expect(",")?;
         let function = self.declared_function()?;
         self.expect(";")?;
-        self.aliases.push((alias, function));
+        self.aliases.insert(alias, function);
         Ok(())
     }
 
@@ -202,15 +208,40 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// Whoever calls an alias calls the function that it names.
+    /// Whoever names an alias means the function that it is another name of.
     pub fn resolve_aliases(&mut self) {
-        for (alias, function) in std::mem::take(&mut self.aliases) {
-            let bodies = self.module.functions.iter_mut().filter_map(|function| function.body.as_mut());
-            for operand in bodies.flat_map(|body| &mut body.instructions).flat_map(|it| &mut it.operands) {
-                if let Operand::Symbol(Symbol::Function(called), _) = operand
-                    && *called == alias
+        if self.aliases.is_empty() {
+            return;
+        }
+        let module = &mut self.module;
+        let names: HashMap<String, String> = self
+            .aliases
+            .iter()
+            .map(|(&alias, &of)| (module.functions[alias].name.clone(), module.functions[of].name.clone()))
+            .collect();
+        let rename = |name: &mut String| {
+            if let Some(function) = names.get(name) {
+                name.clone_from(function);
+            }
+        };
+        for variable in &mut module.variables {
+            for init in &mut variable.init {
+                if let Init::Address { name, .. } = init {
+                    rename(name);
+                }
+            }
+        }
+        for body in module.functions.iter_mut().filter_map(|function| function.body.as_mut()) {
+            for (_, targets) in &mut body.targets {
+                if let Targets::Functions(functions) = targets {
+                    functions.iter_mut().for_each(rename);
+                }
+            }
+            for operand in body.instructions.iter_mut().flat_map(|instruction| &mut instruction.operands) {
+                if let Operand::Symbol(Symbol::Function(index), _) = operand
+                    && let Some(function) = self.aliases.get(index)
                 {
-                    *called = function;
+                    *index = *function;
                 }
             }
         }

@@ -3,7 +3,6 @@
 use super::Parser;
 use super::cursor::Parsed;
 use super::declaration::{Dimensions, Shape};
-use super::expression::to_f64;
 use super::names::Name;
 use crate::ptx::ast::{Init, Symbol, Type};
 use crate::ptx::lexer::{Kind, Token};
@@ -13,64 +12,44 @@ use crate::ptx::number::{Value, literal};
 const MAX_PADDING: usize = 1 << 20;
 
 impl<'t> Parser<'t> {
-    /// `= 5`, `= {1, 2}`, `= {{1, 0}, {0, 1}}`: what nested braces leave out is 0.
+    /// `= 5`, `= {1, 2}`, `= {{1, 0}, {0, 1}}`: what braces leave out is 0.
     pub fn initializer(&mut self, shape: Shape, dimensions: &Dimensions) -> Parsed<Vec<Init>> {
         self.expect("=")?;
-        let levels = levels(shape, dimensions);
-        let start = self.token;
+        let sizes = sizes(shape, dimensions);
         let mut init = Vec::new();
-        if self.at("{") {
-            self.braces(shape, &levels, &mut init)?;
-        } else {
+        if sizes.is_empty() {
             init.push(self.initial_element(shape)?);
+        } else {
+            self.braces(shape, &sizes, &mut init)?;
         }
-        let known = match dimensions.0.first() {
-            Some(None) => None,
-            Some(Some(length)) => Some(length.saturating_mul(dimensions.row().unwrap_or(u64::MAX))),
-            None => Some(1),
-        };
-        match known.map(|elements| elements.saturating_mul(u64::from(shape.vector))) {
-            Some(most) if init.len() as u64 > most => {
-                Err(self.error_at(start, &format!("at most {most} values")))
-            }
-            _ => Ok(init),
-        }
+        Ok(init)
     }
 
-    /// `levels`: how many elements an inner pair of braces stands for, then one within it.
-    fn braces(&mut self, shape: Shape, levels: &[u64], init: &mut Vec<Init>) -> Parsed<()> {
+    /// Braces that stand for `sizes[0]` elements; those within them stand for `sizes[1]`, and so on.
+    fn braces(&mut self, shape: Shape, sizes: &[u64], init: &mut Vec<Init>) -> Parsed<()> {
+        let open = self.token;
+        let begin = init.len();
         self.expect("{")?;
-        if self.accept("}") {
-            return Ok(());
-        }
-        let mut due = init.len();
-        loop {
+        let mut due = begin;
+        while !self.at("}") {
             self.pad(init, due)?;
-            if self.at("{") {
-                due = self.inner_braces(shape, levels, init)?;
-            } else {
-                init.push(self.initial_element(shape)?);
+            match &sizes[1..] {
+                [] => init.push(self.initial_element(shape)?),
+                inner => self.nested(|p| p.braces(shape, inner, init))?,
             }
+            let item = sizes.get(1).map_or(1, |size| usize::try_from(*size).unwrap_or(usize::MAX));
+            due = due.saturating_add(item);
             if !self.accept(",") {
                 break;
             }
         }
-        if self.accept("}") { Ok(()) } else { self.fail("`,` or `}`") }
-    }
-
-    /// Where the elements after the inner braces are due.
-    fn inner_braces(&mut self, shape: Shape, levels: &[u64], init: &mut Vec<Init>) -> Parsed<usize> {
-        let start = self.token;
-        let Some((&size, inner)) = levels.split_first() else {
-            return self.fail("a value: the array has no more dimensions");
-        };
-        let begin = init.len();
-        self.nested(|p| p.braces(shape, inner, init))?;
-        let size = usize::try_from(size).unwrap_or(usize::MAX);
-        if init.len() - begin > size {
-            return Err(self.error_at(start, &format!("at most {size} values in these braces")));
+        if !self.accept("}") {
+            return self.fail("`,` or `}`");
         }
-        Ok(begin.saturating_add(size))
+        if (init.len() - begin) as u64 > sizes[0] {
+            return Err(self.error_at(open, &format!("at most {} values in these braces", sizes[0])));
+        }
+        Ok(())
     }
 
     fn pad(&mut self, init: &mut Vec<Init>, length: usize) -> Parsed<()> {
@@ -145,51 +124,32 @@ impl<'t> Parser<'t> {
         match self.names.declared(word.text) {
             Some(Name::Symbol(Symbol::Global(index))) => Ok(self.module.variables[index].name.clone()),
             Some(Name::Symbol(Symbol::Function(index))) => Ok(self.module.functions[index].name.clone()),
-            Some(_) => Err(self.error_at(word, "a variable of the module or a function")),
-            None => {
-                self.addressed.push(word);
-                Ok(word.text.to_owned())
-            }
-        }
-    }
-
-    /// What initialises a variable has to be declared, be it later.
-    pub fn check_addressed(&mut self) {
-        for word in std::mem::take(&mut self.addressed) {
-            if self.names.of_module(word.text).is_none() {
-                self.report(self.error_at(word, "a variable of the module or a function"));
-            }
+            _ => Err(self.error_at(word, "a variable of the module or a function, declared before")),
         }
     }
 }
 
-/// Elements of a row, of a row of a row, and so on; those of a vector last.
-fn levels(shape: Shape, dimensions: &Dimensions) -> Vec<u64> {
-    let mut lengths: Vec<u64> = dimensions.0.iter().map(|length| length.unwrap_or(1)).collect();
+/// Elements of the array, of a row of it, of a row of that, and so on; those of a vector last. A first length that
+/// is missing counts as any number.
+fn sizes(shape: Shape, dimensions: &Dimensions) -> Vec<u64> {
+    let mut sizes: Vec<u64> = dimensions.0.iter().map(|length| length.unwrap_or(u64::MAX)).collect();
     if shape.vector > 1 {
-        lengths.push(u64::from(shape.vector));
+        sizes.push(u64::from(shape.vector));
     }
-    let mut size = 1_u64;
-    let mut levels = Vec::new();
-    for length in lengths.iter().skip(1).rev() {
-        size = size.saturating_mul(*length);
-        levels.push(size);
+    for outer in (1..sizes.len()).rev() {
+        sizes[outer - 1] = sizes[outer - 1].saturating_mul(sizes[outer]);
     }
-    levels.reverse();
-    levels
+    sizes
 }
 
 /// The bits of a value of a type; `None` when the type has no such value.
 fn bits(ty: Type, value: Value) -> Option<u64> {
     match (ty, value) {
-        (Type::F32, Value::F32(bits)) => Some(u64::from(bits)),
-        (Type::F32, _) => Some(u64::from((to_f64(value) as f32).to_bits())),
-        (Type::F64, _) => Some(to_f64(value).to_bits()),
-        (Type::F16 | Type::Bf16, _) => None,
+        (Type::F64 | Type::B64, Value::F64(value)) => Some(value.to_bits()),
+        (Type::F32 | Type::B32, Value::F64(value)) => Some(u64::from((value as f32).to_bits())),
+        (Type::F32 | Type::B32, Value::F32(bits)) => Some(u64::from(bits)),
+        (_, Value::F32(_) | Value::F64(_)) | (Type::F16 | Type::Bf16 | Type::F32 | Type::F64, _) => None,
         (_, Value::Signed(value)) => Some(value as u64),
         (_, Value::Unsigned(value)) => Some(value),
-        (_, Value::F32(bits)) if ty.bytes() >= 4 => Some(u64::from(bits)),
-        (_, Value::F64(value)) if ty.bytes() >= 8 => Some(value.to_bits()),
-        (_, Value::F32(_) | Value::F64(_)) => None,
     }
 }

@@ -12,6 +12,8 @@ mod labels;
 mod names;
 mod operand;
 
+use std::collections::HashMap;
+
 use self::body::BodyState;
 use self::cursor::Parsed;
 use self::names::Names;
@@ -42,10 +44,8 @@ struct Parser<'t> {
     names: Names<'t>,
     /// Of the function that is being read.
     state: BodyState<'t>,
-    /// Names whose address initialises a variable: they may be declared later.
-    addressed: Vec<Token<'t>>,
-    /// Functions that are another name of a function: their places in the module.
-    aliases: Vec<(usize, usize)>,
+    /// What function each is another name of, by their places in the module.
+    aliases: HashMap<usize, usize>,
     /// Zeros that initialisers with nested braces left out, so far.
     padding: usize,
 }
@@ -63,8 +63,7 @@ impl<'t> Parser<'t> {
             module: Module::default(),
             names: Names::default(),
             state: BodyState::default(),
-            addressed: Vec::new(),
-            aliases: Vec::new(),
+            aliases: HashMap::new(),
             padding: 0,
         }
     }
@@ -80,7 +79,6 @@ impl<'t> Parser<'t> {
                 self.skip_declaration(start);
             }
         }
-        self.check_addressed();
         self.resolve_aliases();
         if self.errors.is_empty() {
             return Ok(self.module);

@@ -11,8 +11,19 @@ use crate::ptx::special::is_special;
 impl<'t> Parser<'t> {
     /// Of a call, parentheses hold arguments; of others, a constant expression.
     pub fn operand(&mut self, call: bool) -> Parsed<Operand> {
+        let first = self.simple_operand(call)?;
+        if !self.accept("|") {
+            return Ok(first);
+        }
+        let second = self.element()?;
+        Ok(Operand::Pair(Box::new(first), Box::new(second)))
+    }
+
+    fn simple_operand(&mut self, call: bool) -> Parsed<Operand> {
         if self.token.kind == Kind::Word && !self.at_expression() {
-            return self.named_operand();
+            let word = self.advance();
+            let label = |p: &mut Self| Operand::Label(p.state.labels.used(word).provisional());
+            return Ok(self.named(word)?.unwrap_or_else(|| label(self)));
         }
         match self.token.text {
             _ if self.token.kind != Kind::Symbol => self.constant(),
@@ -22,19 +33,6 @@ impl<'t> Parser<'t> {
             "!" => self.negated(),
             _ => self.constant(),
         }
-    }
-
-    /// What starts with a name: a pair of destinations, and labels that may follow, are only found here.
-    fn named_operand(&mut self) -> Parsed<Operand> {
-        let word = self.advance();
-        let Some(first) = self.named(word)? else {
-            return Ok(Operand::Label(self.state.labels.used(word).provisional()));
-        };
-        if !self.accept("|") {
-            return Ok(first);
-        }
-        let second = self.element()?;
-        Ok(Operand::Pair(Box::new(first), Box::new(second)))
     }
 
     /// Operands within braces or parentheses.
