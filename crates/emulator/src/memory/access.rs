@@ -295,6 +295,14 @@ impl Context<'_> {
             Target::Const => self.launch.program.constants.bytes.len() as u64,
             Target::Param => self.launch.params.len() as u64,
         };
+        let limit = end.saturating_sub(request.bytes.into());
+        let mut beyond = 0;
+        for (lane, address) in request.addresses.iter().enumerate() {
+            beyond |= u32::from(*address > limit) << lane;
+        }
+        if beyond & request.mask == 0 && end >= request.bytes.into() {
+            return Ok(());
+        }
         for lane in lanes_of(request.mask) {
             if request.addresses[lane].saturating_add(request.bytes.into()) > end {
                 let nearest = match request.target {
@@ -342,12 +350,29 @@ impl Context<'_> {
     }
 
     fn load_from(&mut self, request: &Request, out: &mut [Lanes<u32>]) -> Done {
-        match request.bytes {
-            4 => self.load_global_words::<1>(request, out),
-            8 => self.load_global_words::<2>(request, out),
-            16 => self.load_global_words::<4>(request, out),
+        match (request.target, request.bytes) {
+            (Target::Shared(rank), 4) => self.load_shared_words::<1>(rank, request, out),
+            (Target::Shared(rank), 8) => self.load_shared_words::<2>(rank, request, out),
+            (Target::Shared(rank), 16) => self.load_shared_words::<4>(rank, request, out),
+            (Target::Global, 4) => self.load_global_words::<1>(request, out),
+            (Target::Global, 8) => self.load_global_words::<2>(request, out),
+            (Target::Global, 16) => self.load_global_words::<4>(request, out),
+            (Target::Const | Target::Param, _) if self.load_same(request, out) => Ok(()),
             _ => self.load_words(request, out),
         }
+    }
+
+    /// All lanes read the same constant, which is what constants are for.
+    fn load_same(&mut self, request: &Request, out: &mut [Lanes<u32>]) -> bool {
+        let first = request.addresses[request.mask.trailing_zeros() as usize % LANES];
+        if lanes_of(request.mask).any(|lane| request.addresses[lane] != first) {
+            return false;
+        }
+        for (k, out) in out.iter_mut().enumerate().take(request.words()) {
+            let bytes = (request.bytes - 4 * k as u32).min(4);
+            *out = [self.read_word(request.target, 0, first + 4 * k as u64, bytes).0; LANES];
+        }
+        true
     }
 
     /// The common case, whole words of one page; everything else goes the general way.
@@ -365,6 +390,27 @@ impl Context<'_> {
                 out[k][lane] = words[k];
             }
             initialised &= !(u32::from(!page.written::<N>(word)) << lane);
+        }
+        self.check_initialised(request, initialised)
+    }
+
+    #[inline(always)]
+    fn load_shared_words<const N: usize>(
+        &self,
+        rank: usize,
+        request: &Request,
+        out: &mut [Lanes<u32>],
+    ) -> Done {
+        let Some(out) = out.first_chunk_mut::<N>() else { return Ok(()) };
+        let shared = &self.cluster.blocks[rank].shared;
+        let mut initialised = u32::MAX;
+        for lane in lanes_of(request.mask) {
+            let address = request.addresses[lane] as usize;
+            let words = shared.words::<N>(address);
+            for k in 0..N {
+                out[k][lane] = words[k];
+            }
+            initialised &= !(u32::from(!shared.is_written::<N>(address)) << lane);
         }
         self.check_initialised(request, initialised)
     }
@@ -426,6 +472,9 @@ impl Context<'_> {
 
     fn store_words(&mut self, request: &Request, data: &[Lanes<u32>]) {
         match (request.target, request.bytes) {
+            (Target::Shared(rank), 4) => self.store_shared_words::<1>(rank, request, data),
+            (Target::Shared(rank), 8) => self.store_shared_words::<2>(rank, request, data),
+            (Target::Shared(rank), 16) => self.store_shared_words::<4>(rank, request, data),
             (Target::Global, 4) => self.store_global_words::<1>(request, data),
             (Target::Global, 8) => self.store_global_words::<2>(request, data),
             (Target::Global, 16) => self.store_global_words::<4>(request, data),
@@ -442,6 +491,15 @@ impl Context<'_> {
         for lane in lanes_of(request.mask) {
             let word = (request.addresses[lane] - base) as usize / 4;
             page.set_words::<N>(word, std::array::from_fn(|k| data[k][lane]));
+        }
+    }
+
+    #[inline(always)]
+    fn store_shared_words<const N: usize>(&mut self, rank: usize, request: &Request, data: &[Lanes<u32>]) {
+        let Some(data) = data.first_chunk::<N>() else { return };
+        let shared = &mut self.cluster.blocks[rank].shared;
+        for lane in lanes_of(request.mask) {
+            shared.set_words::<N>(request.addresses[lane] as usize, std::array::from_fn(|k| data[k][lane]));
         }
     }
 

@@ -37,6 +37,30 @@ impl SharedMemory {
         self.bytes.len() as u64
     }
 
+    /// Consecutive words at a multiple of their size, which are within bounds.
+    #[inline(always)]
+    pub fn words<const N: usize>(&self, address: usize) -> [u32; N] {
+        let bytes = &self.bytes[address..address + 4 * N];
+        std::array::from_fn(|k| {
+            u32::from_le_bytes([bytes[4 * k], bytes[4 * k + 1], bytes[4 * k + 2], bytes[4 * k + 3]])
+        })
+    }
+
+    /// Whether all bytes of consecutive words were written.
+    #[inline(always)]
+    pub fn is_written<const N: usize>(&self, address: usize) -> bool {
+        self.written[address..address + 4 * N].iter().fold(true, |all, it| all & it)
+    }
+
+    /// Writes consecutive words.
+    #[inline(always)]
+    pub fn set_words<const N: usize>(&mut self, address: usize, words: [u32; N]) {
+        for (bytes, word) in self.bytes[address..address + 4 * N].chunks_exact_mut(4).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        self.written[address..address + 4 * N].fill(true);
+    }
+
     /// Whether any asynchronous operation has bytes here in flight.
     pub fn in_flight(&self) -> bool {
         self.flight.as_ref().is_some_and(|flight| flight.count > 0)
