@@ -29,4 +29,4 @@ pub use gpu::{Gpu, Module, Shape};
 pub use memory::MemoryError;
 pub use ops::supported;
 pub use options::{Checks, Options};
-pub use report::Report;
+pub use report::{Counts, LineCounts, Report};

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::count::Class;
 use crate::fault::Location;
 use crate::lanes::{Done, Pred, Reg};
 use crate::machine::Context;
 use crate::memory::Constants;
+use crate::ops::Form;
 use crate::ptx::ast::Source;
 use crate::registers::RegisterFile;
 use crate::special::Special;
@@ -125,7 +125,7 @@ pub(crate) struct Instruction {
     pub rank: u32,
     /// Whether lanes that went other ways may meet here.
     pub leader: bool,
-    pub class: Class,
+    pub form: &'static Form,
     pub line: u32,
     pub source: Option<Source>,
 }

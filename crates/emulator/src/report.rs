@@ -1,10 +1,11 @@
 //! What a launch did.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::count::{Class, Profile};
+use crate::count::{Class, Executed, Profile};
 use crate::machine::Launch;
 
 /// What a launch did, counted. The same launch always counts the same.
@@ -14,41 +15,178 @@ pub struct Report {
     pub kernel: String,
     /// Instructions executed by warps, by class.
     pub warp_instructions: BTreeMap<Class, u64>,
-    /// Active lanes of these instructions together.
+    /// All lines together.
+    #[serde(flatten)]
+    pub total: Counts,
+    /// Each line of the source that executed something, in order; lines of the PTX where it does not say its source.
+    pub lines: Vec<LineCounts>,
+}
+
+/// One line of the source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LineCounts {
+    /// The source file; None for the PTX text.
+    pub file: Option<String>,
+    /// Counted from 1.
+    pub line: u32,
+    /// What it did.
+    #[serde(flatten)]
+    pub counts: Counts,
+}
+
+/// What some instructions did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Instructions executed by warps, with at least one active lane.
+    pub instructions: u64,
+    /// Active lanes of these together.
     pub lane_instructions: u64,
     /// Branches that parted the lanes of a warp.
     pub divergent_branches: u64,
     /// Bytes that lanes asked of global memory.
     pub global_bytes: u64,
-    /// Sectors of 32 bytes of global memory that warps touched.
+    /// Sectors of 32 bytes of global memory that instructions of warps touched.
     pub global_sectors: u64,
-    /// Passes over shared memory's banks.
+    /// Passes over the 32 banks of shared memory.
     pub shared_wavefronts: u64,
-    /// The passes that as many bytes would take without bank conflicts.
+    /// The passes that as many bytes take without bank conflicts.
     pub ideal_shared_wavefronts: u64,
     /// Multiplications and additions of tensor cores: 2 m n k for each product of matrices.
     pub tensor_operations: u64,
     /// Bytes that lanes copied to shared memory asynchronously (`cp.async`).
     pub copied_bytes: u64,
+    /// Barriers that warps came to: of blocks, clusters and warps.
+    pub barriers: u64,
+    /// Atomic operations of lanes.
+    pub atomics: u64,
+}
+
+impl Counts {
+    fn add(&mut self, class: Class, barrier: bool, executed: &Executed) {
+        self.instructions += executed.warps;
+        self.lane_instructions += executed.lanes;
+        self.divergent_branches += executed.divergent;
+        self.global_bytes += executed.bytes;
+        self.global_sectors += executed.sectors;
+        self.shared_wavefronts += executed.wavefronts;
+        self.ideal_shared_wavefronts += executed.ideal_wavefronts;
+        self.tensor_operations += executed.tensor_operations;
+        self.copied_bytes += executed.copied;
+        self.barriers += if barrier { executed.warps } else { 0 };
+        self.atomics += if class == Class::Atomic { executed.lanes } else { 0 };
+    }
+
+    /// The counts with the names they are explained by.
+    fn named(&self) -> [(&'static str, u64); 11] {
+        [
+            ("instructions of warps", self.instructions),
+            ("instructions of lanes", self.lane_instructions),
+            ("divergent branches", self.divergent_branches),
+            ("global bytes requested", self.global_bytes),
+            ("global sectors (32 bytes)", self.global_sectors),
+            ("shared wavefronts", self.shared_wavefronts),
+            ("  without bank conflicts", self.ideal_shared_wavefronts),
+            ("tensor-core operations", self.tensor_operations),
+            ("bytes copied by cp.async", self.copied_bytes),
+            ("barriers", self.barriers),
+            ("atomics", self.atomics),
+        ]
+    }
 }
 
 impl Report {
     pub(crate) fn new(launch: &Launch, profile: &Profile) -> Report {
-        let mut report =
-            Report { kernel: launch.program.functions[launch.entry].name.clone(), ..Report::default() };
-        for (instruction, counts) in launch.program.code.iter().zip(&profile.instructions) {
-            if counts.warps > 0 {
-                *report.warp_instructions.entry(instruction.class).or_default() += counts.warps;
+        let program = launch.program;
+        let mut report = Report { kernel: program.functions[launch.entry].name.clone(), ..Report::default() };
+        let mut lines: BTreeMap<(Option<&str>, u32), Counts> = BTreeMap::new();
+        for (instruction, executed) in program.code.iter().zip(&profile.instructions) {
+            if executed.warps == 0 {
+                continue;
             }
-            report.lane_instructions += counts.lanes;
-            report.divergent_branches += counts.divergent;
-            report.global_bytes += counts.bytes;
-            report.global_sectors += counts.sectors;
-            report.shared_wavefronts += counts.wavefronts;
-            report.ideal_shared_wavefronts += counts.ideal_wavefronts;
-            report.tensor_operations += counts.tensor_operations;
-            report.copied_bytes += counts.copied;
+            let (class, barrier) = (instruction.form.class, instruction.form.name.starts_with("bar"));
+            *report.warp_instructions.entry(class).or_default() += executed.warps;
+            report.total.add(class, barrier, executed);
+            let source = instruction.source.filter(|source| source.line > 0);
+            let place = match source {
+                Some(source) => (program.files.get(&source.file).map(String::as_str), source.line),
+                None => (None, instruction.line),
+            };
+            lines.entry(place).or_default().add(class, barrier, executed);
         }
+        let line = |((file, line), counts): ((Option<&str>, u32), Counts)| LineCounts {
+            file: file.map(str::to_owned),
+            line,
+            counts,
+        };
+        report.lines = lines.into_iter().map(line).collect();
         report
+    }
+
+    /// The counts as a table to read, with the lines that cost most and those with bank conflicts.
+    ///
+    /// ```
+    /// let text = longhand_emulator::Report::default().explain();
+    /// assert!(text.contains("shared wavefronts"));
+    /// ```
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let mut text = format!("{}\n", self.kernel);
+        for (name, value) in self.total.named() {
+            let _ = writeln!(text, "  {name:<26} {:>20}", grouped(value));
+        }
+        let _ = writeln!(text, "\n  instructions of warps by class");
+        for (class, count) in &self.warp_instructions {
+            let share = 100.0 * *count as f64 / self.total.instructions.max(1) as f64;
+            let name = format!("{class:?}").to_lowercase();
+            let _ = writeln!(text, "    {name:<24} {:>20} {share:>5.1} %", grouped(*count));
+        }
+        let mut dear: Vec<&LineCounts> = self.lines.iter().collect();
+        dear.sort_by_key(|it| std::cmp::Reverse(it.counts.instructions));
+        table(&mut text, "lines that execute most", "instructions", &dear, |it| it.instructions);
+        dear.retain(|it| it.counts.shared_wavefronts > it.counts.ideal_shared_wavefronts);
+        dear.sort_by_key(|it| std::cmp::Reverse(conflicts(&it.counts)));
+        table(&mut text, "lines with bank conflicts", "extra wavefronts", &dear, conflicts);
+        text
+    }
+}
+
+fn conflicts(counts: &Counts) -> u64 {
+    counts.shared_wavefronts.saturating_sub(counts.ideal_shared_wavefronts)
+}
+
+/// Lines that a table shows.
+const SHOWN: usize = 10;
+
+fn table(text: &mut String, title: &str, what: &str, lines: &[&LineCounts], count: fn(&Counts) -> u64) {
+    if lines.is_empty() {
+        return;
+    }
+    let _ = writeln!(text, "\n  {title} ({what})");
+    for it in lines.iter().take(SHOWN) {
+        let place = format!("{}:{}", it.file.as_deref().unwrap_or("PTX"), it.line);
+        let _ = writeln!(text, "    {place:<40} {:>20}", grouped(count(&it.counts)));
+    }
+}
+
+/// A number with its digits in groups of three.
+fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::grouped;
+
+    #[test]
+    fn digits_come_in_groups_of_three() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
     }
 }

@@ -73,7 +73,7 @@ fn lanes_that_part_meet_again() {
         st.global.u32 [%mine], %r1;";
     let (out, report) = run(&kernel("", body), 32).unwrap();
     assert_eq!((out[4], out[5]), (200, 100));
-    assert_eq!(report.divergent_branches, 1);
+    assert_eq!(report.total.divergent_branches, 1);
 }
 
 #[test]

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use crate::decode::layout::{Common, Layout, Symbols};
 use crate::decode::{Decoder, Unsupported};
 use crate::error::{LoadError, UnsupportedInstruction};
+use crate::lanes::Pred;
 use crate::memory::{Constants, GlobalMemory};
-use crate::ops;
+use crate::ops::{self, Form};
 use crate::order::{Graph, ranks};
 use crate::program::{Action, Function, Instruction, Place, Program};
 use crate::ptx::ast;
@@ -62,10 +63,10 @@ fn decode(
     for (index, instruction) in body.instructions.iter().enumerate() {
         places.push(actions.len());
         match one(&mut decoder, instruction) {
-            Ok((action, class, guard)) => {
-                actions.push((index, action, class, guard));
+            Ok((action, form, guard)) => {
+                actions.push((index, action, form, guard));
                 if let Some(follow) = decoder.follow.take() {
-                    actions.push((index, follow, class, guard));
+                    actions.push((index, follow, form, guard));
                 }
             }
             Err(what) => errors.push(UnsupportedInstruction {
@@ -80,24 +81,24 @@ fn decode(
     }
     places.push(actions.len());
     let target = |instruction: usize| start + places[instruction];
-    for (index, mut action, class, guard) in actions {
+    for (index, mut action, form, guard) in actions {
         match &mut action {
             Action::Branch(to) => *to = target(*to),
             Action::BranchIndexed(_, targets) => targets.iter_mut().for_each(|to| *to = target(*to)),
             _ => {}
         }
         let ast::Instruction { line, source, .. } = body.instructions[index];
-        code.push(Instruction { guard, action, rank: 0, leader: false, class, line, source });
+        code.push(Instruction { guard, action, rank: 0, leader: false, form, line, source });
     }
     // A function ends where its text ends.
     let line = body.instructions.last().map_or(function.line, |it| it.line);
-    let class = crate::count::Class::Control;
+    let form = &ops::END;
     code.push(Instruction {
         guard: None,
         action: Action::Return,
         rank: 0,
         leader: false,
-        class,
+        form,
         line,
         source: None,
     });
@@ -108,7 +109,7 @@ fn decode(
 fn one(
     decoder: &mut Decoder,
     instruction: &ast::Instruction,
-) -> Result<(Action, crate::count::Class, Option<crate::lanes::Pred>), Unsupported> {
+) -> Result<(Action, &'static Form, Option<Pred>), Unsupported> {
     let form = ops::find(instruction).ok_or("no such instruction")?;
     let guard = match instruction.guard {
         None => None,
@@ -119,7 +120,7 @@ fn one(
         }
     };
     let action = (form.decode)(decoder, instruction)?;
-    Ok((action, form.class, guard))
+    Ok((action, form, guard))
 }
 
 fn finish(decoder: Decoder, function: &ast::Function, start: usize) -> Function {

@@ -47,6 +47,10 @@ const FAMILIES: &[&[Form]] = &[
     mma::FORMS,
 ];
 
+/// What a function ends with where its text ends.
+pub(crate) static END: Form =
+    Form { name: "ret", syntax: "", class: Class::Control, decode: |_, _| Ok(Action::Return) };
+
 static BY_NAME: LazyLock<HashMap<&'static str, &'static Form>> =
     LazyLock::new(|| FAMILIES.iter().copied().flatten().map(|form| (form.name, form)).collect());
 
