@@ -88,10 +88,7 @@ impl Warp {
             let (done, rest) = self.fragments.split_at_mut(i);
             let this = &rest[0];
             let twin = done.iter_mut().find(|other| {
-                other.pc == this.pc
-                    && other.frame == this.frame
-                    && other.waiting.is_none()
-                    && this.waiting.is_none()
+                other.pc == this.pc && other.frame == this.frame && other.may_meet() && this.may_meet()
             });
             match twin {
                 Some(twin) => {

@@ -141,8 +141,10 @@ impl Context<'_> {
     ) -> Result<Lanes<u128>, Stop> {
         let mut old = [0; LANES];
         self.requests(space, addresses, bytes, Kind::ATOMIC, |cx, request| {
-            let mask = request.mask;
-            for lane in lanes_of(mask) {
+            if !matches!(request.target, Target::Global | Target::Shared(_)) {
+                return Err(not_writable(request));
+            }
+            for lane in lanes_of(request.mask) {
                 let one = Request { mask: 1 << lane, ..*request };
                 let mut words = [[0; LANES]; 4];
                 cx.load_words(&one, &mut words[..one.words()])?;
@@ -463,8 +465,7 @@ impl Context<'_> {
 
     fn store_to(&mut self, request: &Request, data: &[Lanes<u32>]) -> Done {
         if matches!(request.target, Target::Const | Target::Param) {
-            let lane = request.mask.trailing_zeros() as usize;
-            return Err(Stop::lane(lane, Problem::WrongSpace { access: request.access(lane) }));
+            return Err(not_writable(request));
         }
         self.store_words(request, data);
         Ok(())
@@ -573,6 +574,11 @@ fn from_bytes(memory: &[u8], address: u64, bytes: u32) -> u32 {
     let mut word = [0; 4];
     word[..bytes as usize].copy_from_slice(&memory[address as usize..][..bytes as usize]);
     u32::from_le_bytes(word)
+}
+
+fn not_writable(request: &Request) -> Stop {
+    let lane = request.mask.trailing_zeros() as usize;
+    Stop::lane(lane, Problem::WrongSpace { access: request.access(lane) })
 }
 
 fn wrong_space(lane: usize, address: u64, bytes: u32, kind: Kind) -> Stop {

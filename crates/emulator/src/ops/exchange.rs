@@ -6,6 +6,7 @@ use crate::decode::{Decoder, Modifiers, Unsupported};
 use crate::fault::Problem;
 use crate::lanes::{Done, LANES, Lanes, Pred, Reg, Word, lanes_of};
 use crate::machine::{Context, Stop};
+use crate::num::float32;
 use crate::ops::Form;
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand};
@@ -324,7 +325,7 @@ fn reduce(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Un
     reduction(decoder, instruction, |a| a, f)
 }
 
-/// NaN is what is left if nothing else is there or, with `.NaN`, if one is there. -0 is less than +0.
+/// Without `.NaN` a number wins over a NaN.
 fn reduce_f32(
     decoder: &mut Decoder,
     instruction: &Instruction,
@@ -332,33 +333,15 @@ fn reduce_f32(
     abs: bool,
     nan: bool,
 ) -> Result<Action, Unsupported> {
-    const NAN: u32 = 0x7FFF_FFFF;
-    let prepare = move |a: u32| {
-        let a = if abs { a & 0x7FFF_FFFF } else { a };
-        if f32::from_bits(a).is_nan() { NAN } else { a }
+    let f = match (max, nan) {
+        (false, false) => float32::min,
+        (false, true) => float32::min_nan,
+        (true, false) => float32::max,
+        (true, true) => float32::max_nan,
     };
-    let f = move |a: u32, b: u32| match (a == NAN, b == NAN) {
-        (true, true) => NAN,
-        (true, false) => {
-            if nan {
-                NAN
-            } else {
-                b
-            }
-        }
-        (false, true) => {
-            if nan {
-                NAN
-            } else {
-                a
-            }
-        }
-        (false, false) => {
-            let less = f32::from_bits(a).total_cmp(&f32::from_bits(b)).is_lt();
-            if less == max { b } else { a }
-        }
-    };
-    reduction(decoder, instruction, prepare, f)
+    let magnitude = move |a: u32| if abs { a & 0x7FFF_FFFF } else { a };
+    let prepare = move |a: u32| float32::canonical(f32::from_bits(magnitude(a))).to_bits();
+    reduction(decoder, instruction, prepare, move |a, b| f(f32::from_bits(a), f32::from_bits(b)).to_bits())
 }
 
 fn reduction(

@@ -1,6 +1,7 @@
 //! The instructions: how each is decoded, and what it does. One file for each family.
 
 pub(crate) mod async_copy;
+mod atomic;
 mod barrier;
 mod bits;
 pub(crate) mod cluster;
@@ -36,6 +37,7 @@ pub(crate) struct Form {
 /// All families.
 const FAMILIES: &[&[Form]] = &[
     async_copy::FORMS,
+    atomic::FORMS,
     barrier::FORMS,
     bits::FORMS,
     compare::FORMS,
