@@ -65,7 +65,6 @@ impl<'t> Lexer<'t> {
     /// The next token, passing white space and comments.
     pub fn next(&mut self) -> Token<'t> {
         if let Err(unclosed) = self.skip_blank() {
-            self.offset = self.text.len();
             return unclosed;
         }
         let (start, line) = (self.offset, self.line);
@@ -120,7 +119,10 @@ impl<'t> Lexer<'t> {
     fn skip_comment(&mut self) -> Result<(), Token<'t>> {
         let rest = &self.text[self.offset..];
         let Some(length) = rest[2..].find("*/") else {
-            return Err(Token { kind: Kind::Bad, text: "/*", offset: self.offset, line: self.line });
+            let unclosed = Token { kind: Kind::Bad, text: "/*", offset: self.offset, line: self.line };
+            self.line += newlines(rest);
+            self.offset = self.text.len();
+            return Err(unclosed);
         };
         let comment = &rest[..length + 4];
         self.line += newlines(comment);

@@ -123,17 +123,17 @@ impl<'t> Parser<'t> {
         }
     }
 
-    /// `.attribute(.managed)`
+    /// `.attribute(.managed)`, `.attribute(.unified(1, 2))`
     pub fn attribute(&mut self) -> Parsed<()> {
         self.advance();
-        self.expect("(")?;
-        while !self.at(")") {
-            if matches!(self.token.kind, Kind::End | Kind::Bad) || self.at(";") || self.at("{") {
-                return self.fail("`)`");
+        self.enclosed("(", ")", |p| {
+            p.expect_kind(Kind::Dotted, "an attribute")?;
+            if p.at("(") {
+                p.enclosed("(", ")", Self::integer)?;
             }
-            self.advance();
-        }
-        self.expect(")")
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// `.ptr .global .align 16`: what a parameter points to. That it does is not checked.
