@@ -4,6 +4,7 @@ use crate::decode::Unsupported;
 use crate::ptx::ast::{Instruction, Type};
 
 /// The modifiers of an instruction, taken one after another. Each must be taken: one that is not known is an error.
+#[derive(Clone)]
 pub(crate) struct Modifiers<'a> {
     rest: &'a [String],
 }

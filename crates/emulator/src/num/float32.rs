@@ -175,6 +175,19 @@ pub fn neg(a: f32) -> f32 {
     canonical(-a)
 }
 
+/// To an integral value: `.rni`, `.rzi`, `.rmi` and `.rpi` of `cvt` are `Rn`, `Rz`, `Rm` and `Rp`.
+#[inline(always)]
+#[must_use]
+pub fn integral(a: f32, round: Round) -> f32 {
+    canonical(match round {
+        Round::Rn => a.round_ties_even(),
+        Round::Rna => a.round(),
+        Round::Rz => a.trunc(),
+        Round::Rm => a.floor(),
+        Round::Rp => a.ceil(),
+    })
+}
+
 /// `copysign`: the sign of `a` on the value of `b`.
 #[inline(always)]
 #[must_use]

@@ -7,12 +7,16 @@ mod bits;
 pub(crate) mod cluster;
 mod compare;
 mod control;
+mod convert;
 mod data;
 mod exchange;
+mod float;
+mod half;
 mod integer;
 mod matrix;
 pub(crate) mod mbarrier;
 mod mma;
+mod value;
 pub(crate) mod wgmma;
 
 use std::collections::HashMap;
@@ -42,8 +46,11 @@ const FAMILIES: &[&[Form]] = &[
     bits::FORMS,
     compare::FORMS,
     control::FORMS,
+    convert::FORMS,
     data::FORMS,
     exchange::FORMS,
+    float::FORMS,
+    half::FORMS,
     integer::FORMS,
     matrix::FORMS,
     mma::FORMS,
