@@ -47,6 +47,7 @@ macro_rules! word {
 word! { u32, b32; u64, b64; u128, b128; }
 
 /// A register of one type, by its place in the file.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reg<T> {
     pub index: u32,
     of: PhantomData<fn() -> T>,

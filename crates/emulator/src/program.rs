@@ -128,6 +128,15 @@ pub(crate) struct Instruction {
     pub form: &'static Form,
     pub line: u32,
     pub source: Option<Source>,
+    /// In a function that has asynchronous products: what the instruction has to do with its registers.
+    pub touches: Option<Box<Touches>>,
+}
+
+/// The registers of 32 bits that an instruction reads or writes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Touches {
+    pub all: Vec<u32>,
+    pub written: Vec<u32>,
 }
 
 type Run = dyn Fn(&mut Context) -> Done + Send + Sync;

@@ -59,6 +59,7 @@ fn decode(
     // An instruction may become two; branches go to where the target has come to lie.
     let mut errors = Vec::new();
     let mut actions = Vec::new();
+    let mut touches = Vec::with_capacity(body.instructions.len());
     let mut places = Vec::with_capacity(body.instructions.len() + 1);
     for (index, instruction) in body.instructions.iter().enumerate() {
         places.push(actions.len());
@@ -75,6 +76,7 @@ fn decode(
                 what,
             }),
         }
+        touches.push(decoder.touches(instruction));
     }
     if !errors.is_empty() {
         return Err(errors);
@@ -87,8 +89,11 @@ fn decode(
             Action::BranchIndexed(_, targets) => targets.iter_mut().for_each(|to| *to = target(*to)),
             _ => {}
         }
-        let ast::Instruction { line, source, .. } = body.instructions[index];
-        code.push(Instruction { guard, action, rank: 0, leader: false, form, line, source });
+        let ast::Instruction { line, source, ref name, .. } = body.instructions[index];
+        // Products see to their registers themselves.
+        let watched = decoder.multiplies && name != "wgmma";
+        let touches = watched.then(|| Box::new(touches[index].clone()));
+        code.push(Instruction { guard, action, rank: 0, leader: false, form, line, source, touches });
     }
     // A function ends where its text ends.
     let line = body.instructions.last().map_or(function.line, |it| it.line);
@@ -101,6 +106,7 @@ fn decode(
         form,
         line,
         source: None,
+        touches: None,
     });
     order(&mut code[start..], start);
     Ok(finish(decoder, function, start))

@@ -1,5 +1,6 @@
 //! From operands to places in the register file.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::decode::Unsupported;
@@ -7,7 +8,7 @@ use crate::decode::layout::{Layout, Symbols, function_address};
 use crate::lanes::{LANES, Lanes, Pred, Reg, Word};
 use crate::machine::Context;
 use crate::memory::Space;
-use crate::program::{Action, AnyReg, Fill, Place, Value};
+use crate::program::{Action, AnyReg, Fill, Place, Touches, Value};
 use crate::ptx::ast::{self, Base, Operand, RegisterId, Symbol, Type};
 use crate::registers::RegisterFile;
 use crate::special::Special;
@@ -33,6 +34,10 @@ pub(crate) struct Decoder<'a> {
     pub follow: Option<Action>,
     /// Whether an instruction so far lets blocks speak to each other.
     pub communicates: bool,
+    /// Whether an instruction so far is an asynchronous product of matrices.
+    pub multiplies: bool,
+    /// The registers of 32 bits that were asked for as destinations.
+    written: RefCell<Vec<u32>>,
 }
 
 /// A source operand of 32 or 64 bits.
@@ -78,6 +83,8 @@ impl<'a> Decoder<'a> {
             carry: None,
             follow: None,
             communicates: false,
+            multiplies: false,
+            written: RefCell::default(),
         }
     }
 
@@ -308,11 +315,45 @@ impl<'a> Decoder<'a> {
 
     /// A destination register of any width; None for `_`.
     pub fn destination(&self, operand: &Operand) -> Result<Option<AnyReg>, Unsupported> {
+        let register = match operand {
+            Operand::Register(id) => self.register(*id),
+            Operand::Component(id, component) => self.component(*id, *component)?,
+            Operand::Sink => return Ok(None),
+            _ => return Err(format!("operand {operand:?} where a result goes")),
+        };
+        if let AnyReg::B32(index) = register {
+            self.written.borrow_mut().push(index);
+        }
+        Ok(Some(register))
+    }
+
+    /// The registers of 32 bits that an instruction, which was just decoded, touches.
+    pub fn touches(&mut self, instruction: &ast::Instruction) -> Touches {
+        let mut all = Vec::new();
+        instruction.operands.iter().for_each(|operand| self.mentioned(operand, &mut all));
+        Touches { all, written: self.written.take() }
+    }
+
+    fn mentioned(&self, operand: &Operand, found: &mut Vec<u32>) {
+        let mut add = |id: RegisterId, component: u32| {
+            if let Ok(AnyReg::B32(index)) = self.component(id, component) {
+                found.push(index);
+            }
+        };
         match operand {
-            Operand::Register(id) => Ok(Some(self.register(*id))),
-            Operand::Component(id, component) => self.component(*id, *component).map(Some),
-            Operand::Sink => Ok(None),
-            _ => Err(format!("operand {operand:?} where a result goes")),
+            Operand::Register(id) | Operand::Address(Base::Register(id), _) => add(*id, 0),
+            Operand::Component(id, component) => add(*id, *component),
+            Operand::Vector(operands) | Operand::List(operands) => {
+                operands.iter().for_each(|operand| self.mentioned(operand, found));
+            }
+            Operand::Pair(one, other) => {
+                self.mentioned(one, found);
+                self.mentioned(other, found);
+            }
+            Operand::TensorAddress(_, _, groups) => {
+                groups.iter().flatten().for_each(|operand| self.mentioned(operand, found));
+            }
+            _ => {}
         }
     }
 

@@ -5,6 +5,7 @@ use crate::machine::Launch;
 use crate::memory::SharedMemory;
 use crate::ops::async_copy::CopyGroups;
 use crate::ops::mbarrier::Mbarriers;
+use crate::ops::wgmma::Warpgroup;
 
 /// Barriers of a block.
 pub(crate) const BARRIERS: usize = 16;
@@ -20,6 +21,7 @@ pub(crate) struct Block {
     pub mbarriers: Mbarriers,
     /// Copies (`cp.async`) that have not landed, of each warp.
     pub copies: Vec<CopyGroups>,
+    pub warpgroups: Vec<Warpgroup>,
 }
 
 /// What a group of lanes waits for.
@@ -35,6 +37,8 @@ pub(crate) enum Waiting {
     Mbarrier { rank: usize, address: u64, phase: u64 },
     /// That the cluster's barrier is past this generation.
     Cluster { generation: u64 },
+    /// That all four warps of the warpgroup have issued so many `wgmma`.
+    Warpgroup { issued: u64 },
     /// That others had their turn.
     Turn,
 }
@@ -66,6 +70,7 @@ impl Block {
             barriers: [Barrier::default(); BARRIERS],
             mbarriers: Mbarriers::default(),
             copies: (0..launch.warps()).map(|_| CopyGroups::default()).collect(),
+            warpgroups: (0..launch.warps().div_ceil(4)).map(|_| Warpgroup::default()).collect(),
         }
     }
 

@@ -139,6 +139,9 @@ impl Running {
                         )
                     }
                     Some(Waiting::Cluster { .. }) => "waits at the cluster's barrier".to_owned(),
+                    Some(Waiting::Warpgroup { .. }) => {
+                        "waits for the other warps of its warpgroup to issue the same wgmma".to_owned()
+                    }
                 };
                 waits.push(format!("lanes {:#010x} {what}: {place}", fragment.mask));
                 first.get_or_insert(place);
@@ -229,7 +232,7 @@ impl Warp {
             Some((caller, depth)) => (Some(caller), depth + 1),
             None => (None, 0),
         };
-        Frame { function, registers, caller, depth, lanes, local_base }
+        Frame { function, registers, caller, depth, lanes, local_base, touched: Default::default() }
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct Context<'a> {
     pub mask: u32,
     /// The instruction.
     pub pc: usize,
+    /// The activation whose registers these are.
+    pub frame: usize,
     pub registers: RegisterFile,
     pub warp: &'a mut Warp,
     /// The warp's block and those it shares a cluster with.

@@ -2,11 +2,11 @@
 
 use crate::count::Profile;
 use crate::fault::Problem;
-use crate::lanes::{Reg, lanes_of};
+use crate::lanes::{Done, Reg, lanes_of};
 use crate::machine::warp::{Caller, Fragment};
 use crate::machine::{Cluster, Context, Launch, Stop, Trouble, Waiting, Warp};
 use crate::memory::GlobalView;
-use crate::program::{Action, AnyReg, Call, CallTarget, FUNCTION_BASE, Place};
+use crate::program::{Action, AnyReg, Call, CallTarget, FUNCTION_BASE, Instruction, Place};
 use crate::registers::RegisterFile;
 
 /// Trouble, and the instruction and the lanes that met it.
@@ -27,7 +27,7 @@ impl Warp {
         self.fragments[index].waiting = None;
         let Fragment { mask, pc, frame, .. } = self.fragments[index];
         let registers = std::mem::take(&mut self.frame(frame).registers);
-        let mut cx = Context { mask, pc, registers, warp: self, cluster, launch, global, profile };
+        let mut cx = Context { mask, pc, frame, registers, warp: self, cluster, launch, global, profile };
         let end = cx.run_fragment(index, until);
         let Context { registers, pc, mask, .. } = cx;
         self.restore(frame, registers);
@@ -81,6 +81,9 @@ impl Warp {
                 cluster.time_out || cluster.blocks[rank].mbarriers.phase(address) != Some(phase)
             }
             Some(Waiting::Cluster { generation }) => cluster.barrier.generation > generation,
+            Some(Waiting::Warpgroup { issued }) => {
+                cluster.blocks[self.rank].warpgroups[self.index as usize / 4].together() >= issued
+            }
         }
     }
 
@@ -122,7 +125,7 @@ impl Context<'_> {
             }
             match &instruction.action {
                 Action::Run(_) if self.mask == 0 => self.pc += 1,
-                Action::Run(run) => match run(self) {
+                Action::Run(run) => match self.watched(instruction).and_then(|()| run(self)) {
                     Ok(()) => self.pc += 1,
                     Err(stop) => return self.stop(index, all, stop),
                 },
@@ -163,6 +166,15 @@ impl Context<'_> {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Nothing is wrong with the registers that an instruction touches.
+    #[inline(always)]
+    fn watched(&mut self, instruction: &Instruction) -> Done {
+        match &instruction.touches {
+            Some(touches) if self.launch.options.checks.asynchronous => self.watch(touches),
+            _ => Ok(()),
         }
     }
 

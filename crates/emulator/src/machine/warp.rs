@@ -3,7 +3,7 @@
 use crate::lanes::{LANES, Lanes};
 use crate::machine::Waiting;
 use crate::memory::LocalMemory;
-use crate::ops::wgmma::Pending;
+use crate::ops::wgmma::{Pending, Touched};
 use crate::registers::RegisterFile;
 
 /// 32 lanes, of which the last warp of a block may lack some.
@@ -55,6 +55,8 @@ pub(crate) struct Frame {
     pub lanes: u32,
     /// Where its local memory starts.
     pub local_base: u32,
+    /// What asynchronous products have to do with its registers.
+    pub touched: Touched,
 }
 
 /// Where an activation goes when it ends.

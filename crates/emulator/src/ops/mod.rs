@@ -54,6 +54,7 @@ const FAMILIES: &[&[Form]] = &[
     integer::FORMS,
     matrix::FORMS,
     mma::FORMS,
+    wgmma::FORMS,
 ];
 
 /// What a function ends with where its text ends.

@@ -8,6 +8,8 @@ mod descriptor;
 
 pub use descriptor::{Descriptor, Major, Swizzle};
 
+use std::ops::Range;
+
 use super::accumulator::Accumulator;
 use super::block;
 use super::element::{Decode, Element, for_elements};
@@ -40,6 +42,12 @@ impl Shape {
             if a.is_integer() { n.is_multiple_of(16) || n == 8 || n == 24 } else { n.is_multiple_of(8) };
         let known = types && columns && (8..=256).contains(&n) && k * a.bits() == 256;
         known.then_some(Shape { n, a, b, d, negated: false })
+    }
+
+    /// Columns of b and d.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        self.n
     }
 
     /// Registers of each warp that hold d.
@@ -79,9 +87,10 @@ pub fn b_registers(
     (0..n as u32 / 4).map(|index| fetch(descriptor, major, index / 2, index % 2, &read)).collect()
 }
 
-/// The addresses of the units of 16 bytes that `rows` rows of a, or columns of b, lie in.
-pub fn addresses(descriptor: Descriptor, major: Major, rows: u32) -> impl Iterator<Item = u32> {
-    (0..rows * 2).map(move |index| descriptor.unit(major, index / 16, index / 8 % 2, index % 8))
+/// The addresses of the units of 16 bytes that some blocks, of 8 rows of a or 8 columns of b, lie in.
+pub fn addresses(descriptor: Descriptor, major: Major, blocks: Range<u32>) -> impl Iterator<Item = u32> {
+    let units = move |block| (0..16).map(move |i| descriptor.unit(major, block, i / 8, i % 8));
+    blocks.flat_map(units)
 }
 
 /// 8 rows, and 16 bytes along k.

@@ -277,7 +277,7 @@ fn the_addresses_of_an_operand_are_all_that_its_registers_are_made_of() {
             read.borrow_mut().push(address);
             [0; 4]
         });
-        let mut expected: Vec<u32> = addresses(descriptor, major, 96).collect();
+        let mut expected: Vec<u32> = addresses(descriptor, major, 0..12).collect();
         let mut read = read.into_inner();
         expected.sort_unstable();
         read.sort_unstable();

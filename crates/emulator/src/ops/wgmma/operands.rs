@@ -1,0 +1,49 @@
+//! Operands in shared memory.
+
+use std::ops::Range;
+
+use crate::fault::{Problem, SpaceName};
+use crate::machine::{Context, Stop, access};
+use crate::tensor::ldmatrix::Row;
+use crate::tensor::wgmma::{Descriptor, Major, addresses};
+
+impl Context<'_> {
+    /// The addresses of the units of 16 bytes that blocks of 8 rows or columns lie in, all of which may be read.
+    pub(super) fn operand_units(
+        &mut self,
+        descriptor: Descriptor,
+        major: Major,
+        blocks: Range<u32>,
+    ) -> Result<Vec<u32>, Stop> {
+        let units: Vec<u32> = addresses(descriptor, major, blocks).collect();
+        for unit in &units {
+            self.check_unit(u64::from(*unit))?;
+        }
+        Ok(units)
+    }
+
+    fn check_unit(&mut self, address: u64) -> Result<(), Stop> {
+        let checks = self.launch.options.checks;
+        let shared = &self.block().shared;
+        let access = access(false, SpaceName::Shared, address, 16);
+        let problem = if address + 16 > shared.len() {
+            let nearest = format!("there are {} bytes", shared.len());
+            Problem::OutOfBounds { access, nearest }
+        } else if checks.asynchronous && shared.in_flight() && shared.is_arriving(address, 16) {
+            let what = "by wgmma, that an asynchronous copy has not finished writing: a wait is missing";
+            Problem::Asynchronous(format!("{access} {what}"))
+        } else if checks.init && !shared.written[address as usize..][..16].iter().all(|written| *written) {
+            Problem::Uninitialised { access }
+        } else {
+            return Ok(());
+        };
+        Err(Stop::warp(problem))
+    }
+
+    /// The 16 bytes at an address that was checked.
+    pub(super) fn operand_row(&self, address: u32) -> Row {
+        let bytes = &self.cluster.blocks[self.warp.rank].shared.bytes[address as usize..][..16];
+        let words = bytes.as_chunks::<4>().0;
+        std::array::from_fn(|i| u32::from_le_bytes(words[i]))
+    }
+}
