@@ -86,7 +86,7 @@ st.global.v4.u32 [%mine], {%r10, %r11, %r12, %r13};";
     for lane in 0..32 {
         assert_eq!(out[lane][..4], d.map(|register| register[lane]), "lane {lane}");
     }
-    assert_eq!(report.tensor_operations, 2 * 16 * 8 * 16);
+    assert_eq!(report.total.tensor_operations, 2 * 16 * 8 * 16);
 }
 
 /// The number at an element of an 8 by 8 matrix of `numbers()`.
@@ -96,7 +96,7 @@ fn element(matrix: usize, row: usize, column: usize) -> u32 {
 
 #[test]
 fn ldmatrix_gives_each_lane_its_elements_and_transposes_if_asked() {
-    for (trans, at) in [("", [0, 1, 0, 1]), (".trans", [0, 1, 0, 1])] {
+    for trans in ["", ".trans"] {
         let body = format!(
             "ldmatrix.sync.aligned.m8n8.x4{trans}.shared.b16 {{%r0, %r1, %r2, %r3}}, [%row];
              st.global.v4.u32 [%mine], {{%r0, %r1, %r2, %r3}};"
@@ -105,7 +105,7 @@ fn ldmatrix_gives_each_lane_its_elements_and_transposes_if_asked() {
         for (lane, out) in out.iter().enumerate() {
             for matrix in 0..4 {
                 let (g, t) = (lane / 4, lane % 4);
-                let pair = [at[0], at[1]].map(|i| match trans {
+                let pair = [0, 1].map(|i| match trans {
                     "" => element(matrix, g, 2 * t + i),
                     _ => element(matrix, 2 * t + i, g),
                 });
@@ -113,7 +113,7 @@ fn ldmatrix_gives_each_lane_its_elements_and_transposes_if_asked() {
             }
         }
         // 512 bytes written and 512 read, at 128 to a pass.
-        assert_eq!((report.shared_wavefronts, report.ideal_shared_wavefronts), (8, 8));
+        assert_eq!((report.total.shared_wavefronts, report.total.ideal_shared_wavefronts), (8, 8));
     }
 }
 
@@ -132,7 +132,10 @@ st.global.u32 [%mine], %r0;";
     let (out, report) = run(body, 32, &numbers()).unwrap();
     assert!(out.iter().all(|out| out[0] == 0));
     let stored = 4 + 8;
-    assert_eq!((report.shared_wavefronts, report.ideal_shared_wavefronts), (stored + 8, 4 + 1 + 1));
+    assert_eq!(
+        (report.total.shared_wavefronts, report.total.ideal_shared_wavefronts),
+        (stored + 8, 4 + 1 + 1)
+    );
 }
 
 #[test]
@@ -164,17 +167,45 @@ st.global.v2.u32 [%mine], {%r1, %r2};";
     assert_eq!(out[1][0], element(0, 2, 0) | element(0, 3, 0) << 16);
 }
 
+/// The byte forms: a byte of `numbers()` is known by its row of 16 and its place there.
+#[test]
+fn matrices_of_bytes_come_transposed_and_go_transposed() {
+    let bytes: Vec<u32> =
+        (0..128).map(|i| u32::from_le_bytes([0, 1, 2, 3].map(|k| (4 * i + k) as u8))).collect();
+    let body = "
+ldmatrix.sync.aligned.m16n16.x1.trans.shared.b8 {%r0, %r1}, [%row];
+st.global.v2.u32 [%mine], {%r0, %r1};
+stmatrix.sync.aligned.m16n8.x1.trans.shared.b8 [%row+512], {%t};
+setp.lt.u32 %p1, %t, 8;
+@%p1 ld.shared.v4.u32 {%r4, %r5, %r6, %r7}, [%row+512];
+@%p1 st.global.v4.u32 [%mine+16], {%r4, %r5, %r6, %r7};";
+    let (out, _) = run(body, 32, &bytes).unwrap();
+    for (lane, out) in out.iter().enumerate() {
+        let (g, t) = (lane / 4, lane % 4);
+        for half in 0..2 {
+            let column: [u8; 4] = std::array::from_fn(|i| (16 * (4 * t + i) + g + 8 * half) as u8);
+            assert_eq!(out[half].to_le_bytes(), column, "lane {lane}");
+        }
+    }
+    // The lowest byte of a lane goes to row 2 t, column g; the others are 0.
+    for (row, out) in out[..8].iter().enumerate() {
+        let stored: Vec<u8> = out[4..8].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let expected: Vec<u8> =
+            (0..16).map(|g| if row % 2 == 0 && g < 8 { 4 * g + row as u8 / 2 } else { 0 }).collect();
+        assert_eq!(stored, expected, "row {row}");
+    }
+}
+
 #[test]
 fn generic_addresses_of_shared_memory_are_as_good_and_others_are_not() {
     let body = |address: &str| {
         format!(
-            "cvta.shared.u64 %from, %row_wide; {address}
+            "mov.u32 %r8, 0;
+             mov.b64 %from, {{%row, %r8}};
+             cvta.shared.u64 %from, %from;
+             {address}
              ldmatrix.sync.aligned.m8n8.x4.b16 {{%r0, %r1, %r2, %r3}}, [%from];
              st.global.u32 [%mine], %r0;"
-        )
-        .replace(
-            "cvta.shared.u64 %from, %row_wide;",
-            "cvt.u64.u32 %from, %row; cvta.shared.u64 %from, %from;",
         )
     };
     let (out, _) = run(&body(""), 32, &numbers()).unwrap();
