@@ -285,7 +285,7 @@ fn forms() -> impl Strategy<Value = (&'static str, &'static str, u32)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(600))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn every_form_does_in_each_space_what_lanes_one_after_another_do(

@@ -145,15 +145,20 @@ impl Context<'_> {
                 return Err(not_writable(request));
             }
             for lane in lanes_of(request.mask) {
-                let one = Request { mask: 1 << lane, ..*request };
-                let mut words = [[0; LANES]; 4];
-                cx.load_words(&one, &mut words[..one.words()])?;
-                old[lane] = (0..4).fold(0, |value, k| value | u128::from(words[k][lane]) << (32 * k));
-                let new = f(lane, old[lane]);
-                for (k, word) in words.iter_mut().enumerate() {
-                    word[lane] = (new >> (32 * k)) as u32;
+                let (target, address) = (request.target, request.addresses[lane]);
+                let words = || (0..bytes).step_by(4).map(|start| (start, (bytes - start).min(4)));
+                let mut initialised = true;
+                for (start, length) in words() {
+                    let (word, written) = cx.read_word(target, lane, address + u64::from(start), length);
+                    old[lane] |= u128::from(word) << (8 * start);
+                    initialised &= written;
                 }
-                cx.store_words(&one, &words[..one.words()]);
+                cx.check_initialised(request, if initialised { u32::MAX } else { !(1 << lane) })?;
+                let new = f(lane, old[lane]);
+                for (start, length) in words() {
+                    let word = (new >> (8 * start)) as u32;
+                    cx.write_word(target, lane, address + u64::from(start), length, word);
+                }
             }
             Ok(())
         })?;

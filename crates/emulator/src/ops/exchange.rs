@@ -4,7 +4,7 @@
 use crate::count::Class;
 use crate::decode::{Decoder, Modifiers, Unsupported};
 use crate::fault::Problem;
-use crate::lanes::{Done, LANES, Lanes, Pred, Reg, Word, lanes_of};
+use crate::lanes::{Done, LANES, Lanes, Pred, Reg, Word, each1, lanes_of};
 use crate::machine::{Context, Stop};
 use crate::num::float32;
 use crate::ops::Form;
@@ -167,9 +167,7 @@ fn shuffle(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, U
     let take = move |cx: &mut Context, sources: &Sources| {
         let values = cx.get(a);
         let mut out = [0; LANES];
-        for (out, source) in out.iter_mut().zip(&sources.lanes) {
-            *out = values[*source as usize % LANES];
-        }
+        each1(&sources.lanes, &mut out, |source: u32| values[source as usize % LANES]);
         if cx.mask != u32::MAX {
             undefined(cx, sources, &mut out)?;
         }
