@@ -5,6 +5,8 @@ use longhand_emulator::ptx::ast::{
 };
 use longhand_emulator::ptx::parse;
 
+use crate::consistent;
+
 const DIRECTIVES: &str = include_str!("../ptx/directives.ptx");
 const LLVM: &str = include_str!("../ptx/llvm_calls.ptx");
 const NVRTC: &str = include_str!("../ptx/nvrtc_everything.ptx");
@@ -38,6 +40,11 @@ fn every_instruction_of_every_file_is_on_the_line_it_tells() {
             }
         }
     }
+}
+
+#[test]
+fn files_refer_to_what_they_have() {
+    FILES.iter().for_each(|text| consistent::check(&parse(text).expect("it is PTX")));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What the parser of PTX promises.
 
+mod consistent;
 mod declarations;
 mod errors;
 mod expressions;

@@ -4,7 +4,7 @@ use longhand_emulator::ptx::parse;
 use proptest::prelude::*;
 
 use crate::files::FILES;
-use crate::{HEADER, body, errors, module};
+use crate::{HEADER, body, consistent, errors, module};
 
 /// Where each token of a file starts, more or less: at each change between kinds of characters.
 fn cuts(text: &str) -> Vec<usize> {
@@ -63,10 +63,12 @@ proptest! {
     }
 
     #[test]
-    fn a_file_with_a_part_replaced_never_panics(text in file(), with in file().prop_flat_map(part), at: prop::sample::Index, removed in 0..20_usize) {
+    fn a_file_with_a_part_replaced_is_an_error_or_refers_to_what_it_has(text in file(), with in file().prop_flat_map(part), at: prop::sample::Index, removed in 0..20_usize) {
         let at = at.index(text.len());
         let end = (at + removed).min(text.len());
-        let _ = parse(&format!("{}{with}{}", &text[..at], &text[end..]));
+        if let Ok(module) = parse(&format!("{}{with}{}", &text[..at], &text[end..])) {
+            consistent::check(&module);
+        }
     }
 }
 

@@ -177,6 +177,18 @@ fn tables_of_two_scopes_may_have_one_name() {
 }
 
 #[test]
+fn a_branch_goes_to_an_instruction_not_to_a_table() {
+    assert!(body("t: .branchtargets t; brx.idx %r1, t;").is_err());
+    assert!(body("{ t: .branchtargets L; L: } u: .branchtargets L; L:").is_ok());
+}
+
+#[test]
+fn what_a_function_declares_is_gone_when_it_is_wrong() {
+    let found = errors(module(".entry k (.param .b32 a, .param .b32 a) { }\n.entry l () { op a; }"));
+    assert_eq!(found.iter().map(|error| error.0).collect::<Vec<_>>(), [4, 5]);
+}
+
+#[test]
 fn parameters_and_variables_are_told_apart() {
     let parsed = module(
         ".global .u32 g; .func h () { ret; }

@@ -30,13 +30,20 @@ impl<'t> Parser<'t> {
         }
         let closed = self.nesting == outside;
         self.nesting = outside;
-        self.names.close_function();
-        for name in self.state.labels.undefined() {
+        let BodyState { mut body, labels, .. } = self.leave_function();
+        for name in labels.undefined() {
             self.report(self.error_at(name, "a name that is declared, or a label of the function"));
         }
-        let BodyState { mut body, labels, .. } = std::mem::take(&mut self.state);
-        resolve_labels(&mut body, &labels);
+        for name in resolve_labels(&mut body, &labels) {
+            self.report(self.error_at(name, "a label of an instruction"));
+        }
         if closed || self.gave_up { Ok(body) } else { self.fail("`}`") }
+    }
+
+    /// What has been read of a function, whose names are no longer known.
+    pub fn leave_function(&mut self) -> BodyState<'t> {
+        self.names.close_function();
+        std::mem::take(&mut self.state)
     }
 
     fn open_scope(&mut self) -> Parsed<()> {
@@ -152,8 +159,10 @@ impl<'t> Parser<'t> {
     }
 }
 
-/// Puts what labels turned out to be in place of their slots. Those that are defined nowhere are errors by now.
-fn resolve_labels(body: &mut Body, labels: &Labels<'_>) {
+/// Puts what labels turned out to be in place of their slots. Those that are defined nowhere are errors by now; what
+/// is returned are the targets of branches that are tables.
+fn resolve_labels<'t>(body: &mut Body, labels: &Labels<'t>) -> Vec<Token<'t>> {
+    let mut tables = Vec::new();
     for operand in body.instructions.iter_mut().flat_map(|instruction| &mut instruction.operands) {
         if let Operand::Label(slot) = operand {
             match labels.target(*slot) {
@@ -164,12 +173,14 @@ fn resolve_labels(body: &mut Body, labels: &Labels<'_>) {
         }
     }
     for (_, targets) in &mut body.targets {
-        if let Targets::Labels(slots) = targets {
-            for slot in slots {
-                if let Some(Target::Code(label)) = labels.target(*slot) {
-                    *slot = *label;
-                }
+        let Targets::Labels(slots) = targets else { continue };
+        for slot in slots {
+            match labels.target(*slot) {
+                Some(Target::Code(label)) => *slot = *label,
+                Some(Target::Table(_)) => tables.extend(labels.first_use(*slot)),
+                None => {}
             }
         }
     }
+    tables
 }

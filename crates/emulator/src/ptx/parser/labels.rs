@@ -98,6 +98,10 @@ impl<'t> Labels<'t> {
             .collect()
     }
 
+    pub fn first_use(&self, provisional: LabelId) -> Option<Token<'t>> {
+        self.slots.get(provisional.0 as usize).map(|entry| entry.first)
+    }
+
     /// What the label of an operand stands before.
     pub fn target(&self, provisional: LabelId) -> Option<&Target> {
         let mut entry = self.slots.get(provisional.0 as usize)?;

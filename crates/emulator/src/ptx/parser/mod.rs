@@ -76,6 +76,7 @@ impl<'t> Parser<'t> {
             let start = self.here();
             if let Err(error) = self.module_directive() {
                 self.report(error);
+                self.leave_function();
                 self.skip_declaration(start);
             }
         }
