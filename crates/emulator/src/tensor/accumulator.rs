@@ -26,8 +26,15 @@ impl Accumulator {
     #[inline(always)]
     pub(super) fn load(self, registers: &[[u32; 32]]) -> Sums {
         match (self, registers) {
-            (Accumulator::F16, [pairs]) => join(pairs, &pairs.map(|pair| pair >> 16), F16::value),
             (Accumulator::F32, [even, odd]) => join(even, odd, |bits| f64::from(f32::from_bits(bits))),
+            _ => self.load_rare(registers),
+        }
+    }
+
+    #[inline(never)]
+    fn load_rare(self, registers: &[[u32; 32]]) -> Sums {
+        match (self, registers) {
+            (Accumulator::F16, [pairs]) => join(pairs, &pairs.map(|pair| pair >> 16), |bits| F16.value(bits)),
             (Accumulator::S32 | Accumulator::S32Satfinite, [even, odd]) => {
                 join(even, odd, |bits| f64::from(bits as i32))
             }
@@ -39,6 +46,14 @@ impl Accumulator {
     #[inline(always)]
     pub(super) fn store(self, sums: &Sums, registers: &mut [[u32; 32]]) {
         match (self, registers) {
+            (Accumulator::F32, [even, odd]) => split(sums, even, odd, f32_bits),
+            (_, registers) => self.store_rare(sums, registers),
+        }
+    }
+
+    #[inline(never)]
+    fn store_rare(self, sums: &Sums, registers: &mut [[u32; 32]]) {
+        match (self, registers) {
             (Accumulator::F16, [pairs]) => {
                 let mut odd = [0; 32];
                 split(sums, pairs, &mut odd, f16_bits);
@@ -46,7 +61,6 @@ impl Accumulator {
                     *pair |= odd << 16;
                 }
             }
-            (Accumulator::F32, [even, odd]) => split(sums, even, odd, f32_bits),
             (Accumulator::S32, [even, odd]) => split(sums, even, odd, |sum| sum as i64 as u32),
             (Accumulator::S32Satfinite, [even, odd]) => split(sums, even, odd, |sum| sum as i32 as u32),
             _ => {}

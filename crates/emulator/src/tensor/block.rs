@@ -22,11 +22,11 @@ pub(super) const COLUMNS: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 
 /// A register of a.
 #[inline(always)]
-pub(super) fn unpack_a<E: Decode, const P: usize>(register: &[u32; 32]) -> ABlock<P> {
+pub(super) fn unpack_a<E: Decode, const P: usize>(element: E, register: &[u32; 32]) -> ABlock<P> {
     let mut block = [[0.0; 32]; P];
     for (i, values) in block.iter_mut().enumerate() {
         for (value, bits) in values.iter_mut().zip(register) {
-            *value = E::value(bits >> (i * E::BITS));
+            *value = element.value(bits >> (i * 32 / P));
         }
     }
     block
@@ -34,7 +34,7 @@ pub(super) fn unpack_a<E: Decode, const P: usize>(register: &[u32; 32]) -> ABloc
 
 /// A register of b.
 #[inline(always)]
-pub(super) fn unpack_b<E: Decode, const P: usize>(register: &[u32; 32]) -> BBlock<P> {
+pub(super) fn unpack_b<E: Decode, const P: usize>(element: E, register: &[u32; 32]) -> BBlock<P> {
     let mut block = [[[0.0; 8]; P]; 4];
     for (t, elements) in block.iter_mut().enumerate() {
         let mut columns = [0; 8];
@@ -43,7 +43,7 @@ pub(super) fn unpack_b<E: Decode, const P: usize>(register: &[u32; 32]) -> BBloc
         }
         for (i, values) in elements.iter_mut().enumerate() {
             for (value, bits) in values.iter_mut().zip(columns) {
-                *value = E::value(bits >> (i * E::BITS));
+                *value = element.value(bits >> (i * 32 / P));
             }
         }
     }

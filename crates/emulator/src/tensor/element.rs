@@ -38,35 +38,41 @@ impl Element {
     #[must_use]
     pub fn value(self, bits: u32) -> f64 {
         match self {
-            Element::F16 => F16::value(bits),
-            Element::Bf16 => Bf16::value(bits),
-            Element::Tf32 => Tf32::value(bits),
-            Element::E4m3 => E4m3::value(bits),
-            Element::E5m2 => E5m2::value(bits),
-            Element::S8 => S8::value(bits),
-            Element::U8 => U8::value(bits),
-            Element::S4 => S4::value(bits),
-            Element::U4 => U4::value(bits),
+            Element::F16 => F16.value(bits),
+            Element::Bf16 => Bf16.value(bits),
+            Element::Tf32 => Tf32.value(bits),
+            Element::E4m3 => f64::from(e4m3(bits)),
+            // The upper half of an f16.
+            Element::E5m2 => F16.value(bits << 8),
+            Element::S8 => f64::from(bits as i8),
+            Element::U8 => f64::from(bits as u8),
+            Element::S4 => f64::from((bits << 28) as i32 >> 28),
+            Element::U4 => f64::from(bits & 15),
         }
     }
 }
 
 /// An element type that a loop is compiled for. Every value of every type is exact in f64, and so is the product of
 /// any two.
-pub(super) trait Decode {
-    const BITS: usize;
-    /// Of the lowest `BITS` bits; those above are ignored.
-    fn value(bits: u32) -> f64;
+pub(super) trait Decode: Copy {
+    /// The value of an element, given in the lowest bits; what stands above them is ignored.
+    fn value(self, bits: u32) -> f64;
+}
+
+impl Decode for Element {
+    fn value(self, bits: u32) -> f64 {
+        Element::value(self, bits)
+    }
 }
 
 macro_rules! decode {
-    ($($name:ident: $width:literal = |$bits:ident| $value:expr;)*) => {
+    ($($name:ident = |$bits:ident| $value:expr;)*) => {
         $(
+            #[derive(Clone, Copy)]
             pub(super) struct $name;
             impl Decode for $name {
-                const BITS: usize = $width;
                 #[inline(always)]
-                fn value($bits: u32) -> f64 {
+                fn value(self, $bits: u32) -> f64 {
                     $value
                 }
             }
@@ -75,43 +81,10 @@ macro_rules! decode {
 }
 
 decode! {
-    F16: 16 = |bits| f64::from(f16(bits));
-    Bf16: 16 = |bits| f64::from(f32::from_bits(bits << 16));
-    Tf32: 32 = |bits| f64::from(f32::from_bits(bits & !0x1fff));
-    E4m3: 8 = |bits| f64::from(e4m3(bits));
-    // The upper half of an f16.
-    E5m2: 8 = |bits| f64::from(f16(bits << 8));
-    S8: 8 = |bits| f64::from(bits as i8);
-    U8: 8 = |bits| f64::from(bits as u8);
-    S4: 4 = |bits| f64::from((bits << 28) as i32 >> 28);
-    U4: 4 = |bits| f64::from(bits & 15);
+    F16 = |bits| f64::from(f16(bits));
+    Bf16 = |bits| f64::from(f32::from_bits(bits << 16));
+    Tf32 = |bits| f64::from(f32::from_bits(bits & !0x1fff));
 }
-
-/// The instance `$function::<A, B, P>` for two elements that stand in one product, with P elements to a register.
-macro_rules! for_elements {
-    ($a:expr, $b:expr, $function:ident) => {{
-        use $crate::tensor::element::{self, Element};
-        match ($a, $b) {
-            (Element::Tf32, _) => $function::<element::Tf32, element::Tf32, 1>,
-            (Element::F16, _) => $function::<element::F16, element::F16, 2>,
-            (Element::Bf16, _) => $function::<element::Bf16, element::Bf16, 2>,
-            (Element::E4m3, Element::E4m3) => $function::<element::E4m3, element::E4m3, 4>,
-            (Element::E4m3, _) => $function::<element::E4m3, element::E5m2, 4>,
-            (Element::E5m2, Element::E4m3) => $function::<element::E5m2, element::E4m3, 4>,
-            (Element::E5m2, _) => $function::<element::E5m2, element::E5m2, 4>,
-            (Element::S8, Element::S8) => $function::<element::S8, element::S8, 4>,
-            (Element::S8, _) => $function::<element::S8, element::U8, 4>,
-            (Element::U8, Element::S8) => $function::<element::U8, element::S8, 4>,
-            (Element::U8, _) => $function::<element::U8, element::U8, 4>,
-            (Element::S4, Element::S4) => $function::<element::S4, element::S4, 8>,
-            (Element::S4, _) => $function::<element::S4, element::U4, 8>,
-            (Element::U4, Element::S4) => $function::<element::U4, element::S4, 8>,
-            (Element::U4, _) => $function::<element::U4, element::U4, 8>,
-        }
-    }};
-}
-
-pub(super) use for_elements;
 
 /// An f16 is an f32 of another exponent bias, but for infinity and NaN.
 #[inline(always)]
@@ -140,8 +113,8 @@ mod tests {
     #[test]
     fn every_16_bit_float_has_the_value_the_half_crate_gives() {
         for bits in 0..=u16::MAX {
-            assert!(same(F16::value(bits.into()), half::f16::from_bits(bits).to_f64()), "f16 {bits:#x}");
-            assert!(same(Bf16::value(bits.into()), half::bf16::from_bits(bits).to_f64()), "bf16 {bits:#x}");
+            assert!(same(F16.value(bits.into()), half::f16::from_bits(bits).to_f64()), "f16 {bits:#x}");
+            assert!(same(Bf16.value(bits.into()), half::bf16::from_bits(bits).to_f64()), "bf16 {bits:#x}");
         }
     }
 
@@ -161,13 +134,13 @@ mod tests {
     fn every_8_bit_float_has_the_value_of_its_fields() {
         for bits in 0..256 {
             let expected = if bits & 0x7f == 0x7f { f64::NAN } else { float(bits, 4, 3) };
-            assert!(same(E4m3::value(bits), expected), "e4m3 {bits:#x}");
+            assert!(same(Element::E4m3.value(bits), expected), "e4m3 {bits:#x}");
             let expected = match bits & 0x7f {
                 0x7c => f64::INFINITY.copysign(float(bits, 5, 2)),
                 0x7d..=0x7f => f64::NAN,
                 _ => float(bits, 5, 2),
             };
-            assert!(same(E5m2::value(bits), expected), "e5m2 {bits:#x}");
+            assert!(same(Element::E5m2.value(bits), expected), "e5m2 {bits:#x}");
         }
     }
 

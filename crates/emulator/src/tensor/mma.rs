@@ -28,9 +28,8 @@
 //! f64 products are chains of fused multiplications and additions in order of k, here as there.
 
 use super::accumulator::Accumulator;
-use super::block;
-use super::element::{Decode, Element, for_elements};
-use crate::simd::vectorised;
+use super::element::Element;
+use super::product::Product;
 
 /// The shape and types of an `mma`: the matrices a (m, k), b (k, 8), c and d (m, 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,29 +99,12 @@ impl Shape {
 /// `d = a * b + c`. Each slice has as many registers as the shape says; of further ones nothing is used, and missing
 /// ones count as zeros.
 pub fn mma(shape: &Shape, a: &[[u32; 32]], b: &[[u32; 32]], c: &[[u32; 32]], d: &mut [[u32; 32]]) {
-    let multiply = for_elements!(shape.a, shape.b, multiply);
-    multiply(shape, a, b, c, d);
-}
-
-vectorised! {
-    fn multiply<A: Decode, B: Decode; const P: usize>(
-        shape: &Shape, a: &[[u32; 32]], b: &[[u32; 32]], c: &[[u32; 32]], d: &mut [[u32; 32]],
-    ) {
-        let rows = shape.m / 8;
-        let mut sums = [[[0.0; 8]; 8]; 2];
-        for (sums, c) in sums.iter_mut().zip(c.chunks_exact(shape.c.registers_per_block())) {
-            *sums = shape.c.load(c);
-        }
-        for (a, b) in a.chunks_exact(rows).zip(b) {
-            let b = block::unpack_b::<B, P>(b);
-            for (a, sums) in a.iter().zip(&mut sums) {
-                block::add_product(&block::unpack_a::<A, P>(a), &b, sums);
-            }
-        }
-        for (sums, d) in sums.iter().zip(d.chunks_exact_mut(shape.d.registers_per_block())) {
-            shape.d.store(sums, d);
-        }
-    }
+    let Shape { m, a: a_type, b: b_type, c: c_type, d: d_type, .. } = *shape;
+    let (rows, ks) = (m / 8, shape.b_registers());
+    let product = Product { a: a_type, b: b_type, c: c_type, d: d_type, rows, ks, negated: false };
+    let of = |registers: &[[u32; 32]], count: usize| count.min(registers.len());
+    let (a, b, c) = (&a[..of(a, shape.a_registers())], &b[..of(b, ks)], &c[..of(c, shape.c_registers())]);
+    product.take(a, b, c, d);
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod block;
 mod element;
 pub mod ldmatrix;
 pub mod mma;
+mod product;
 pub mod wgmma;
 
 pub use accumulator::Accumulator;

@@ -11,10 +11,9 @@ pub use descriptor::{Descriptor, Major, Swizzle};
 use std::ops::Range;
 
 use super::accumulator::Accumulator;
-use super::block;
-use super::element::{Decode, Element, for_elements};
+use super::element::Element;
 use super::ldmatrix::{Form, Matrices, Row};
-use crate::simd::vectorised;
+use super::product::Product;
 
 /// The shape `.m64n..k..` and the types of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,35 +109,9 @@ fn fetch(
 
 /// One warp's `d = a * b + c`; `c` is empty where `scale-d` is false. Of registers that are missing, zeros are taken.
 pub fn wgmma(shape: &Shape, a: &[[u32; 32]; 4], b: &[[u32; 32]], c: &[[u32; 32]], d: &mut [[u32; 32]]) {
-    let multiply = for_elements!(shape.a, shape.b, multiply);
-    multiply(shape, a, b, c, d);
-}
-
-vectorised! {
-    fn multiply<A: Decode, B: Decode; const P: usize>(
-        shape: &Shape, a: &[[u32; 32]; 4], b: &[[u32; 32]], c: &[[u32; 32]], d: &mut [[u32; 32]],
-    ) {
-        let mut a_blocks = [[[0.0; 32]; P]; 4];
-        for (block, register) in a_blocks.iter_mut().zip(a) {
-            *block = block::unpack_a::<A, P>(register);
-            if shape.negated {
-                for value in block.as_flattened_mut() {
-                    *value = -*value;
-                }
-            }
-        }
-        let step = shape.d.registers_per_block();
-        for (column, (b, d)) in b.as_chunks::<2>().0.iter().zip(d.chunks_exact_mut(2 * step)).enumerate() {
-            let b = [block::unpack_b::<B, P>(&b[0]), block::unpack_b::<B, P>(&b[1])];
-            for (row, d) in d.chunks_exact_mut(step).enumerate() {
-                let first = (2 * column + row) * step;
-                let mut sums = shape.d.load(c.get(first..first + step).unwrap_or_default());
-                block::add_product(&a_blocks[row], &b[0], &mut sums);
-                block::add_product(&a_blocks[row + 2], &b[1], &mut sums);
-                shape.d.store(&sums, d);
-            }
-        }
-    }
+    let Shape { a: a_type, b: b_type, d: d_type, negated, .. } = *shape;
+    let product = Product { a: a_type, b: b_type, c: d_type, d: d_type, rows: 2, ks: 2, negated };
+    product.take(a, b, c, d);
 }
 
 #[cfg(test)]
