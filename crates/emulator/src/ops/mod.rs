@@ -88,13 +88,12 @@ pub(crate) fn find(instruction: &Instruction) -> Option<&'static Form> {
     }
 }
 
-/// What is supported, as lines of Markdown: for the crate's README.
+/// What is supported, as a table in Markdown.
 #[must_use]
 pub fn supported() -> String {
     let mut forms: Vec<&Form> = FAMILIES.iter().copied().flatten().collect();
     forms.sort_by_key(|form| form.name);
-    forms
-        .iter()
-        .map(|form| format!("| `{}` | `{}` |\n", form.name, form.syntax.replace('|', "\\|")))
-        .collect()
+    let row = |form: &&Form| format!("| `{}` | `{}` |\n", form.name, form.syntax.replace('|', "\\|"));
+    let rows: String = forms.iter().map(row).collect();
+    format!("| instruction | forms |\n|---|---|\n{rows}")
 }
