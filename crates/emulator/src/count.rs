@@ -104,8 +104,23 @@ impl Profile {
     }
 }
 
+/// Whether all 32 lanes take part and their bytes lie in a row, which is what kernels are written for.
+#[inline(always)]
+fn in_a_row(request: &Request) -> bool {
+    let (first, bytes) = (request.addresses[0], u64::from(request.bytes));
+    let mut differs = 0;
+    for (lane, address) in request.addresses.iter().enumerate() {
+        differs |= address ^ first.wrapping_add(bytes * lane as u64);
+    }
+    request.mask == u32::MAX && differs == 0
+}
+
 /// Distinct sectors of 32 bytes.
 fn sectors(request: &Request) -> u64 {
+    if in_a_row(request) {
+        let last = request.addresses[31] + u64::from(request.bytes) - 1;
+        return last / 32 - request.addresses[0] / 32 + 1;
+    }
     let (mut count, mut end) = (0, 0);
     for lane in lanes_of(request.mask) {
         let first = request.addresses[lane] / 32;
@@ -141,6 +156,9 @@ fn sectors_in_any_order(request: &Request) -> u64 {
 /// bytes are made by half and by quarter warps.
 fn wavefronts(request: &Request) -> (u64, u64) {
     let words = request.bytes.div_ceil(4);
+    if request.bytes >= 4 && in_a_row(request) {
+        return (words.into(), words.into());
+    }
     let lanes_together = 32 / words.max(1);
     let mut total = (0, 0);
     for part in 0..words {

@@ -156,6 +156,7 @@ fn unpack(decoder: &mut Decoder, ty: Type, parts: &[Operand], a: &Operand) -> Re
 
 impl Context<'_> {
     /// The values of a source of any width.
+    #[inline(never)]
     pub fn values(&self, source: Source) -> Lanes<u128> {
         match source {
             Source::B32(register) => self.get(register).map(u128::from),
@@ -165,6 +166,7 @@ impl Context<'_> {
     }
 
     /// Writes a register of any width in the active lanes, as much as it has room for.
+    #[inline(never)]
     pub fn set_any(&mut self, register: AnyReg, values: &Lanes<u128>) {
         match register {
             AnyReg::B32(index) => self.set(Reg::new(index as usize), &values.map(|it| it as u32)),
