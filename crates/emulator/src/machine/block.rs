@@ -1,10 +1,9 @@
 //! What the warps of a block share.
 
 use crate::fault::Problem;
-use crate::machine::Launch;
+use crate::machine::{Launch, Mbarriers};
 use crate::memory::SharedMemory;
 use crate::ops::async_copy::CopyGroups;
-use crate::ops::mbarrier::Mbarriers;
 use crate::ops::wgmma::Warpgroup;
 
 /// Barriers of a block.
@@ -35,6 +34,8 @@ pub(crate) enum Waiting {
     WarpBarrier { mask: u32 },
     /// That an `mbarrier` of a block of the cluster completes the phase of this number (counted from its initialisation).
     Mbarrier { rank: usize, address: u64, phase: u64 },
+    /// That others had their turn, after such an `mbarrier` was tested in vain.
+    Tested { rank: usize, address: u64, phase: u64 },
     /// That the cluster's barrier is past this generation.
     Cluster { generation: u64 },
     /// That all four warps of the warpgroup have issued so many `wgmma`.

@@ -4,7 +4,7 @@ use crate::fault::{Fault, Location, Problem};
 use crate::lanes::LANES;
 use crate::machine::warp::{Fragment, Frame};
 use crate::machine::{Block, Context, Launch, Trouble, Waiting, Warp};
-use crate::memory::{GlobalView, LocalMemory};
+use crate::memory::{GlobalView, LocalMemory, Proxies};
 use crate::ops::cluster::ClusterBarrier;
 use crate::program::{AnyReg, Fill};
 
@@ -19,6 +19,8 @@ pub(crate) struct Cluster {
     /// By rank.
     pub blocks: Vec<Block>,
     pub barrier: ClusterBarrier,
+    /// Which generic writes to shared memory the asynchronous proxy sees.
+    pub proxies: Proxies,
     /// Instructions executed so far, by all warps.
     pub executed: u64,
     /// Counts whatever another lane might wait for: stores, arrivals, phases.
@@ -59,7 +61,9 @@ impl Running {
             .map(|(rank, index)| Warp::new(launch, rank, index, blocks[rank].coordinates))
             .collect();
         let barrier = ClusterBarrier::default();
-        let cluster = Cluster { blocks, barrier, executed: 0, changes: 0, polls: 0, time_out: false };
+        let proxies = Proxies::new(blocks.len());
+        let cluster =
+            Cluster { blocks, barrier, proxies, executed: 0, changes: 0, polls: 0, time_out: false };
         Running { cluster, warps, idle: 0 }
     }
 
@@ -77,6 +81,7 @@ impl Running {
                 let until = self.cluster.executed + SLICE;
                 while warp.live != 0 && self.cluster.executed < until {
                     match warp.run(launch, &mut self.cluster, global, profile, until) {
+                        Ok(true) if warp.gives_way() => break,
                         Ok(true) => {}
                         Ok(false) => break,
                         Err((trouble, pc)) => return Err(fault(launch, &self.cluster, warp, *trouble, pc)),
@@ -110,7 +115,7 @@ impl Running {
     /// Whether a lane waits for something that it may give up.
     fn may_time_out(&self) -> bool {
         let mut waits = self.warps.iter().flat_map(|warp| &warp.fragments).filter_map(|it| it.waiting);
-        waits.any(|it| matches!(it, Waiting::Mbarrier { .. } | Waiting::Turn))
+        waits.any(|it| matches!(it, Waiting::Mbarrier { .. } | Waiting::Tested { .. } | Waiting::Turn))
     }
 
     /// What every group of lanes waits for.
@@ -133,9 +138,13 @@ impl Running {
                         let missing = mask & warp.live & !fragment.mask;
                         format!("waits for the lanes {missing:#010x} of its warp")
                     }
-                    Some(Waiting::Mbarrier { rank, address, phase }) => {
+                    Some(
+                        Waiting::Mbarrier { rank, address, phase } | Waiting::Tested { rank, address, phase },
+                    ) => {
+                        let object = self.cluster.blocks[rank].mbarriers.get(address);
+                        let missing = object.map(|it| it.missing()).unwrap_or_default();
                         format!(
-                            "waits for phase {phase} of the mbarrier at {address:#x} of block rank {rank}"
+                            "waits for phase {phase} of the mbarrier at {address:#x} of block rank {rank}: {missing}"
                         )
                     }
                     Some(Waiting::Cluster { .. }) => "waits at the cluster's barrier".to_owned(),

@@ -3,6 +3,7 @@
 mod block;
 mod cluster;
 mod grid;
+mod mbarrier;
 mod run;
 mod warp;
 
@@ -16,6 +17,7 @@ use crate::registers::RegisterFile;
 pub(crate) use block::{BARRIERS, Block, Waiting};
 pub(crate) use cluster::Cluster;
 pub(crate) use grid::launch;
+pub(crate) use mbarrier::{Arrival, Effect, Landing, Mbarrier, Mbarriers};
 pub(crate) use warp::Warp;
 
 /// What does not change during a launch.
@@ -111,6 +113,17 @@ impl Context<'_> {
     /// Lanes that have not exited.
     pub fn live(&self) -> u32 {
         self.warp.live
+    }
+
+    /// The warp's number within the cluster.
+    pub fn writer(&self) -> usize {
+        32 * self.warp.rank + self.warp.index as usize
+    }
+
+    /// The warp tells others that it is done with something: it arrives at a barrier, or writes what they poll.
+    pub fn end_epoch(&mut self) {
+        let writer = self.writer();
+        self.cluster.proxies.end_epoch(writer);
     }
 
     /// Number of a lane's thread within its block.

@@ -70,7 +70,7 @@ impl Warp {
 
     fn is_ready(&self, fragment: &Fragment, cluster: &Cluster) -> bool {
         match fragment.waiting {
-            None | Some(Waiting::Turn) => true,
+            None | Some(Waiting::Turn | Waiting::Tested { .. }) => true,
             Some(Waiting::Barrier { id, generation }) => {
                 cluster.blocks[self.rank].barriers[id].generation > generation
             }
@@ -78,7 +78,7 @@ impl Warp {
                 mask & self.live & !fragment.mask == 0
             }
             Some(Waiting::Mbarrier { rank, address, phase }) => {
-                cluster.time_out || cluster.blocks[rank].mbarriers.phase(address) != Some(phase)
+                cluster.time_out || cluster.blocks[rank].mbarriers.may_pass(address, phase)
             }
             Some(Waiting::Cluster { generation }) => cluster.barrier.generation > generation,
             Some(Waiting::Warpgroup { issued }) => {

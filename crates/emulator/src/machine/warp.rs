@@ -83,6 +83,15 @@ impl Warp {
         out
     }
 
+    /// Whether all lanes wait, some of them only for others to have their turn.
+    pub fn gives_way(&self) -> bool {
+        self.fragments.iter().all(|it| it.waiting.is_some())
+            && self
+                .fragments
+                .iter()
+                .any(|it| matches!(it.waiting, Some(Waiting::Turn | Waiting::Tested { .. })))
+    }
+
     /// Puts fragments that stand at the same place together. Those that wait there for each other try again.
     pub fn merge(&mut self) {
         let mut i = 0;

@@ -308,7 +308,10 @@ impl Context<'_> {
             beyond |= u32::from(*address > limit) << lane;
         }
         if beyond & request.mask == 0 && end >= request.bytes.into() {
-            return Ok(());
+            return match request.target {
+                Target::Shared(rank) => self.check_alive(request.mask.trailing_zeros() as usize, rank),
+                _ => Ok(()),
+            };
         }
         for lane in lanes_of(request.mask) {
             if request.addresses[lane].saturating_add(request.bytes.into()) > end {
@@ -548,6 +551,45 @@ impl Context<'_> {
             Target::Shared(_) => self.profile.shared(self.pc, request),
             Target::Local | Target::Const | Target::Param => {}
         }
+        if request.kind.write && self.launch.options.checks.asynchronous {
+            self.note_writers(request);
+        }
+        Ok(())
+    }
+
+    /// Keeps in mind who writes shared memory through the generic proxy, and when others may have been told.
+    fn note_writers(&mut self, request: &Request) {
+        if request.kind.strong {
+            self.end_epoch();
+        }
+        let Target::Shared(rank) = request.target else { return };
+        let note = self.cluster.proxies.note(self.writer());
+        let shared = &mut self.cluster.blocks[rank].shared;
+        for lane in lanes_of(request.mask) {
+            shared.note_writer(request.addresses[lane], request.bytes.into(), note);
+        }
+    }
+
+    /// Whether no generic write of these bytes, which must be within the block's shared memory, needs a
+    /// `fence.proxy.async` yet; else the warp that wrote.
+    pub fn check_fenced(&self, rank: usize, address: u64, bytes: u64) -> Result<(), Problem> {
+        let cluster = &self.cluster;
+        let notes = cluster.blocks[rank].shared.writers(address, bytes);
+        let mut last = 0;
+        for (offset, note) in notes.iter().enumerate() {
+            if *note != last
+                && let Some(writer) = cluster.proxies.uncovered(*note)
+            {
+                let at = address + offset as u64;
+                return Err(Problem::Asynchronous(format!(
+                    "shared memory at {at:#x} is read through the asynchronous proxy, and warp {} of block rank {} \
+                     wrote it without fence.proxy.async since",
+                    writer % 32,
+                    writer / 32
+                )));
+            }
+            last = *note;
+        }
         Ok(())
     }
 
@@ -556,13 +598,15 @@ impl Context<'_> {
     fn check_in_flight(&mut self, request: &Request) -> Done {
         let Target::Shared(rank) = request.target else { return Ok(()) };
         let shared = &self.cluster.blocks[rank].shared;
-        if !shared.in_flight() || !self.launch.options.checks.asynchronous {
+        if !shared.is_marked() || !self.launch.options.checks.asynchronous {
             return Ok(());
         }
         for lane in lanes_of(request.mask) {
             let (address, bytes) = (request.addresses[lane], u64::from(request.bytes));
             let what = if shared.is_arriving(address, bytes) {
                 "that an asynchronous copy has not finished writing: a wait is missing"
+            } else if shared.is_object(address, bytes) {
+                "that belong to an mbarrier"
             } else if request.kind.write && shared.is_leaving(address, bytes) {
                 "that an asynchronous operation may still read: a wait is missing"
             } else {

@@ -6,12 +6,15 @@
 mod access;
 mod global;
 mod local;
+mod place;
+mod proxy;
 mod shared;
 
 pub(crate) use access::{Kind, Request, Space, Target};
 pub use global::MemoryError;
 pub(crate) use global::{GlobalMemory, GlobalView};
 pub(crate) use local::LocalMemory;
+pub(crate) use proxy::Proxies;
 pub(crate) use shared::SharedMemory;
 
 /// Generic addresses of shared memory: the address of `shared::cluster` within.

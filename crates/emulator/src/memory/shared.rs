@@ -17,7 +17,11 @@ struct Flight {
     arriving: Vec<u16>,
     /// For each byte, how many operations in flight read it.
     leaving: Vec<u16>,
-    /// Ranges in flight that are marked in either; while it is 0 nothing needs to be looked up.
+    /// For each byte, whether it belongs to an `mbarrier` object.
+    objects: Vec<bool>,
+    /// For each byte, who wrote it last through the generic proxy: see [`super::Proxies`].
+    writers: Vec<u32>,
+    /// Ranges that are marked as arriving, leaving or objects; while it is 0 nothing needs to be looked up.
     count: u64,
 }
 
@@ -25,12 +29,14 @@ impl SharedMemory {
     /// So many uninitialised bytes. `checked`: whether to keep in mind what is in flight.
     pub fn new(bytes: u32, checked: bool) -> Self {
         let bytes = bytes as usize;
-        let flight = Flight { arriving: vec![0; bytes], leaving: vec![0; bytes], count: 0 };
-        SharedMemory {
-            bytes: vec![POISON; bytes],
-            written: vec![false; bytes],
-            flight: checked.then_some(flight),
-        }
+        let flight = || Flight {
+            arriving: vec![0; bytes],
+            leaving: vec![0; bytes],
+            objects: vec![false; bytes],
+            writers: vec![0; bytes],
+            count: 0,
+        };
+        SharedMemory { bytes: vec![POISON; bytes], written: vec![false; bytes], flight: checked.then(flight) }
     }
 
     pub fn len(&self) -> u64 {
@@ -61,8 +67,8 @@ impl SharedMemory {
         self.written[address..address + 4 * N].fill(true);
     }
 
-    /// Whether any asynchronous operation has bytes here in flight.
-    pub fn in_flight(&self) -> bool {
+    /// Whether there are bytes here that not everyone may touch.
+    pub fn is_marked(&self) -> bool {
         self.flight.as_ref().is_some_and(|flight| flight.count > 0)
     }
 
@@ -76,6 +82,55 @@ impl SharedMemory {
     pub fn is_leaving(&self, address: u64, bytes: u64) -> bool {
         let range = address as usize..(address + bytes) as usize;
         self.flight.as_ref().is_some_and(|flight| flight.leaving[range].iter().any(|count| *count > 0))
+    }
+
+    /// Whether one of these bytes belongs to an `mbarrier` object.
+    pub fn is_object(&self, address: u64, bytes: u64) -> bool {
+        let range = address as usize..(address + bytes) as usize;
+        self.flight.as_ref().is_some_and(|flight| flight.objects[range].contains(&true))
+    }
+
+    /// The 8 bytes at an address become an `mbarrier` object.
+    pub fn begin_object(&mut self, address: u64) {
+        if let Some(flight) = &mut self.flight {
+            flight.count += 1;
+            flight.objects[address as usize..][..8].fill(true);
+        }
+    }
+
+    /// The object at an address is no more.
+    pub fn end_object(&mut self, address: u64) {
+        if let Some(flight) = &mut self.flight {
+            flight.count -= 1;
+            flight.objects[address as usize..][..8].fill(false);
+        }
+    }
+
+    /// Writes an object's bytes.
+    pub fn set_object(&mut self, address: u64, bits: u64) {
+        self.bytes[address as usize..][..8].copy_from_slice(&bits.to_le_bytes());
+        self.written[address as usize..][..8].fill(true);
+    }
+
+    /// Notes who writes bytes through the generic proxy.
+    #[inline]
+    pub fn note_writer(&mut self, address: u64, bytes: u64, note: u32) {
+        if let Some(flight) = &mut self.flight {
+            flight.writers[address as usize..(address + bytes) as usize].fill(note);
+        }
+    }
+
+    /// Bytes were written through the asynchronous proxy, which sees them.
+    pub fn forget_writers(&mut self, address: u64, bytes: u64) {
+        self.note_writer(address, bytes, 0);
+    }
+
+    /// Of these bytes, who wrote them last through the generic proxy.
+    pub fn writers(&self, address: u64, bytes: u64) -> &[u32] {
+        match &self.flight {
+            Some(flight) => &flight.writers[address as usize..(address + bytes) as usize],
+            None => &[],
+        }
     }
 
     /// An asynchronous write begins: until it lands, the bytes hold poison.

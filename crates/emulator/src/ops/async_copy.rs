@@ -9,7 +9,7 @@ use crate::count::Class;
 use crate::decode::{Address, Decoder, Modifiers, Unsupported};
 use crate::fault::Problem;
 use crate::lanes::{Done, LANES, Lanes, Pred, Reg, lanes_of, test2};
-use crate::machine::{Context, Stop};
+use crate::machine::{Context, Effect, Landing, Stop};
 use crate::memory::{Kind, Request, SharedMemory, Space, Target};
 use crate::ops::Form;
 use crate::program::Action;
@@ -35,6 +35,12 @@ pub(crate) const FORMS: &[Form] = &[
         decode: wait_group,
     },
     Form { name: "cp.async.wait_all", syntax: "cp.async.wait_all", class: Class::Copy, decode: wait_all },
+    Form {
+        name: "cp.async.mbarrier.arrive",
+        syntax: "cp.async.mbarrier.arrive{.noinc}{.shared{::cta}}.b64 [addr]",
+        class: Class::Copy,
+        decode: arrive,
+    },
 ];
 
 /// Copies of a warp's lanes that have not landed.
@@ -42,6 +48,8 @@ pub(crate) const FORMS: &[Form] = &[
 pub(crate) struct CopyGroups {
     /// In the order they were issued.
     issued: VecDeque<Issued>,
+    /// How often copies were issued.
+    count: u64,
     /// How many groups each lane has committed.
     committed: Lanes<u32>,
 }
@@ -49,6 +57,8 @@ pub(crate) struct CopyGroups {
 /// The copies of one execution of `cp.async`.
 #[derive(Debug)]
 struct Issued {
+    /// How often copies were issued before.
+    number: u64,
     /// Lanes whose copy has not landed.
     mask: u32,
     targets: Lanes<u32>,
@@ -70,6 +80,11 @@ impl CopyGroups {
     /// Lands the copies of some lanes that belong to groups before these.
     fn land_groups(&mut self, shared: &mut SharedMemory, mask: u32, before: &Lanes<u32>) {
         self.land(shared, |issued| mask & test2(&issued.groups, before, |group, before| group < before));
+    }
+
+    /// Lands the copies of some lanes that were issued before this number.
+    pub fn land_before(&mut self, shared: &mut SharedMemory, mask: u32, before: u64) {
+        self.land(shared, |issued| if issued.number < before { mask } else { 0 });
     }
 
     fn land(&mut self, shared: &mut SharedMemory, lanes: impl Fn(&Issued) -> u32) {
@@ -228,7 +243,9 @@ fn issue<const N: usize>(cx: &mut Context, request: &Request, data: &[Lanes<u32>
     }
     cx.profile.instructions[cx.pc].copied += bytes * u64::from(request.mask.count_ones());
     let copies = &mut block.copies[cx.warp.index as usize];
+    copies.count += 1;
     copies.issued.push_back(Issued {
+        number: copies.count - 1,
         mask: request.mask,
         targets: request.addresses.map(|it| it as u32),
         words: N as u32,
@@ -283,4 +300,51 @@ fn wait_all(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupp
         copies.land_groups(&mut block.shared, mask, &before);
         Ok(())
     }))
+}
+
+/// The copies of each lane so far arrive at an `mbarrier` when they have landed: which is when a lane that waits for it
+/// needs them.
+fn arrive(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
+    let mut modifiers = Modifiers::new(instruction);
+    ["async", "mbarrier", "arrive"].iter().for_each(|it| {
+        modifiers.flag(it);
+    });
+    let counted = modifiers.flag("noinc");
+    let shared = modifiers.one_of(&[("shared", ()), ("shared::cta", ())]);
+    modifiers.need("type", &[("b64", ())])?;
+    modifiers.finish()?;
+    let [address] = &instruction.operands[..] else { return Err("operands".into()) };
+    let address = decoder.address(address)?;
+    let space = if shared.is_some() { Space::Shared } else { Space::Generic };
+    Ok(Action::run(move |cx| {
+        cx.end_epoch();
+        let addresses = cx.addresses(&address);
+        let mut rest = cx.mask;
+        while rest != 0 {
+            let first = rest.trailing_zeros() as usize;
+            let place = cx.own_mbarrier(first, space, addresses[first])?;
+            let same = lanes_of(rest).filter(|lane| addresses[*lane] == addresses[first]);
+            let lanes = same.fold(0, |mask, lane| mask | 1 << lane);
+            rest &= !lanes;
+            arrive_at(cx, place, lanes, counted).map_err(|problem| Stop::lane(first, problem))?;
+        }
+        Ok(())
+    }))
+}
+
+/// `counted`: whether the barrier was initialised for these arrivals too; else it is to expect them from now on.
+fn arrive_at(
+    cx: &mut Context,
+    (rank, address): (usize, u64),
+    lanes: u32,
+    counted: bool,
+) -> Result<(), Problem> {
+    let warp = cx.warp.index as usize;
+    let before = cx.block().copies[warp].count;
+    let arrivals = lanes.count_ones();
+    if !counted {
+        cx.cluster.mbarrier(rank, address, |object| object.expect_arrivals(arrivals))?;
+    }
+    let effect = Effect::Copies { warp, lanes, before };
+    cx.cluster.enqueue(rank, address, Landing { effect, bytes: 0, arrivals })
 }

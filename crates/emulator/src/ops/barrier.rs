@@ -151,6 +151,7 @@ impl Arrival {
             barrier.voted += voted;
         }
         cx.cluster.changes += 1;
+        cx.end_epoch();
         let generation = cx.block().arrive(id, threads, expected).map_err(Stop::warp)?;
         if self.waits && cx.block().barriers[id].generation == generation {
             return Err(Stop::DoneThenWait(Waiting::Barrier { id, generation }));

@@ -14,7 +14,7 @@ mod float;
 mod half;
 mod integer;
 mod matrix;
-pub(crate) mod mbarrier;
+mod mbarrier;
 mod mma;
 mod value;
 pub(crate) mod wgmma;
@@ -53,6 +53,7 @@ const FAMILIES: &[&[Form]] = &[
     half::FORMS,
     integer::FORMS,
     matrix::FORMS,
+    mbarrier::FORMS,
     mma::FORMS,
     wgmma::FORMS,
 ];

@@ -29,7 +29,7 @@ impl Context<'_> {
         let problem = if address + 16 > shared.len() {
             let nearest = format!("there are {} bytes", shared.len());
             Problem::OutOfBounds { access, nearest }
-        } else if checks.asynchronous && shared.in_flight() && shared.is_arriving(address, 16) {
+        } else if checks.asynchronous && shared.is_marked() && shared.is_arriving(address, 16) {
             let what = "by wgmma, that an asynchronous copy has not finished writing: a wait is missing";
             Problem::Asynchronous(format!("{access} {what}"))
         } else if checks.init && !shared.written[address as usize..][..16].iter().all(|written| *written) {
