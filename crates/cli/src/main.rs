@@ -8,6 +8,7 @@ mod eval;
 mod generate;
 mod progress;
 mod train;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ enum Command {
     Generate(generate::Generate),
     /// Measure how well a model predicts a text
     Eval(eval::Eval),
+    Verify(verify::Verify),
     /// Say which GPU, driver and libraries are found, and what to install for each one missing
     Doctor,
 }
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Command::Train(train) => train.run(),
         Command::Generate(generate) => generate.run().map(|()| ExitCode::SUCCESS),
         Command::Eval(eval) => eval.run().map(|()| ExitCode::SUCCESS),
+        Command::Verify(verify) => verify.run(),
         Command::Doctor => doctor::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

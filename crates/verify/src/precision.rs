@@ -1,4 +1,6 @@
 use half::{bf16, f16};
+use longhand_kernels::Dtype;
+use std::fmt;
 
 /// A floating-point type of a kernel's inputs and outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,19 @@ impl Precision {
             Precision::F32 => x,
             Precision::Bf16 => bf16::from_f32(x).to_f32(),
             Precision::F16 => f16::from_f32(x).to_f32(),
+        }
+    }
+
+    /// All of them.
+    pub const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
+
+    /// The kernels' name of it.
+    #[must_use]
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Precision::F32 => Dtype::F32,
+            Precision::Bf16 => Dtype::Bf16,
+            Precision::F16 => Dtype::F16,
         }
     }
 
@@ -67,17 +82,22 @@ impl Precision {
     }
 }
 
+/// As the kernels call it: `bf16`.
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.dtype().fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: [Precision; 3] = [Precision::F32, Precision::Bf16, Precision::F16];
-
     proptest! {
         #[test]
         fn rounding_moves_by_at_most_half_the_spacing(x in -60_000.0..60_000.0f32) {
-            for precision in ALL {
+            for precision in Precision::ALL {
                 let moved = f64::from(precision.round(x)) - f64::from(x);
                 prop_assert!(moved.abs() <= precision.spacing(x.into()) / 2.0);
             }
@@ -85,7 +105,7 @@ mod tests {
 
         #[test]
         fn a_rounded_value_survives_encoding(x in -60_000.0..60_000.0f32) {
-            for precision in ALL {
+            for precision in Precision::ALL {
                 let rounded = f64::from(precision.round(x));
                 prop_assert_eq!(precision.encode(x.into()).len(), precision.bytes());
                 prop_assert_eq!(precision.decode(&precision.encode(x.into())), rounded);

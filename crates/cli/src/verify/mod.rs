@@ -1,0 +1,137 @@
+//! `longhand verify`.
+
+mod found;
+mod table;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+use longhand_gpu::{Arch, Device, Error, driver_info};
+use longhand_verify::{Case, Op};
+
+use found::Found;
+use table::Table;
+
+/// Run every kernel on telling shapes and judge it by the float64 reference
+///
+/// Each kernel runs on a virtual GPU, which needs no hardware, from the very PTX that a GPU would get. A row tells how
+/// far the result is from the float64 reference and how far it may be (twice the error of the plain algorithm in the same
+/// precision, three times for gradients), whether the virtual GPU found a race, an access out of bounds, a read of what
+/// nobody wrote or a forgotten wait, and what the launches did. Any failure makes the exit code 1.
+#[derive(Args)]
+pub struct Verify {
+    /// Only these operations; may be given more than once
+    #[arg(long = "op", value_name = "NAME", num_args = 1.., value_delimiter = ',', ignore_case = true,
+          value_parser = PossibleValuesParser::new(Op::ALL.map(Op::name)))]
+    ops: Vec<String>,
+    /// Architectures to compile for and to emulate
+    #[arg(long, value_name = "ARCH", value_delimiter = ',', default_value = "sm_80,sm_90a")]
+    arch: Vec<Arch>,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t)]
+    device: Where,
+    /// Print a JSON array, an object for each row, with every count
+    #[arg(long)]
+    json: bool,
+}
+
+/// Where to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Where {
+    /// Virtual GPUs, one for each --arch.
+    #[default]
+    Emulated,
+    /// The first GPU, or an error.
+    Cuda,
+    /// Virtual GPUs, and the first GPU where there is one.
+    All,
+}
+
+impl Verify {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let devices = self.devices()?;
+        let cases: Vec<Box<dyn Case>> = self.selected().flat_map(Op::cases).collect();
+        let start = Instant::now();
+        let mut out = io::stdout().lock();
+        let mut failed = Vec::new();
+        let table = Table::new(&cases, &devices);
+        writeln!(out, "{}", if self.json { "[".to_owned() } else { table.header() })?;
+        let total = cases.len() * devices.len();
+        let runs = cases.iter().flat_map(|case| devices.iter().map(move |device| (case, device)));
+        for (number, (case, device)) in (1..).zip(runs) {
+            let found = Found::new(&**case, device);
+            if !found.outcome.passed() {
+                failed.push(found.title());
+            }
+            if self.json {
+                writeln!(out, "{}{}", found.json(), if number < total { "," } else { "" })?;
+            } else {
+                writeln!(out, "{}", table.row(&found))?;
+            }
+        }
+        if self.json {
+            writeln!(out, "]")?;
+        } else {
+            let seconds = start.elapsed().as_secs_f64();
+            writeln!(out, "\n{} of {total} passed in {seconds:.0} s", total - failed.len())?;
+        }
+        drop(out);
+        if failed.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        eprintln!("error: {} of {total} failed: {}", failed.len(), few(&failed));
+        Ok(ExitCode::FAILURE)
+    }
+
+    /// The operations asked for, in the order of all.
+    fn selected(&self) -> impl Iterator<Item = Op> {
+        let asked = |op: &Op| self.ops.iter().any(|name| name.eq_ignore_ascii_case(op.name()));
+        Op::ALL.into_iter().filter(move |op| self.ops.is_empty() || asked(op))
+    }
+
+    fn devices(&self) -> anyhow::Result<Vec<Device>> {
+        let mut devices = Vec::new();
+        if self.device != Where::Cuda {
+            for arch in &self.arch {
+                devices.push(Device::emulated(*arch)?);
+            }
+        }
+        match (self.device, driver_info()) {
+            (Where::Cuda, _) | (Where::All, Ok(_)) => devices.push(Device::cuda(0)?),
+            (Where::All, Err(error)) => eprintln!("no GPU: {}", first_line(&error)),
+            (Where::Emulated, _) => (),
+        }
+        // Without a compiler nothing can run: better said once than in every row.
+        devices.iter().try_for_each(|device| device.compiler().map(|_| ()))?;
+        Ok(devices)
+    }
+}
+
+fn first_line(error: &Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// The first of the names, and how many more there are.
+fn few(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::few;
+
+    #[test]
+    fn of_many_names_the_first_three_are_told_and_the_rest_counted() {
+        let names = ["a", "b", "c", "d", "e"].map(String::from);
+        assert_eq!(few(&names[..3]), "a; b; c");
+        assert_eq!(few(&names), "a; b; c; and 2 more");
+    }
+}

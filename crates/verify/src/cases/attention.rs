@@ -1,0 +1,245 @@
+//! Attention, forward and backward.
+
+use crate::tolerance::Rule::{Forward, Gradient};
+use crate::{Case, Draw, Error, Layout, Precision, Trial, View, plain};
+use longhand_kernels::attention::{
+    AttentionBackward, AttentionBackwardArgs, AttentionForward, AttentionForwardArgs,
+    AttentionShape as KernelShape, HEAD_DIMS, Heads, Strides,
+};
+use longhand_reference::{self as reference, AttentionShape};
+use std::fmt;
+
+/// One attention.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// Forward or backward.
+    pub pass: Pass,
+    /// Of q, k, v and their gradients; bf16 or f16.
+    pub precision: Precision,
+    /// The sizes.
+    pub shape: AttentionShape,
+    /// Whether a query sees only the keys up to its own place.
+    pub causal: bool,
+    /// What scores are multiplied by.
+    pub scale: f32,
+    /// Each tensor takes the next, starting over after the last.
+    pub layouts: [HeadLayout; 3],
+    /// Of the inputs.
+    pub seed: u64,
+}
+
+/// Which of the two kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Pass {
+    Forward,
+    Backward,
+}
+
+/// How a `(B, N, heads, D)` tensor lies in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeadLayout {
+    /// Whether the tokens of a head are neighbours, rather than the heads of a token.
+    pub heads_before_tokens: bool,
+    /// Elements left out after each head, token and batch.
+    pub gap: usize,
+}
+
+impl Case for Attention {
+    fn operation(&self) -> &'static str {
+        match self.pass {
+            Pass::Forward => "attention forward",
+            Pass::Backward => "attention backward",
+        }
+    }
+
+    fn run(&self, trial: &mut Trial) -> Result<(), Error> {
+        match self.pass {
+            Pass::Forward => self.forward(trial),
+            Pass::Backward => self.backward(trial),
+        }
+    }
+}
+
+impl fmt::Display for Attention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AttentionShape { batch, queries, keys, heads, kv_heads, head_dim } = self.shape;
+        write!(f, "{} B{batch} T{queries} S{keys} H{heads}/{kv_heads} D{head_dim}", self.precision)?;
+        write!(f, " {}", if self.causal { "causal" } else { "full" })?;
+        let strided = self.layouts.iter().any(|layout| *layout != HeadLayout::default());
+        write!(f, "{}", if strided { " strided" } else { "" })
+    }
+}
+
+impl Attention {
+    /// The cases that tell the most: for each type, head dim and mask, grouped heads over several blocks and key
+    /// tiles; then the edges of tiles, and none of this or that.
+    #[must_use]
+    pub fn telling() -> Vec<Attention> {
+        let mut cases = Vec::new();
+        let strided = HeadLayout { heads_before_tokens: true, gap: 8 };
+        for precision in [Precision::Bf16, Precision::F16] {
+            for head_dim in HEAD_DIMS {
+                for causal in [false, true] {
+                    let shape =
+                        AttentionShape { batch: 1, queries: 200, keys: 200, heads: 2, kv_heads: 1, head_dim };
+                    cases.push(Attention::new(precision, shape, causal));
+                }
+            }
+        }
+        for (queries, keys) in
+            [(0, 5), (5, 0), (1, 1), (1, 300), (17, 15), (127, 129), (129, 64), (130, 97), (33, 257)]
+        {
+            let shape = AttentionShape { batch: 2, queries, keys, heads: 3, kv_heads: 3, head_dim: 64 };
+            let causal = queries % 2 == 1;
+            let layouts = [HeadLayout::default(), strided, HeadLayout { gap: 24, ..strided }];
+            cases.push(Attention { layouts, ..Attention::new(Precision::Bf16, shape, causal) });
+        }
+        let backward = |case: &Attention| Attention { pass: Pass::Backward, ..case.clone() };
+        cases.iter().cloned().chain(cases.iter().map(backward)).collect()
+    }
+
+    /// Forward, contiguous, with the usual scale.
+    #[must_use]
+    pub fn new(precision: Precision, shape: AttentionShape, causal: bool) -> Attention {
+        let scale = 1.0 / (shape.head_dim as f32).sqrt();
+        let layouts = [HeadLayout::default(); 3];
+        Attention { pass: Pass::Forward, precision, shape, causal, scale, layouts, seed: 1 }
+    }
+
+    fn forward(&self, trial: &mut Trial) -> Result<(), Error> {
+        let [q, k, v, _] = self.inputs();
+        let visible = |b, h, t, s| self.visible(b, h, t, s);
+        let expected = reference::attention(&self.shape, &q, &k, &v, self.scale.into(), visible);
+        let plain = plain::attention(self.precision, &self.shape, &q, &k, &v, self.scale.into(), visible);
+
+        let q = trial.input("q", self.precision, &self.layout(0, self.query_shape()), &q)?;
+        let k = trial.input("k", self.precision, &self.layout(1, self.key_shape()), &k)?;
+        let v = trial.input("v", self.precision, &self.layout(2, self.key_shape()), &v)?;
+        let out = trial.output("out", self.precision, &self.layout(0, self.query_shape()))?;
+        let lse = trial.output("lse", Precision::F32, &self.lse_layout())?;
+        let plan = AttentionForward::new(self.precision.dtype(), self.shape.head_dim).causal(self.causal);
+        let plan = plan.plan(trial.stream().device())?;
+        let args = AttentionForwardArgs {
+            shape: self.kernel_shape(),
+            scale: self.scale,
+            q: heads(&q),
+            k: heads(&k),
+            v: heads(&v),
+            out: heads(&out),
+            lse: lse.ptr(),
+        };
+        // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
+        trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
+        trial.judge(Forward, &out, &plain.out, &expected.out)?;
+        // One score can be anything down to 0, while the products it is the sum of are of size 1.
+        trial.judge_with(Forward, &lse, &plain.lse, &expected.lse, 4e-6)
+    }
+
+    fn backward(&self, trial: &mut Trial) -> Result<(), Error> {
+        let [q, k, v, dout_values] = self.inputs();
+        let scale = self.scale.into();
+        let visible = |b, h, t, s| self.visible(b, h, t, s);
+        let forward = reference::attention(&self.shape, &q, &k, &v, scale, visible);
+        let expected = reference::attention_backward(&self.shape, &q, &k, &v, scale, visible, &dout_values);
+        let plain =
+            plain::attention_backward(self.precision, &self.shape, &q, &k, &v, scale, visible, &dout_values);
+
+        let query = |layout| self.layout(layout, self.query_shape());
+        let key = |layout| self.layout(layout, self.key_shape());
+        let q = trial.input("q", self.precision, &query(0), &q)?;
+        let k = trial.input("k", self.precision, &key(1), &k)?;
+        let v = trial.input("v", self.precision, &key(2), &v)?;
+        let out = trial.input("out", self.precision, &query(0), &forward.out)?;
+        let dout = trial.input("dout", self.precision, &query(1), &dout_values)?;
+        let lse = trial.input("lse", Precision::F32, &self.lse_layout(), &forward.lse)?;
+        let dq = trial.output("dq", self.precision, &query(2))?;
+        let dk = trial.output("dk", self.precision, &key(0))?;
+        let dv = trial.output("dv", self.precision, &key(1))?;
+        let plan = AttentionBackward::new(self.precision.dtype(), self.shape.head_dim).causal(self.causal);
+        let plan = plan.plan(trial.stream().device())?;
+        let workspace = trial.workspace(plan.workspace_bytes(&self.kernel_shape()))?;
+        let args = AttentionBackwardArgs {
+            shape: self.kernel_shape(),
+            scale: self.scale,
+            q: heads(&q),
+            k: heads(&k),
+            v: heads(&v),
+            out: heads(&out),
+            grad_out: heads(&dout),
+            lse: lse.ptr(),
+            workspace: workspace.ptr(),
+            grad_q: heads(&dq),
+            grad_k: heads(&dk),
+            grad_v: heads(&dv),
+        };
+        // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
+        trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
+        workspace.download()?; // nothing was written around it
+        let cancellation = self.delta_rounding(&forward.out, &dout_values);
+        trial.judge_with(Gradient, &dq, &plain.dq, &expected.dq, cancellation)?;
+        trial.judge_with(Gradient, &dk, &plain.dk, &expected.dk, cancellation)?;
+        trial.judge(Gradient, &dv, &plain.dv, &expected.dv)
+    }
+
+    /// What rounding `out` does to the gradients of the scores by way of `delta`, the sum of the D products `out *
+    /// dout`; and they to those of q and k, whose elements go up to 4 or so. On few rows the plain algorithm may be
+    /// luckier.
+    fn delta_rounding(&self, out: &[f64], dout: &[f64]) -> f64 {
+        let products: Vec<f64> = out.iter().zip(dout).map(|(out, dout)| out * dout).collect();
+        let rows = products.chunks_exact(self.shape.head_dim);
+        let largest = rows.map(|row| row.iter().map(|x| x * x).sum::<f64>().sqrt()).fold(0.0, f64::max);
+        self.precision.spacing(1.0) * largest * f64::from(self.scale) * 4.0
+    }
+
+    /// q, k, v and dout.
+    fn inputs(&self) -> [Vec<f64>; 4] {
+        let mut draw = Draw::new(self.precision, self.seed);
+        [self.query_shape(), self.key_shape(), self.key_shape(), self.query_shape()]
+            .map(|shape| draw.vec(shape.iter().product()))
+    }
+
+    fn visible(&self, b: usize, h: usize, t: usize, s: usize) -> bool {
+        !self.causal || reference::causal(self.shape.queries, self.shape.keys)(b, h, t, s)
+    }
+
+    fn query_shape(&self) -> [usize; 4] {
+        [self.shape.batch, self.shape.queries, self.shape.heads, self.shape.head_dim]
+    }
+
+    fn key_shape(&self) -> [usize; 4] {
+        [self.shape.batch, self.shape.keys, self.shape.kv_heads, self.shape.head_dim]
+    }
+
+    fn lse_layout(&self) -> Layout {
+        Layout::contiguous(&[self.shape.batch, self.shape.heads, self.shape.queries])
+    }
+
+    fn kernel_shape(&self) -> KernelShape {
+        let AttentionShape { batch, queries, keys, heads, kv_heads, .. } = self.shape;
+        KernelShape { batch, queries, keys, heads, kv_heads }
+    }
+
+    fn layout(&self, which: usize, shape: [usize; 4]) -> Layout {
+        Layout::strided(&shape, &self.layouts[which].strides(shape))
+    }
+}
+
+impl HeadLayout {
+    fn strides(self, [_, tokens, heads, head_dim]: [usize; 4]) -> [i64; 4] {
+        let near = head_dim + self.gap;
+        let [head, token, batch] = if self.heads_before_tokens {
+            let head = tokens * near + self.gap;
+            [head, near, heads * head + self.gap]
+        } else {
+            let token = heads * near + self.gap;
+            [near, token, tokens * token + self.gap]
+        };
+        [batch as i64, token as i64, head as i64, 1]
+    }
+}
+
+fn heads(view: &View) -> Heads {
+    let [batch, token, head, _] = view.strides()[..] else { unreachable!("(B, N, heads, D)") };
+    Heads { data: view.ptr(), strides: Strides { batch, token, head } }
+}

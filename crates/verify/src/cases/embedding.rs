@@ -1,0 +1,106 @@
+//! Lookup in a table, and the gradient of the table.
+
+use crate::tolerance::Rule::Gradient;
+use crate::{Case, Draw, Error, Layout, Precision, Trial};
+use longhand_kernels::embedding::{
+    EmbeddingBackward, EmbeddingBackwardArgs, EmbeddingForward, EmbeddingForwardArgs, EmbeddingShape,
+};
+use longhand_reference as reference;
+use std::fmt;
+
+/// One lookup, forward and backward.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    /// Of the table.
+    pub precision: Precision,
+    /// Rows of the table.
+    pub vocabulary: usize,
+    /// Elements of a row.
+    pub width: usize,
+    /// The rows to look up.
+    pub ids: Vec<u32>,
+    /// Elements that the tables start after an aligned address.
+    pub shift: usize,
+    /// Of the table and the gradient.
+    pub seed: u64,
+}
+
+impl Case for Embedding {
+    fn operation(&self) -> &'static str {
+        "embedding"
+    }
+
+    fn run(&self, trial: &mut Trial) -> Result<(), Error> {
+        let Embedding { precision, vocabulary, width, ref ids, seed, .. } = *self;
+        let mut draw = Draw::new(precision, seed);
+        let (weight, dout) = (draw.vec(vocabulary * width), draw.vec(ids.len() * width));
+        let shape = EmbeddingShape { vocabulary, width, count: ids.len() };
+        let device_ids = trial.integers(ids)?;
+        let table = Layout::contiguous(&[vocabulary, width]).shifted(self.shift);
+        let rows = Layout::contiguous(&[ids.len(), width]);
+
+        let device_weight = trial.input("weight", precision, &table, &weight)?;
+        let out = trial.output("out", precision, &rows)?;
+        let plan = EmbeddingForward::new(precision.dtype()).plan(trial.stream().device())?;
+        let args = EmbeddingForwardArgs {
+            shape,
+            weight: device_weight.ptr(),
+            ids: device_ids.ptr(),
+            out: out.ptr(),
+        };
+        // SAFETY: each tensor has the size that it is passed with, and lives on beyond the download.
+        trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
+        trial.judge_exact(&out, &reference::embedding(&weight, width, ids))?;
+
+        let device_dout = trial.input("dout", precision, &rows, &dout)?;
+        let dweight = trial.output("dweight", precision, &table)?;
+        let plan = EmbeddingBackward::new(precision.dtype()).plan(trial.stream().device())?;
+        let args = EmbeddingBackwardArgs {
+            shape,
+            dout: device_dout.ptr(),
+            ids: device_ids.ptr(),
+            dweight: dweight.ptr(),
+        };
+        // SAFETY: as above.
+        trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
+        let expected = reference::embedding_backward(vocabulary, width, ids, &dout);
+        trial.judge(Gradient, &dweight, &self.plain_backward(&dout), &expected)
+    }
+}
+
+impl fmt::Display for Embedding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Embedding { precision, vocabulary, width, ids, shift, .. } = self;
+        write!(f, "{precision} N{} V{vocabulary} C{width}", ids.len())?;
+        if *shift > 0 { write!(f, " shifted") } else { Ok(()) }
+    }
+}
+
+impl Embedding {
+    /// The cases that tell the most: each type with ids that repeat; then none, and sizes of no alignment.
+    #[must_use]
+    pub fn telling() -> Vec<Embedding> {
+        let new = |precision, count: usize, vocabulary: usize, width| Embedding {
+            precision,
+            vocabulary,
+            width,
+            ids: (0..count).map(|i| (i * i % vocabulary) as u32).collect(),
+            shift: 0,
+            seed: 1,
+        };
+        let mut cases: Vec<Embedding> = Precision::ALL.map(|precision| new(precision, 300, 65, 264)).into();
+        cases.extend([(0, 3, 8), (17, 1, 1), (40, 33, 257)].map(|(n, v, c)| new(Precision::Bf16, n, v, c)));
+        cases.push(Embedding { shift: 1, ..new(Precision::F16, 40, 17, 64) });
+        cases
+    }
+
+    /// Adds up in f32, in order.
+    fn plain_backward(&self, dout: &[f64]) -> Vec<f64> {
+        let mut sums = vec![0.0f32; self.vocabulary * self.width];
+        for (id, dout) in self.ids.iter().zip(dout.chunks_exact(self.width)) {
+            let row = &mut sums[*id as usize * self.width..][..self.width];
+            row.iter_mut().zip(dout).for_each(|(sum, dout)| *sum += *dout as f32);
+        }
+        sums.into_iter().map(|x| self.precision.round(x).into()).collect()
+    }
+}

@@ -1,0 +1,21 @@
+//! The operations, each as a [`Case`](crate::Case) with its sizes, and the cases of each that tell the most.
+
+mod adamw;
+mod attention;
+mod columns;
+mod copy;
+mod cross_entropy;
+mod embedding;
+mod map;
+mod norm;
+mod sums;
+
+pub use adamw::{AdamW, ParameterSize};
+pub use attention::{Attention, HeadLayout, Pass};
+pub use columns::ColumnSum;
+pub use copy::Copy;
+pub use cross_entropy::CrossEntropy;
+pub use embedding::Embedding;
+pub use map::Map;
+pub use norm::LayerNorm;
+pub use sums::{GradientNorm, Sum};

@@ -1,0 +1,65 @@
+//! The operations by name.
+
+use crate::Case;
+use crate::cases::{
+    AdamW, Attention, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm, LayerNorm, Map, Sum,
+};
+
+/// The operations, as the folders of `kernels/` name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Op {
+    AdamW,
+    Attention,
+    CrossEntropy,
+    Elementwise,
+    Embedding,
+    Norm,
+    Reduction,
+}
+
+impl Op {
+    /// All of them, in the order of their names.
+    pub const ALL: [Op; 7] =
+        [Op::AdamW, Op::Attention, Op::CrossEntropy, Op::Elementwise, Op::Embedding, Op::Norm, Op::Reduction];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Op::AdamW => "adamw",
+            Op::Attention => "attention",
+            Op::CrossEntropy => "cross_entropy",
+            Op::Elementwise => "elementwise",
+            Op::Embedding => "embedding",
+            Op::Norm => "norm",
+            Op::Reduction => "reduction",
+        }
+    }
+
+    /// The cases that tell the most: every kernel, type and mask, at a size with several blocks and at the edges of its
+    /// tiles. They are the same every time.
+    #[must_use]
+    pub fn cases(self) -> Vec<Box<dyn Case>> {
+        match self {
+            Op::AdamW => boxed(AdamW::telling()),
+            Op::Attention => boxed(Attention::telling()),
+            Op::CrossEntropy => boxed(CrossEntropy::telling()),
+            Op::Elementwise => {
+                [boxed(Map::telling()), boxed(Copy::telling())].into_iter().flatten().collect()
+            }
+            Op::Embedding => boxed(Embedding::telling()),
+            Op::Norm => boxed(LayerNorm::telling()),
+            Op::Reduction => {
+                [boxed(ColumnSum::telling()), boxed(Sum::telling()), boxed(GradientNorm::telling())]
+                    .into_iter()
+                    .flatten()
+                    .collect()
+            }
+        }
+    }
+}
+
+fn boxed<C: Case + 'static>(cases: Vec<C>) -> Vec<Box<dyn Case>> {
+    cases.into_iter().map(|case| Box::new(case) as Box<dyn Case>).collect()
+}

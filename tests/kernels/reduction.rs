@@ -1,0 +1,59 @@
+use crate::draw::{check_all, precisions};
+use longhand_verify::cases::{ColumnSum, GradientNorm, Sum};
+use proptest::prelude::*;
+
+#[test]
+fn a_sum_over_rows_is_as_close_to_the_reference_as_its_precision_allows() {
+    check_all(48, column_sums());
+}
+
+#[test]
+fn a_sum_is_as_close_to_the_reference_as_its_precision_allows() {
+    check_all(48, sums());
+}
+
+#[test]
+fn a_norm_and_its_factor_are_as_close_to_the_reference_as_their_precision_allows() {
+    check_all(32, norms());
+}
+
+prop_compose! {
+    /// Up to more rows than all partial sums take at a time.
+    fn column_sums()(
+        precision in precisions(), rows in prop::sample::select(vec![0, 1, 7, 8, 9, 63, 64, 65, 129, 1000, 8300]),
+        width in prop::sample::select(vec![0, 1, 7, 8, 31, 32, 33, 255, 256, 264, 520, 1000]),
+        gap in prop::sample::select(vec![0, 0, 8, 3]), seed: u64,
+    ) -> ColumnSum {
+        ColumnSum { precision, rows: rows.min(1 + (1 << 16) / (width + 1)), width, gap, seed }
+    }
+}
+
+prop_compose! {
+    fn sums()(
+        precision in precisions(),
+        count in prop_oneof![
+            prop::sample::select(vec![0, 1, 7, 8, 9, 255, 256, 2047, 2048, 2049, 10_000, 100_000]),
+            0..5000usize,
+        ],
+        shift in prop::sample::select(vec![0, 0, 1, 3, 8]), factor in prop::sample::select(vec![1.0, 1e-3, -2.0]),
+        seed: u64,
+    ) -> Sum {
+        Sum { precision, count, shift, factor, seed }
+    }
+}
+
+prop_compose! {
+    fn norms()(
+        precision in precisions(),
+        tensors in prop::collection::vec(
+            (
+                prop::sample::select(vec![0, 1, 7, 8, 9, 1000, 16_383, 16_384, 16_385, 33_000]),
+                prop::sample::select(vec![0, 0, 1, 4]),
+            ),
+            0..6,
+        ),
+        max_norm in prop::sample::select(vec![0.5, 10.0, 1e6, f32::INFINITY]), seed: u64,
+    ) -> GradientNorm {
+        GradientNorm { precision, tensors, max_norm, seed }
+    }
+}
