@@ -16,14 +16,18 @@ __forceinline__ SharedAddress shared_address(const void* p) {
     return address;
 }
 
-// Copies 16 bytes, past L1; writes 16 zero bytes instead where `exists` is false, and then reads nothing.
-// Both addresses are multiples of 16.
+// Copies `bytes` bytes, past L1, and makes it 16 with zeros; with 0, reads nothing. Both addresses are multiples of 16.
 // PTX ISA: Data Movement and Conversion Instructions: cp.async.
-__forceinline__ void copy_async_16(SharedAddress to, const void* from, bool exists) {
+__forceinline__ void copy_async_up_to_16(SharedAddress to, const void* from, int bytes) {
     asm volatile(
         "{ .reg .u64 global; cvta.to.global.u64 global, %1;"
         "  cp.async.cg.shared.global.L2::128B [%0], [global], 16, %2; }"
-        :: "r"(to), "l"(from), "r"(exists ? 16 : 0) : "memory");
+        :: "r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
+// Copies 16 bytes, or writes 16 zero bytes where `exists` is false.
+__forceinline__ void copy_async_16(SharedAddress to, const void* from, bool exists) {
+    copy_async_up_to_16(to, from, exists ? 16 : 0);
 }
 
 // Copies 8 bytes; writes zeros where `exists` is false. Both addresses are multiples of 8.

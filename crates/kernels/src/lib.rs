@@ -13,6 +13,7 @@ pub mod elementwise;
 pub mod embedding;
 mod error;
 mod loaded;
+pub mod matmul;
 pub mod norm;
 pub mod reduction;
 mod source;

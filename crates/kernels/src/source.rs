@@ -2,7 +2,7 @@
 
 use longhand_gpu::{Arch, Constants, Program};
 
-use crate::{adamw, attention, cross_entropy, elementwise, embedding, norm, reduction};
+use crate::{adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction};
 
 macro_rules! cuda_files {
     ($($name:literal),+ $(,)?) => {
@@ -56,6 +56,7 @@ pub fn variants(arch: Arch) -> Vec<Variant> {
         cross_entropy::variants(),
         elementwise::variants(),
         embedding::variants(),
+        matmul::variants(),
         norm::variants(),
         reduction::variants(),
     ]

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Debug, Display};
 
+use longhand_gpu::{Arch, emulator};
+
 use crate::{Gpu, Result};
 
 /// Where a tensor lives, and so where what is computed from it runs.
@@ -22,6 +24,17 @@ impl Device {
         Ok(Device::Gpu(Gpu::open(ordinal)?))
     }
 
+    /// A virtual GPU of an architecture, on the CPU, to try and to test what runs on a GPU without one: the kernels are
+    /// the same. With every check on, what a kernel does wrong is an error of the operation that launched it.
+    ///
+    /// Each call makes a new one, whose tensors fit no other.
+    ///
+    /// # Errors
+    /// When the emulator does not know the architecture.
+    pub fn emulated(arch: Arch, options: emulator::Options) -> Result<Device> {
+        Ok(Device::Gpu(Gpu::emulated(arch, options)?))
+    }
+
     /// The first GPU where there is one, else the CPU.
     pub fn default_device() -> Device {
         Device::gpu(0).unwrap_or(Device::Cpu)
@@ -37,7 +50,10 @@ impl Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Device::Cpu => f.write_str("cpu"),
-            Device::Gpu(gpu) => write!(f, "gpu:{}", gpu.ordinal()),
+            Device::Gpu(gpu) => match gpu.ordinal() {
+                Some(ordinal) => write!(f, "gpu:{ordinal}"),
+                None => f.write_str(gpu.device().name()),
+            },
         }
     }
 }

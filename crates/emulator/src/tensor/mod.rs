@@ -6,6 +6,7 @@ mod element;
 pub mod ldmatrix;
 pub mod mma;
 mod product;
+pub mod tma;
 pub mod wgmma;
 
 pub use accumulator::Accumulator;

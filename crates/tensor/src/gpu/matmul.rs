@@ -1,8 +1,8 @@
-//! Matrix products on the GPU, by cuBLASLt.
+//! Matrix products on the GPU: by cuBLASLt, and by a kernel of our own where that is not.
 
 use longhand_gpu::DevicePtr;
-use longhand_gpu::cublaslt::{Cublaslt, Dtype, Matmul, MatmulArgs, Matrix};
-use longhand_kernels as kernels;
+use longhand_gpu::cublaslt::{self, Cublaslt, Matrix};
+use longhand_kernels::{self as kernels, matmul};
 
 use super::{Gpu, kernel_dtype};
 use crate::{Result, Tensor};
@@ -13,6 +13,19 @@ pub(crate) struct Product<'a> {
     pub(crate) a: &'a Tensor,
     pub(crate) b: &'a Tensor,
     pub(crate) bias: Option<&'a Tensor>,
+}
+
+/// A product as a library takes it.
+struct Call {
+    dtype: kernels::Dtype,
+    /// `(m, n, k)`
+    sizes: (usize, usize, usize),
+    batch: usize,
+    a: (DevicePtr, Matrix),
+    b: (DevicePtr, Matrix),
+    /// Null for none
+    bias: DevicePtr,
+    d: (DevicePtr, Matrix),
 }
 
 impl Gpu {
@@ -27,41 +40,75 @@ impl Gpu {
         let out = self.empty(&[batch, m, n], a.dtype())?;
         let (a, a_matrix) = matrix(a)?;
         let (b, b_matrix) = matrix(b)?;
-        let dtype = match kernel_dtype(name, a.dtype())? {
-            kernels::Dtype::F32 => Dtype::F32,
-            kernels::Dtype::Bf16 => Dtype::Bf16,
-            kernels::Dtype::F16 => Dtype::F16,
+        let call = Call {
+            dtype: kernel_dtype(name, a.dtype())?,
+            sizes: (m, n, k),
+            batch,
+            a: (a.pointer(name)?, a_matrix),
+            b: (b.pointer(name)?, b_matrix),
+            bias: bias.map(|bias| bias.pointer(name)).transpose()?.unwrap_or(DevicePtr::NULL),
+            d: (out.pointer(name)?, Matrix::row_major(n as i64).batched((m * n) as i64)),
         };
-        let (a_pointer, b_pointer, d) = (a.pointer(name)?, b.pointer(name)?, out.pointer(name)?);
-        let matmul = Matmul {
+        match self.cublaslt()? {
+            Some(library) => self.multiply_by_cublaslt(library, &call)?,
+            None => self.multiply(&call)?,
+        }
+        Ok(out)
+    }
+
+    fn multiply_by_cublaslt(&self, library: &Cublaslt, call: &Call) -> Result<()> {
+        let &Call { dtype, sizes: (m, n, k), batch, a, b, bias, d } = call;
+        let dtype = match dtype {
+            kernels::Dtype::F32 => cublaslt::Dtype::F32,
+            kernels::Dtype::Bf16 => cublaslt::Dtype::Bf16,
+            kernels::Dtype::F16 => cublaslt::Dtype::F16,
+        };
+        let matmul = cublaslt::Matmul {
             m,
             n,
             k,
             batch,
             inputs: dtype,
             output: dtype,
-            a: a_matrix,
-            b: b_matrix,
-            d: Matrix::row_major(n as i64).batched((m * n) as i64),
-            bias: bias.is_some(),
-            alignment: alignment([a_pointer, b_pointer, d]),
+            a: a.1,
+            b: b.1,
+            d: d.1,
+            bias: !bias.is_null(),
+            alignment: alignment([a.0, b.0, d.0]),
         };
-        let plan = self.plans().matmul.get(matmul, |matmul| self.cublaslt()?.plan(&matmul))?;
+        let plan = self.plans().cublaslt_matmul.get(matmul, |matmul| library.plan(&matmul))?;
         let workspace = self.workspace(plan.workspace_bytes())?;
-        let bias = bias.map(|bias| bias.pointer(name)).transpose()?.unwrap_or(DevicePtr::NULL);
-        let args = MatmulArgs { a: a_pointer, b: b_pointer, bias, d, workspace: workspace.ptr() };
+        let args = cublaslt::MatmulArgs { a: a.0, b: b.0, bias, d: d.0, workspace: workspace.ptr() };
         // SAFETY: a, b and the bias lie in memory of this device as the plan says, d and the workspace are new; all are
         // freed on this stream, after the product.
         unsafe { plan.launch(self.stream(), &args)? };
-        Ok(out)
+        Ok(())
     }
 
-    fn cublaslt(&self) -> longhand_gpu::Result<&Cublaslt> {
+    fn multiply(&self, call: &Call) -> Result<()> {
+        let &Call { dtype, sizes: (m, n, k), batch, a, b, bias, d } = call;
+        let kind = matmul::Matmul::new(dtype).orders(a.1.order, b.1.order);
+        let plan = self.plans().matmul.get(kind, |kind| kind.plan(self.device()))?;
+        let [a, b, d] = [a, b, d].map(|(data, matrix)| matmul::Operand { data, matrix });
+        let args = matmul::MatmulArgs { m, n, k, batch, a, b, bias, d };
+        // SAFETY: as above; there is no workspace.
+        unsafe { plan.launch(self.stream(), &args)? };
+        Ok(())
+    }
+
+    /// cuBLASLt, where the machine has it and the device is one of CUDA's.
+    fn cublaslt(&self) -> Result<Option<&Cublaslt>> {
         if let Some(library) = self.plans().cublaslt.get() {
-            return Ok(library);
+            return Ok(library.as_ref());
         }
-        let library = Cublaslt::new(self.device())?;
-        Ok(self.plans().cublaslt.get_or_init(|| library))
+        let library = match Cublaslt::new(self.device()) {
+            Ok(library) => Some(library),
+            Err(longhand_gpu::Error::LibraryNotFound { .. } | longhand_gpu::Error::Unsupported { .. }) => {
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(self.plans().cublaslt.get_or_init(|| library).as_ref())
     }
 }
 

@@ -6,7 +6,7 @@ mod plans;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use longhand_gpu::{Buffer, DevicePtr, Stream};
+use longhand_gpu::{Arch, Buffer, DevicePtr, Stream, emulator};
 use longhand_kernels as kernels;
 use longhand_kernels::elementwise::{CopyArgs, MapArgs, Operand, Operation};
 
@@ -22,7 +22,8 @@ use crate::{Device, Dtype, Error, Result, Tensor};
 pub struct Gpu(Arc<Context>);
 
 struct Context {
-    ordinal: usize,
+    /// CUDA's number of it, counted from 0; None for one that is emulated.
+    ordinal: Option<usize>,
     device: longhand_gpu::Device,
     stream: Stream,
     plans: Plans,
@@ -37,15 +38,23 @@ impl Gpu {
         if let Some(context) = open.get(&ordinal).and_then(Weak::upgrade) {
             return Ok(Gpu(context));
         }
-        let device = longhand_gpu::Device::cuda(ordinal)?;
-        let stream = device.new_stream()?;
-        let context = Arc::new(Context { ordinal, device, stream, plans: Plans::default() });
-        open.insert(ordinal, Arc::downgrade(&context));
-        Ok(Gpu(context))
+        let gpu = Gpu::new(Some(ordinal), longhand_gpu::Device::cuda(ordinal)?)?;
+        open.insert(ordinal, Arc::downgrade(&gpu.0));
+        Ok(gpu)
     }
 
-    /// The GPU's number, counted from 0.
-    pub fn ordinal(&self) -> usize {
+    /// A new emulated GPU.
+    pub(crate) fn emulated(arch: Arch, options: emulator::Options) -> Result<Gpu> {
+        Gpu::new(None, longhand_gpu::Device::emulated_with(arch, options)?)
+    }
+
+    fn new(ordinal: Option<usize>, device: longhand_gpu::Device) -> Result<Gpu> {
+        let stream = device.new_stream()?;
+        Ok(Gpu(Arc::new(Context { ordinal, device, stream, plans: Plans::default() })))
+    }
+
+    /// The GPU's number, counted from 0; None for one that is emulated.
+    pub fn ordinal(&self) -> Option<usize> {
         self.0.ordinal
     }
 

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use longhand_gpu::cublaslt::{Cublaslt, Matmul, MatmulPlan};
-use longhand_kernels::{Dtype, adamw, attention, cross_entropy, elementwise, embedding, norm, reduction};
+use longhand_gpu::cublaslt::{self, Cublaslt};
+use longhand_kernels::{
+    Dtype, adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction,
+};
 
 use crate::Result;
 
@@ -29,8 +31,10 @@ pub(crate) struct Plans {
     pub(crate) attention_backward: Cache<(Dtype, usize, bool), attention::AttentionBackwardPlan>,
     /// By whether there are masters.
     pub(crate) adamw: Cache<(Dtype, bool), adamw::AdamWPlan>,
-    pub(crate) matmul: Cache<Matmul, MatmulPlan>,
-    pub(crate) cublaslt: OnceLock<Cublaslt>,
+    pub(crate) matmul: Cache<matmul::Matmul, matmul::MatmulPlan>,
+    pub(crate) cublaslt_matmul: Cache<cublaslt::Matmul, cublaslt::MatmulPlan>,
+    /// None where it is missing.
+    pub(crate) cublaslt: OnceLock<Option<Cublaslt>>,
 }
 
 /// Values that are slow to make.

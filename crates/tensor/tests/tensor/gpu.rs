@@ -1,34 +1,40 @@
-//! The same operations on a GPU, where there is one.
+//! The same operations on the emulated GPU, and on a GPU where there is one.
 
+use longhand_gpu::emulator;
 use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, Result, Tensor, clip_grad_norm};
 
 use crate::numerics::cases;
 use crate::{doubles, tensor};
 
-/// The GPU; says why a test is skipped where there is none.
-fn gpu() -> Option<Device> {
-    match Device::gpu(0) {
-        Ok(device) => Some(device),
+/// The emulated GPU, every check on, where there is NVRTC to compile for it; and the first GPU where there is one.
+fn gpus() -> Vec<Device> {
+    let emulated = match longhand_gpu::Compiler::new() {
+        Ok(_) => Some(emulated()),
         Err(reason) => {
-            println!("skipped: {reason}");
+            println!("no kernels for the emulated GPU: {reason}");
             None
         }
-    }
+    };
+    emulated.into_iter().chain(Device::gpu(0)).collect()
+}
+
+fn emulated() -> Device {
+    Device::emulated("sm_80".parse().unwrap(), emulator::Options::default()).unwrap()
 }
 
 #[test]
 fn operations_on_a_gpu_are_as_precise_as_their_type() {
-    let Some(device) = gpu() else { return };
-    for case in [3u64, 24, 1_000_033, 98_765_432_100].into_iter().flat_map(cases) {
-        for dtype in [Dtype::Bf16, Dtype::F16] {
-            case.check(dtype, &device).unwrap();
+    for device in gpus() {
+        for (seed, dtype) in [(3, Dtype::Bf16), (24, Dtype::F16), (1_000_033, Dtype::Bf16)] {
+            for case in cases(seed) {
+                case.check(dtype, &device).unwrap();
+            }
         }
     }
 }
 
 #[test]
 fn a_step_on_a_gpu_is_that_on_the_cpu() {
-    let Some(device) = gpu() else { return };
     let step = |device: &Device, dtype: Dtype| -> Result<Vec<f64>> {
         let parameter = tensor(&[1000], 1).to_dtype(dtype)?.to_device(device)?.requires_grad();
         let mut optimiser = AdamW::new(vec![("p".into(), parameter.clone())], AdamWOptions::default())?;
@@ -39,15 +45,52 @@ fn a_step_on_a_gpu_is_that_on_the_cpu() {
         }
         Ok(doubles(&parameter))
     };
-    for (dtype, tolerance) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 2e-2)] {
-        let (on_gpu, on_cpu) = (step(&device, dtype).unwrap(), step(&Device::Cpu, dtype).unwrap());
-        assert!(on_gpu.iter().zip(&on_cpu).all(|(a, b)| (a - b).abs() < tolerance));
+    for device in gpus() {
+        for (dtype, tolerance) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 2e-2)] {
+            let (on_gpu, on_cpu) = (step(&device, dtype).unwrap(), step(&Device::Cpu, dtype).unwrap());
+            assert!(on_gpu.iter().zip(&on_cpu).all(|(a, b)| (a - b).abs() < tolerance));
+        }
+    }
+}
+
+/// The products whose sizes no tile divides, without terms, of f32 too, and of views.
+#[test]
+fn products_on_a_gpu_are_those_on_the_cpu() {
+    let shapes = [(1, 1, 1), (65, 66, 67), (3, 130, 64), (64, 64, 200), (5, 7, 0), (0, 4, 4)];
+    for device in gpus() {
+        for (i, (m, n, k)) in shapes.into_iter().enumerate() {
+            for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+                let factors = [[2, m, k], [2, k, n], [2, k, m], [2, n, k]];
+                let rounded = factors.map(|shape| tensor(&shape, i as u64).to_dtype(dtype).unwrap());
+                let on_gpu = rounded.each_ref().map(|factor| factor.to_device(&device).unwrap());
+                let products = |[a, b, a_transposed, b_transposed]: &[Tensor; 4]| {
+                    let (at, bt) = (a_transposed.transpose(1, 2)?, b_transposed.transpose(1, 2)?);
+                    let pairs = [a.matmul(b), a.matmul(&bt), at.matmul(b), at.matmul(&bt)];
+                    pairs.into_iter().map(|product| Ok(doubles(&product?))).collect::<Result<Vec<_>>>()
+                };
+                let tolerance = if dtype == Dtype::F32 { 1e-5 } else { 1e-2 } * (k as f64 + 1.0).sqrt();
+                let (found, expected) = (products(&on_gpu).unwrap(), products(&rounded).unwrap());
+                for (found, expected) in found.iter().zip(&expected) {
+                    assert_eq!(found.len(), 2 * m * n);
+                    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                    assert!(worst <= tolerance, "{m} x {n} x {k} {dtype}: off by {worst}");
+                }
+            }
+        }
     }
 }
 
 #[test]
+fn each_emulated_gpu_is_one_of_its_own() {
+    let [first, second] = [emulated(), emulated()];
+    let ones = |device: &Device| Tensor::from_slice(&[1.0f32], &[1], device).unwrap();
+    let error = ones(&first).add(&ones(&second)).unwrap_err().to_string();
+    assert_eq!(error, "add: arguments are on emulated sm_80 and emulated sm_80; move one with `to_device`");
+}
+
+#[test]
 fn what_a_gpu_does_not_take_is_refused() {
-    let Some(device) = gpu() else { return };
+    let device = emulated();
     let error = tensor(&[2], 1).to_device(&device).unwrap_err().to_string();
     assert_eq!(
         error,
@@ -55,7 +98,7 @@ fn what_a_gpu_does_not_take_is_refused() {
     );
     let x = Tensor::zeros(&[2], Dtype::F32, &device).unwrap();
     let error = x.add(&Tensor::zeros(&[2], Dtype::F32, &Device::Cpu).unwrap()).unwrap_err().to_string();
-    assert_eq!(error, "add: arguments are on gpu:0 and cpu; move one with `to_device`");
+    assert_eq!(error, "add: arguments are on emulated sm_80 and cpu; move one with `to_device`");
 }
 
 /// Where there is no GPU, asking for one says what to do.
