@@ -29,7 +29,9 @@ fn kernel(c: &mut Criterion, name: &str, checks: &str, gpu: &Gpu, mut launch: im
     gpu.device.record_reports(false);
     let mut group = c.benchmark_group(format!("emulator/{name}"));
     group.throughput(Throughput::Elements(counted));
-    group.bench_function(BenchmarkId::new("checks", checks), |b| b.iter(|| launch().expect("the kernel runs")));
+    group.bench_function(BenchmarkId::new("checks", checks), |b| {
+        b.iter(|| launch().expect("the kernel runs"))
+    });
     group.finish();
 }
 
@@ -68,7 +70,8 @@ fn attention(c: &mut Criterion, name: &str, checks: Checks) -> Result<()> {
     let plan = AttentionForward::new(Dtype::Bf16, 64).causal(true).plan(&gpu.device)?;
     let [q, k, v, out] = [(); 4].map(|()| gpu.random_bf16(TOKENS * HEADS * 64).expect("memory"));
     let lse = gpu.random_f32(TOKENS * HEADS)?;
-    let heads = |buffer: &Buffer| Heads { data: buffer.ptr(), strides: Strides::token_major(TOKENS, HEADS, 64) };
+    let heads =
+        |buffer: &Buffer| Heads { data: buffer.ptr(), strides: Strides::token_major(TOKENS, HEADS, 64) };
     let args = AttentionForwardArgs {
         shape: AttentionShape { batch: 1, queries: TOKENS, keys: TOKENS, heads: HEADS, kv_heads: HEADS },
         scale: 0.125,
