@@ -64,6 +64,8 @@ pub(crate) struct Function {
     pub dynamic_shared_align: u32,
     pub required_block: Option<[u32; 3]>,
     pub max_block: Option<[u32; 3]>,
+    /// Registers of a thread when it starts, where directives tell.
+    pub registers_per_thread: Option<u32>,
     pub required_cluster: Option<[u32; 3]>,
     /// Whether blocks speak to each other within a launch: atomics or volatile accesses in global memory.
     pub communicates: bool,

@@ -6,12 +6,17 @@ use longhand_emulator::{Arch, Checks, Fault, Gpu, Module, Options, Problem, Repo
 /// `%mine`, the address of the thread's own word of the output; `%from`, that of its own 16 bytes of the input; `%to`,
 /// that of its own 16 bytes of the shared array `buffer`; `bar`, shared memory for 8 barriers.
 fn kernel(body: &str) -> String {
+    kernel_with("", body)
+}
+
+/// The same, with directives that bound the launch.
+fn kernel_with(directives: &str, body: &str) -> String {
     format!(
         "
 .version 9.0
 .target sm_90a
 .address_size 64
-.visible .entry k(.param .u64 in, .param .u64 out)
+.visible .entry k(.param .u64 in, .param .u64 out) {directives}
 {{
 .reg .pred %p<16>, %q;
 .reg .b32 %r<32>;
@@ -52,9 +57,13 @@ const WARP: Setup = Setup { cluster: 1, threads: 32, checks: Checks::ALL };
 const WORDS: u32 = 4096;
 
 fn launch(body: &str, setup: Setup) -> Result<(Vec<u32>, Report), Fault> {
+    launch_text(&kernel(body), setup)
+}
+
+fn launch_text(text: &str, setup: Setup) -> Result<(Vec<u32>, Report), Fault> {
     let options = Options { checks: setup.checks, ..Options::default() };
     let gpu = Gpu::with_options("sm_90a".parse::<Arch>().unwrap(), options);
-    let module = Module::from_ptx(&gpu, &kernel(body)).unwrap_or_else(|error| panic!("{error}"));
+    let module = Module::from_ptx(&gpu, text).unwrap_or_else(|error| panic!("{error}"));
     let [input, output] = [(); 2].map(|()| gpu.alloc(u64::from(4 * WORDS)).unwrap());
     let data: Vec<u8> = (0..WORDS).flat_map(|i| (1000 + i).to_le_bytes()).collect();
     gpu.upload(input, &data).unwrap();
@@ -370,5 +379,281 @@ mod barriers {
             let what = refusal(body);
             assert!(what.contains(expected), "{what}");
         }
+    }
+}
+
+mod clusters {
+    use super::*;
+
+    const PAIR: Setup = Setup { cluster: 2, threads: 64, checks: Checks::ALL };
+    const SYNC: &str = "barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;";
+
+    /// The address of the thread's 16 bytes in the other block, `%r5`.
+    const OTHER: &str = "xor.b32 %r4, %rank, 1; mapa.shared::cluster.u32 %r5, %to, %r4;";
+
+    fn synchronisation(body: &str, setup: Setup) -> String {
+        match launch(body, setup) {
+            Err(Fault { problem: Problem::Synchronisation(what), .. }) => what,
+            Err(other) => panic!("another fault: {other}"),
+            Ok(_) => panic!("no fault: {body}"),
+        }
+    }
+
+    #[test]
+    fn a_block_reads_what_another_wrote() {
+        let body = |last: &str| {
+            format!(
+                "st.shared.u32 [%to], %word; {SYNC} {OTHER} ld.shared::cluster.u32 %r1, [%r5];
+                getctarank.shared::cluster.u32 %r2, %r5; mad.lo.u32 %r1, %r2, 100000, %r1;
+                st.global.u32 [%mine], %r1; {last}"
+            )
+        };
+        let (out, _) = launch(&body(SYNC), PAIR).unwrap();
+        assert_eq!((out[3], out[256 + 3]), (100_000 + 256 + 3, 3));
+    }
+
+    #[test]
+    fn generic_addresses_are_mapped_too() {
+        let body = format!(
+            "st.shared.u32 [%to], %word; {SYNC} xor.b32 %r4, %rank, 1;
+            cvt.u64.u32 %rd1, %to; cvta.shared.u64 %rd1, %rd1; mapa.u64 %rd2, %rd1, %r4;
+            getctarank.u64 %r2, %rd2; getctarank.u64 %r3, %rd1; mad.lo.u32 %r2, %r3, 10, %r2;
+            ld.u32 %r1, [%rd2]; mad.lo.u32 %r1, %r2, 100000, %r1; st.global.u32 [%mine], %r1; {SYNC}"
+        );
+        let (out, _) = launch(&body, PAIR).unwrap();
+        assert_eq!((out[3], out[256 + 3]), (100_000 + 256 + 3, 1_000_000 + 3));
+    }
+
+    #[test]
+    fn reading_a_block_before_it_has_begun_is_found() {
+        let what = synchronisation(&format!("{OTHER} st.shared::cluster.u32 [%r5], %t; {SYNC}"), PAIR);
+        assert!(what.contains("may not have begun"), "{what}");
+    }
+
+    #[test]
+    fn reading_a_block_that_has_exited_is_found() {
+        let body = |last: &str| {
+            format!(
+                "st.shared.u32 [%to], %word; {SYNC} setp.eq.u32 %p1, %rank, 0; @%p1 bra END;
+                mov.u32 %r9, 0; SPIN: add.u32 %r9, %r9, 1; setp.lt.u32 %p2, %r9, 20000; @%p2 bra SPIN;
+                {OTHER} ld.shared::cluster.u32 %r1, [%r5];
+                END: {last}"
+            )
+        };
+        let what = synchronisation(&body(""), PAIR);
+        assert!(what.contains("have exited"), "{what}");
+        launch(&body(SYNC), PAIR).unwrap();
+    }
+
+    #[test]
+    fn the_barrier_of_the_cluster_alternates_between_arriving_and_waiting() {
+        let arrive = "barrier.cluster.arrive;";
+        let wait = "barrier.cluster.wait;";
+        for (body, expected) in [
+            (format!("{arrive} {arrive}"), "again"),
+            (wait.to_owned(), "without barrier.cluster.arrive"),
+            (format!("{SYNC} {wait}"), "without barrier.cluster.arrive"),
+            (format!("setp.eq.u32 %p1, %t, 3; @%p1 {SYNC}"), "divergent"),
+        ] {
+            let what = synchronisation(&body, PAIR);
+            assert!(what.contains(expected), "{what}");
+        }
+        launch(&format!("{arrive} {wait} {SYNC} setp.eq.u32 %p1, %t, 3; @%p1 exit; {arrive} {wait}"), PAIR)
+            .unwrap();
+    }
+
+    #[test]
+    fn a_block_that_does_not_come_to_the_barrier_is_a_deadlock() {
+        let body = |rank: u32| {
+            format!(
+                "setp.ne.u32 %p1, %rank, {rank}; @%p1 bra WAIT; bar.sync 1, 96;
+                WAIT: {SYNC}"
+            )
+        };
+        let setup = Setup { threads: 96, ..PAIR };
+        launch(&body(1), setup).unwrap();
+        let problem =
+            launch(&body(1).replace("bar.sync 1, 96", "setp.lt.u32 %p2, %t, 64; @%p2 bar.sync 1, 96"), setup);
+        let problem = problem.unwrap_err().problem;
+        let Problem::Deadlock(waits) = problem else { panic!("{problem}") };
+        assert!(waits.iter().any(|it| it.contains("waits at the cluster's barrier")), "{waits:?}");
+    }
+
+    #[test]
+    fn a_barrier_of_another_block_is_arrived_at() {
+        let body = |waits: &str| {
+            format!(
+                "setp.eq.u32 %q, %t, 0; @%q mbarrier.init.shared.b64 [bar], 64; fence.mbarrier_init.release.cluster; {SYNC}
+                mov.u32 %r6, bar; xor.b32 %r4, %rank, 1; mapa.shared::cluster.u32 %r6, %r6, %r4;
+                mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r6];
+                {waits}
+                {SYNC}"
+            )
+        };
+        let own = "W: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 %p1, [bar], 0; @!%p1 bra W;";
+        launch(&body(own), PAIR).unwrap();
+        let what = fault(&body(&own.replace("[bar]", "[%r6]")), PAIR);
+        assert!(what.contains("is not the block itself"), "{what}");
+    }
+
+    #[test]
+    fn stores_to_another_block_land_when_its_barrier_is_waited_for() {
+        let body = |early: &str, bytes: u32| {
+            format!(
+                "setp.eq.u32 %q, %t, 0; @%q mbarrier.init.shared.b64 [bar], 1;
+                @%q mbarrier.arrive.expect_tx.shared.b64 _, [bar], {bytes}; mov.u32 %r1, 0; st.shared.u32 [%to+8], %t; {SYNC}
+                {OTHER} mov.u32 %r6, bar; mapa.shared::cluster.u32 %r6, %r6, %r4; add.u32 %r7, %word, 1;
+                st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%r5], {{%word, %r7}}, [%r6];
+                red.async.relaxed.cluster.shared::cluster.mbarrier::complete_tx::bytes.add.u32 [%r5+8], %r7, [%r6];
+                {early}
+                W: mbarrier.try_wait.parity.shared::cta.b64 %p1, [bar], 0; @!%p1 bra W;
+                ld.shared.v2.u32 {{%r1, %r2}}, [%to]; ld.shared.u32 %r3, [%to+8];
+                mul.lo.u32 %r1, %r1, %r2; add.u32 %r1, %r1, %r3; st.global.u32 [%mine], %r1; {SYNC}"
+            )
+        };
+        let (out, _) = launch(&body("", 64 * 12), PAIR).unwrap();
+        assert_eq!((out[2], out[256 + 2]), (258 * 259 + 2 + 259, 2 * 3 + 2 + 3));
+        let what = fault(&body(&format!("{SYNC} ld.shared.u32 %r1, [%to];"), 64 * 12), PAIR);
+        assert!(what.contains("has not finished writing"), "{what}");
+        let what = fault(&body("", 64 * 8), PAIR);
+        assert!(what.contains("bytes more were copied"), "{what}");
+    }
+}
+
+mod registers {
+    use super::*;
+
+    const GROUPS: Setup = Setup { cluster: 1, threads: 384, checks: Checks::ALL };
+
+    fn kernel_of(directives: &str, first: &str, others: &str) -> String {
+        let body = format!(
+            "setp.ge.u32 %p1, %t, 128; @%p1 bra OTHERS; {first} bra END;
+            OTHERS: {others}
+            END: bar.sync 0; st.global.u32 [%mine], %t;"
+        );
+        kernel_with(directives, &body)
+    }
+
+    fn set(action: &str, count: u32) -> String {
+        format!("setmaxnreg.{action}.sync.aligned.u32 {count};")
+    }
+
+    #[test]
+    fn warpgroups_take_what_another_gives() {
+        for directives in [".maxnreg 168", ".maxntid 384, 1, 1 .minnctapersm 1"] {
+            let text = kernel_of(directives, &set("dec", 24), &set("inc", 240));
+            launch_text(&text, GROUPS).unwrap_or_else(|fault| panic!("{fault}"));
+        }
+    }
+
+    #[test]
+    fn more_than_the_block_has_is_a_deadlock() {
+        let text = kernel_of(".maxnreg 168", &set("dec", 40), &set("inc", 240));
+        let problem = launch_text(&text, GROUPS).unwrap_err().problem;
+        let Problem::Deadlock(waits) = problem else { panic!("{problem}") };
+        assert!(waits.iter().any(|it| it.contains("waits for 2304 registers, where ")), "{waits:?}");
+    }
+
+    #[test]
+    fn misuse_is_found() {
+        let half = "setp.lt.u32 %p2, %t, 64; @%p2 bra SKIP; setmaxnreg.dec.sync.aligned.u32 24; SKIP:";
+        let other = "setp.lt.u32 %p2, %t, 64; @%p2 bra SKIP; setmaxnreg.dec.sync.aligned.u32 24; bra END; SKIP: setmaxnreg.dec.sync.aligned.u32 32;";
+        let twice = format!("{} {}", set("dec", 32), set("dec", 24));
+        let synchronised = format!("{} bar.sync 1, 128; {}", set("dec", 32), set("dec", 24));
+        launch_text(&kernel_of(".maxnreg 168", &synchronised, ""), GROUPS).unwrap();
+        for (first, expected) in [
+            (set("inc", 160), "by a warp that has 168"),
+            (set("dec", 176), "by a warp that has 168"),
+            (half.to_owned(), "exits without a setmaxnreg"),
+            (other.to_owned(), "where another warp of the warpgroup executed"),
+            (twice, "before all warps"),
+        ] {
+            let problem = launch_text(&kernel_of(".maxnreg 168", &first, ""), GROUPS).unwrap_err().problem;
+            let Problem::Asynchronous(what) = problem else { panic!("{problem}") };
+            assert!(what.contains(expected), "{what}, and not: {expected}");
+        }
+        let divergent = "setp.eq.u32 %p2, %t, 3; @%p2 setmaxnreg.dec.sync.aligned.u32 24;";
+        let problem = launch_text(&kernel_of(".maxnreg 168", divergent, ""), GROUPS).unwrap_err().problem;
+        assert!(matches!(problem, Problem::Synchronisation(_)), "{problem}");
+    }
+
+    #[test]
+    fn counts_that_are_not_allowed_are_refused() {
+        for count in [16, 25, 264] {
+            let what = refusal(&set("dec", count));
+            assert!(what.contains("must be a multiple of 8, from 24 to 256"), "{what}");
+        }
+    }
+}
+
+mod hints {
+    use super::*;
+
+    #[test]
+    fn fences_and_hints_change_nothing() {
+        let body = "
+            membar.cta; membar.gl; membar.sys; membar.proxy.alias;
+            fence.sc.gpu; fence.acq_rel.cta; fence.acquire.cluster; fence.release.sys; fence.gpu;
+            fence.acquire.sync_restrict::shared::cluster.cluster; fence.release.sync_restrict::shared::cta.cluster;
+            fence.mbarrier_init.release.cluster;
+            fence.proxy.alias; fence.proxy.async; fence.proxy.async.global; fence.proxy.async.shared::cta;
+            fence.proxy.async::generic.acquire.sync_restrict::shared::cluster.cluster;
+            fence.proxy.tensormap::generic.release.gpu; fence.proxy.tensormap::generic.acquire.gpu [%in], 128;
+            griddepcontrol.wait; griddepcontrol.launch_dependents;
+            prefetch.global.L2 [%in]; prefetch.local.L1 [%in]; prefetch.L1 [%in]; prefetch.global.L2::evict_last [%in];
+            prefetch.tensormap [%in]; prefetchu.L1 [%in];
+            applypriority.global.L2::evict_normal [%in], 128;
+            createpolicy.fractional.L2::evict_first.b64 %s1;
+            createpolicy.fractional.L2::evict_last.L2::evict_unchanged.b64 %s1, 0.5;
+            createpolicy.range.global.L2::evict_last.L2::evict_unchanged.b64 %s1, [%in], 128, 256;
+            createpolicy.cvt.L2.b64 %s1, 7;
+            cp.async.cg.shared.global.L2::cache_hint.L2::128B [%to], [%from], 16, %s1;
+            cp.async.wait_all;
+            st.global.u32 [%mine], %t;";
+        assert_eq!(run(body)[..32], std::array::from_fn::<u32, 32, _>(|t| t as u32));
+    }
+
+    #[test]
+    fn forms_that_are_not_ptx_are_refused() {
+        for body in [
+            "membar.gpu;",
+            "fence;",
+            "fence.relaxed.gpu;",
+            "fence.proxy.async.local;",
+            "fence.proxy.tensormap::generic.acquire.gpu [%in], 64;",
+            "fence.mbarrier_init.acquire.cluster;",
+            "griddepcontrol.start;",
+            "prefetch.shared.L1 [%in];",
+            "prefetch.local.L2::evict_last [%in];",
+            "prefetchu.L2 [%in];",
+            "applypriority.global.L2::evict_last [%in], 128;",
+            "discard.global.L2 [%in], 64;",
+            "createpolicy.fractional.L2.b64 %s1;",
+            "createpolicy.range.L2::evict_last.b64 %s1, [%in];",
+            "barrier.cluster.arrive.acquire;",
+            "barrier.cluster.wait.relaxed;",
+            "mapa.shared::cta.u32 %r1, %to, %rank;",
+            "mapa.u32 %r1, %to, %rank;",
+            "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b64 [%to], {%s1, %s1, %s1, %s1}, [bar];",
+            "st.async.shared::cluster.mbarrier::complete_tx::bytes.b16 [%to], %r1, [bar];",
+            "red.async.relaxed.cluster.shared::cluster.mbarrier::complete_tx::bytes.min.u64 [%to], %s1, [bar];",
+        ] {
+            refusal(body);
+        }
+    }
+
+    #[test]
+    fn what_was_discarded_is_uninitialised() {
+        let body = |address: u32| {
+            format!(
+                "setp.eq.u32 %p1, %t, 0; @%p1 discard.global.L2 [%in], 128; bar.sync 0;
+                ld.global.u32 %r1, [%in+{address}];"
+            )
+        };
+        let problem = launch(&body(124), WARP).unwrap_err().problem;
+        assert!(matches!(problem, Problem::Uninitialised { .. }), "{problem}");
+        launch(&body(128), WARP).unwrap();
+        let problem = launch("discard.L2 [%from], 128;", WARP).unwrap_err().problem;
+        assert!(matches!(problem, Problem::Misaligned { align: 128, .. }), "{problem}");
     }
 }

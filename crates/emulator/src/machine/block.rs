@@ -4,6 +4,7 @@ use crate::fault::Problem;
 use crate::machine::{Launch, Mbarriers};
 use crate::memory::SharedMemory;
 use crate::ops::async_copy::CopyGroups;
+use crate::ops::setmaxnreg::Registers;
 use crate::ops::wgmma::Warpgroup;
 
 /// Barriers of a block.
@@ -20,6 +21,7 @@ pub(crate) struct Block {
     pub mbarriers: Mbarriers,
     /// Copies (`cp.async`) that have not landed, of each warp.
     pub copies: Vec<CopyGroups>,
+    pub registers: Registers,
     pub warpgroups: Vec<Warpgroup>,
 }
 
@@ -36,6 +38,8 @@ pub(crate) enum Waiting {
     Mbarrier { rank: usize, address: u64, phase: u64 },
     /// That others had their turn, after such an `mbarrier` was tested in vain.
     Tested { rank: usize, address: u64, phase: u64 },
+    /// That so many registers of the block are free.
+    Registers { needed: u32 },
     /// That the cluster's barrier is past this generation.
     Cluster { generation: u64 },
     /// That all four warps of the warpgroup have issued so many `wgmma`.
@@ -70,6 +74,10 @@ impl Block {
             live: launch.threads(),
             barriers: [Barrier::default(); BARRIERS],
             mbarriers: Mbarriers::default(),
+            registers: Registers::new(
+                launch.program.functions[launch.entry].registers_per_thread,
+                launch.warps(),
+            ),
             copies: (0..launch.warps()).map(|_| CopyGroups::default()).collect(),
             warpgroups: (0..launch.warps().div_ceil(4)).map(|_| Warpgroup::default()).collect(),
         }

@@ -60,7 +60,7 @@ impl Running {
             .flat_map(|rank| (0..launch.warps()).map(move |index| (rank, index)))
             .map(|(rank, index)| Warp::new(launch, rank, index, blocks[rank].coordinates))
             .collect();
-        let barrier = ClusterBarrier::default();
+        let barrier = ClusterBarrier::new(blocks.len(), launch.threads());
         let proxies = Proxies::new(blocks.len());
         let cluster =
             Cluster { blocks, barrier, proxies, executed: 0, changes: 0, polls: 0, time_out: false };
@@ -146,6 +146,10 @@ impl Running {
                         format!(
                             "waits for phase {phase} of the mbarrier at {address:#x} of block rank {rank}: {missing}"
                         )
+                    }
+                    Some(Waiting::Registers { needed }) => {
+                        let free = self.cluster.blocks[warp.rank].registers.free();
+                        format!("waits for {needed} registers, where {free} are free")
                     }
                     Some(Waiting::Cluster { .. }) => "waits at the cluster's barrier".to_owned(),
                     Some(Waiting::Warpgroup { .. }) => {

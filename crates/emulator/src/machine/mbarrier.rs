@@ -294,7 +294,8 @@ impl Block {
                 let mut old = [0; 8];
                 old[..bytes].copy_from_slice(&self.shared.bytes[range.clone()]);
                 let new = f(u64::from_le_bytes(old)).to_le_bytes();
-                self.shared.bytes[range].copy_from_slice(&new[..bytes]);
+                self.shared.bytes[range.clone()].copy_from_slice(&new[..bytes]);
+                self.shared.written[range].fill(true);
             }
             Effect::Copies { warp, lanes, before } => {
                 self.copies[warp].land_before(&mut self.shared, lanes, before)

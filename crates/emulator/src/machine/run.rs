@@ -80,6 +80,7 @@ impl Warp {
             Some(Waiting::Mbarrier { rank, address, phase }) => {
                 cluster.time_out || cluster.blocks[rank].mbarriers.may_pass(address, phase)
             }
+            Some(Waiting::Registers { needed }) => cluster.blocks[self.rank].registers.free() >= needed,
             Some(Waiting::Cluster { generation }) => cluster.barrier.generation > generation,
             Some(Waiting::Warpgroup { issued }) => {
                 cluster.blocks[self.rank].warpgroups[self.index as usize / 4].together() >= issued
@@ -360,9 +361,15 @@ impl Context<'_> {
     fn exit(&mut self, mask: u32) -> Result<(), Box<Trouble>> {
         self.warp.live &= !mask;
         self.cluster.changes += 1;
-        self.cluster.blocks[self.warp.rank].exit(mask.count_ones());
-        self.cluster.barrier.exit(mask.count_ones());
-        Ok(())
+        let writer = self.writer();
+        self.cluster.barrier.exit(writer, mask);
+        let block = &mut self.cluster.blocks[self.warp.rank];
+        block.exit(mask.count_ones());
+        if self.warp.live != 0 {
+            return Ok(());
+        }
+        let done = block.registers.exit(self.warp.index as usize);
+        done.map_err(|problem| Box::new(Trouble { problem, lane: None }))
     }
 }
 

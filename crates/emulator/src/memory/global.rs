@@ -284,6 +284,16 @@ impl Allocation {
         }
     }
 
+    /// Makes words uninitialised.
+    pub fn forget(&self, address: u64, bytes: u64) {
+        let first = address - self.base;
+        for offset in (first..first + bytes).step_by(4) {
+            let (page, word) = (self.page(offset), offset as usize % PAGE / 4);
+            page.words[word].store(u32::from_ne_bytes([POISON; 4]), Relaxed);
+            page.written[word].store(0, Relaxed);
+        }
+    }
+
     /// Writes bytes, however they lie.
     pub fn write_bytes(&self, address: u64, source: &[u8]) {
         let mut offset = address - self.base;

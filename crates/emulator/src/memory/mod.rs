@@ -14,7 +14,7 @@ pub(crate) use access::{Kind, Request, Space, Target};
 pub use global::MemoryError;
 pub(crate) use global::{GlobalMemory, GlobalView};
 pub(crate) use local::LocalMemory;
-pub(crate) use proxy::Proxies;
+pub(crate) use proxy::{Proxies, Writer};
 pub(crate) use shared::SharedMemory;
 
 /// Generic addresses of shared memory: the address of `shared::cluster` within.

@@ -2,8 +2,10 @@
 //! operations will write.
 
 use crate::fault::{Problem, SpaceName};
+use crate::lanes::Done;
 use crate::machine::{Context, Stop, access};
-use crate::memory::Space;
+use crate::memory::global::Found;
+use crate::memory::{Kind, Space};
 
 impl Context<'_> {
     /// The block, by rank, and the address there of so many bytes that a lane names in shared memory, which must exist
@@ -31,18 +33,45 @@ impl Context<'_> {
             Some(block) if address + bytes > block.shared.len() => {
                 format!("there are {} bytes", block.shared.len())
             }
+            // What has no bytes is only an address.
+            Some(_) if bytes == 0 => return Ok((rank, address)),
             Some(_) => return self.check_alive(lane, rank).map(|()| (rank, address)),
         };
         Err(Stop::lane(lane, Problem::OutOfBounds { access, nearest }))
     }
 
-    /// The shared memory of another block is there until all threads of that block have exited (PTX ISA, "Distributed
-    /// shared memory"; CUDA C++ Programming Guide, "Distributed Shared Memory").
+    /// What concerns 128 bytes of global memory as a whole; of a write, nothing is known of them afterwards.
+    pub fn global_line(&mut self, lane: usize, address: u64, kind: Kind) -> Done {
+        let access = access(kind.write, SpaceName::Global, address, 128);
+        if address % 128 != 0 {
+            return Err(Stop::lane(lane, Problem::Misaligned { access, align: 128 }));
+        }
+        match self.global.find(address, 128) {
+            Found::In(index) if kind.write => self.global.allocations[index].forget(address, 128),
+            Found::In(_) => {}
+            Found::Freed => return Err(Stop::lane(lane, Problem::UseAfterFree { access })),
+            Found::Outside => {
+                let nearest = self.global.nearest(address);
+                return Err(Stop::lane(lane, Problem::OutOfBounds { access, nearest }));
+            }
+        }
+        Ok(())
+    }
+
+    /// The shared memory of another block is there from when that block has begun, which a barrier of the cluster
+    /// shows, until all its threads have exited (CUDA C++ Programming Guide, "Distributed Shared Memory").
     pub fn check_alive(&self, lane: usize, rank: usize) -> Result<(), Stop> {
-        if rank == self.warp.rank || self.cluster.blocks[rank].live > 0 {
+        if rank == self.warp.rank {
             return Ok(());
         }
-        let what = format!("shared memory of the block of rank {rank}, all threads of which have exited");
+        let what = if self.cluster.blocks[rank].live == 0 {
+            "all threads of which have exited"
+        } else if self.cluster.barrier.generation == 0 {
+            "which may not have begun: no barrier.cluster has completed"
+        } else {
+            return Ok(());
+        };
+        let what = format!("shared memory of the block of rank {rank}, {what}");
         Err(Stop::lane(lane, Problem::Synchronisation(what)))
     }
 }

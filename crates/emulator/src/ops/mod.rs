@@ -1,21 +1,25 @@
 //! The instructions: how each is decoded, and what it does. One file for each family.
 
 pub(crate) mod async_copy;
+mod async_store;
 mod atomic;
 mod barrier;
 mod bits;
+mod cache;
 pub(crate) mod cluster;
 mod compare;
 mod control;
 mod convert;
 mod data;
 mod exchange;
+mod fence;
 mod float;
 mod half;
 mod integer;
 mod matrix;
 mod mbarrier;
 mod mma;
+pub(crate) mod setmaxnreg;
 mod value;
 pub(crate) mod wgmma;
 
@@ -41,9 +45,12 @@ pub(crate) struct Form {
 /// All families.
 const FAMILIES: &[&[Form]] = &[
     async_copy::FORMS,
+    async_store::FORMS,
     atomic::FORMS,
     barrier::FORMS,
     bits::FORMS,
+    cache::FORMS,
+    cluster::FORMS,
     compare::FORMS,
     control::FORMS,
     convert::FORMS,
@@ -51,7 +58,9 @@ const FAMILIES: &[&[Form]] = &[
     exchange::FORMS,
     float::FORMS,
     half::FORMS,
+    fence::FORMS,
     integer::FORMS,
+    setmaxnreg::FORMS,
     matrix::FORMS,
     mbarrier::FORMS,
     mma::FORMS,

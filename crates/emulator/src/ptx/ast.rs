@@ -174,6 +174,10 @@ pub struct Function {
     pub required_block: Option<[u32; 3]>,
     /// `.maxntid`: the block has at most the product of these threads.
     pub max_block: Option<[u32; 3]>,
+    /// `.maxnreg`: a thread has at most so many registers.
+    pub max_registers: Option<u32>,
+    /// `.minnctapersm`: a multiprocessor is to have room for so many blocks.
+    pub min_blocks: Option<u32>,
     /// `.reqnctapercluster`, or `.explicitcluster` alone (then all 0).
     pub required_cluster: Option<[u32; 3]>,
     /// As declared.

@@ -102,6 +102,11 @@ fn header(function: &Function) -> String {
             write!(text, " .{directive} {x}, {y}, {z}").expect("a string");
         }
     }
+    for (directive, count) in [("maxnreg", function.max_registers), ("minnctapersm", function.min_blocks)] {
+        if let Some(count) = count {
+            write!(text, " .{directive} {count}").expect("a string");
+        }
+    }
     text
 }
 

@@ -133,18 +133,23 @@ fn params(prefix: &'static str, least: usize) -> impl Strategy<Value = Vec<Param
     })
 }
 
+fn count() -> impl Strategy<Value = Option<u32>> {
+    prop::option::of(any::<u32>())
+}
+
 fn extent() -> impl Strategy<Value = Option<[u32; 3]>> {
     prop::option::of(any::<[u32; 3]>())
 }
 
 fn function() -> impl Strategy<Value = Function> {
     let linkage = select(vec![Linkage::Internal, Linkage::Visible, Linkage::Weak]);
-    let limits = (extent(), extent(), extent());
+    let limits = (extent(), extent(), extent(), count(), count());
     (any::<bool>(), params("r", 0), params("p", 1), prop::option::of(body()), limits, linkage).prop_map(
-        |(entry, mut returns, params, body, (required_block, max_block, required_cluster), linkage)| {
+        |(entry, mut returns, params, body, limits, linkage)| {
             if entry {
                 returns.clear();
             }
+            let (required_block, max_block, required_cluster, max_registers, min_blocks) = limits;
             Function {
                 name: String::new(),
                 entry,
@@ -153,6 +158,8 @@ fn function() -> impl Strategy<Value = Function> {
                 body,
                 required_block,
                 max_block,
+                max_registers,
+                min_blocks,
                 required_cluster,
                 linkage,
                 line: 0,

@@ -16,6 +16,8 @@ use crate::ptx::lexer::{Kind, Token};
 pub(super) struct Limits {
     required_block: Option<[u32; 3]>,
     max_block: Option<[u32; 3]>,
+    max_registers: Option<u32>,
+    min_blocks: Option<u32>,
     required_cluster: Option<[u32; 3]>,
 }
 
@@ -36,6 +38,8 @@ impl<'t> Parser<'t> {
             body: defined.then(Body::default),
             required_block: limits.required_block,
             max_block: limits.max_block,
+            max_registers: limits.max_registers,
+            min_blocks: limits.min_blocks,
             required_cluster: limits.required_cluster,
             linkage,
             line: name.line,
@@ -96,12 +100,9 @@ impl<'t> Parser<'t> {
                 "reqntid" => limits.required_block = Some(self.extent()?),
                 "reqnctapercluster" => limits.required_cluster = Some(self.extent()?),
                 "explicitcluster" => limits.required_cluster = limits.required_cluster.or(Some([0; 3])),
-                "maxnreg"
-                | "minnctapersm"
-                | "maxnctapersm"
-                | "maxclusterrank"
-                | "abi_preserve"
-                | "abi_preserve_control" => {
+                "maxnreg" => limits.max_registers = Some(self.extent()?[0]),
+                "minnctapersm" => limits.min_blocks = Some(self.extent()?[0]),
+                "maxnctapersm" | "maxclusterrank" | "abi_preserve" | "abi_preserve_control" => {
                     self.separated(Self::integer)?;
                 }
                 "noreturn" | "blocksareclusters" => {}
