@@ -52,6 +52,7 @@ mov.f32 %f0, 0f3F800000;
 mov.f32 %f1, %f0;
 mov.f32 %f2, %f0;
 mov.f32 %f3, %f0;
+fence.proxy.async.shared::cta;
 bar.sync 0;
 {body}
 st.global.v4.f32 [%mine], {{%f0, %f1, %f2, %f3}};
@@ -199,6 +200,16 @@ fn writing_an_operand_before_the_wait_is_a_fault() {
     let write = "st.shared.u32 [%row], %t;";
     is_asynchronous(&format!("{{fence}} {{product}} {{commit}} {write} {{wait}}"), "a wait is missing");
     assert!(run(&format!("{{fence}} {{product}} {{commit}} {{wait}} bar.sync 0; {write}")).is_ok());
+}
+
+#[test]
+fn what_ordinary_stores_wrote_needs_a_proxy_fence() {
+    let write = "st.shared.u32 [%row], %t; FENCE bar.sync 0; {fence} {product} {commit} {wait}";
+    is_asynchronous(&write.replace("FENCE", ""), "fence.proxy.async");
+    assert!(run(&write.replace("FENCE", "fence.proxy.async;")).is_ok());
+    // One warp may fence what another wrote, once the barrier has told it.
+    let other = "st.shared.u32 [%row], %t; bar.sync 0; fence.proxy.async; {fence} {product} {commit} {wait}";
+    assert!(run(other).is_ok());
 }
 
 #[test]

@@ -35,7 +35,7 @@ impl Context<'_> {
         } else if checks.init && !shared.written[address as usize..][..16].iter().all(|written| *written) {
             Problem::Uninitialised { access }
         } else {
-            return Ok(());
+            return self.check_fenced(self.warp.rank, address, 16).map_err(Stop::warp);
         };
         Err(Stop::warp(problem))
     }
