@@ -4,6 +4,7 @@
 
 mod device;
 mod doctor;
+mod emulate;
 mod eval;
 mod generate;
 mod progress;
@@ -31,6 +32,8 @@ enum Command {
     /// Measure how well a model predicts a text
     Eval(eval::Eval),
     Verify(verify::Verify),
+    /// Run a kernel of a PTX or CUDA file on the emulated GPU; check it, and count what it does
+    Emulate(emulate::Emulate),
     /// Say which GPU, driver and libraries are found, and what to install for each one missing
     Doctor,
 }
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Generate(generate) => generate.run().map(|()| ExitCode::SUCCESS),
         Command::Eval(eval) => eval.run().map(|()| ExitCode::SUCCESS),
         Command::Verify(verify) => verify.run(),
+        Command::Emulate(emulate) => emulate.run(),
         Command::Doctor => doctor::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

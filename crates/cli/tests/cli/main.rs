@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod doctor;
+mod emulate;
 mod eval_and_generate;
 mod train;
 mod workplace;

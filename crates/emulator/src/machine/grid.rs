@@ -132,7 +132,7 @@ fn check(launch: &Launch) -> Result<(), Fault> {
         Err(Fault { problem, kernel: kernel(launch), place: None })
     };
     let (grid, block, cluster) = (launch.grid, launch.block, launch.cluster);
-    let threads = |shape: [u32; 3]| shape.iter().map(|it| u64::from(*it)).product::<u64>();
+    let threads = |shape: [u32; 3]| shape.iter().fold(1u64, |product, it| product.saturating_mul((*it).into()));
     if grid.contains(&0) || grid[0] > i32::MAX as u32 || grid[1] > 65_535 || grid[2] > 65_535 {
         return refuse("grid", format!("{grid:?}"), "from 1 to [2147483647, 65535, 65535]".into());
     }
