@@ -47,10 +47,11 @@ pub fn pass(gpu: &Gpu, text: &str) -> anyhow::Result<Passed> {
             Passed::written(address, array.dtype, array.shape, output)
         }
         "out" => {
-            let Some((described, output)) = value.rsplit_once(':') else {
+            let parts: Vec<&str> = value.splitn(3, ':').collect();
+            let [name, lengths, output] = parts[..] else {
                 bail!("must be out=TYPE:SHAPE:FILE, such as out=f32:128x64:y.npy");
             };
-            let (dtype, shape, bytes) = describe(described)?;
+            let (dtype, shape, bytes) = describe(&format!("{name}:{lengths}"))?;
             Passed::written(gpu.alloc(bytes)?, dtype, shape, output)
         }
         "zeros" => {

@@ -76,13 +76,11 @@ fn shape(header: &str) -> Option<Vec<u64>> {
 
 /// Writes a file, whose name every error tells.
 pub fn write(path: &Path, dtype: Dtype, shape: &[u64], data: &[u8]) -> anyhow::Result<()> {
-    let lengths: String = shape.iter().map(|length| format!("{length}, ")).collect();
-    let mut header =
-        format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({lengths}), }}", dtype.descr());
-    // A tuple of one has its comma, one of several none after the last.
-    if shape.len() != 1 {
-        header = header.replace(", ),", "),");
-    }
+    // A tuple of one is told from a number by its comma.
+    let comma = if shape.len() == 1 { "," } else { "" };
+    let lengths = shape.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    let descr = dtype.descr();
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({lengths}{comma}), }}");
     // The elements start at a multiple of 64.
     let start = (MAGIC.len() + 4 + header.len() + 1).next_multiple_of(64);
     let length = start - MAGIC.len() - 4;

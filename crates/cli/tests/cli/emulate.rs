@@ -183,7 +183,7 @@ fn a_fault_is_told_with_its_place_and_writes_no_file() {
     assert_eq!(output.status.code(), Some(1));
     assert!(told.starts_with("fault: scale: out of bounds: read of 4 bytes"), "{told}");
     assert!(
-        told.contains("block (1, 0, 0), warp 0, lane 2, PTX line 25") && told.contains("ld.global.f32"),
+        told.contains("block (1, 0, 0), warp 0, lane 2, PTX line 24") && told.contains("ld.global.f32"),
         "{told}"
     );
     assert!(!place.path("y.npy").exists());
@@ -327,5 +327,5 @@ fn launches_that_cannot_be_are_told_of() {
     place.fail(&one_field, &["broken.ptx", "not PTX"]);
     place.write("unknown.ptx", SCALE.replace("mul.rn.f32", "mull.rn.f32"));
     one_field[1] = "unknown.ptx";
-    place.fail(&one_field, &["unknown.ptx", "line 26", "mull.rn.f32"]);
+    place.fail(&one_field, &["unknown.ptx", "line 25", "mull.rn.f32"]);
 }
