@@ -37,9 +37,8 @@ fn parse(file: &[u8]) -> anyhow::Result<Array> {
         [2 | 3, _, a, b, c, d, rest @ ..] => {
             rest.split_at_checked(u32::from_le_bytes([*a, *b, *c, *d]) as usize)
         }
-        [1..=3, ..] => None,
+        [] | [1..=3, ..] => None,
         [version, ..] => bail!("version {version} of .npy, and must be 1 to 3"),
-        [] => None,
     }
     .context(truncated)?;
     let header = str::from_utf8(header).context("a header that is no text")?;
