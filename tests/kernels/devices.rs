@@ -1,6 +1,6 @@
 //! The devices that every case runs on.
 
-use longhand_gpu::{Device, Error};
+use longhand_gpu::{Arch, Device, Error};
 use longhand_verify::{Case, Outcome, verify};
 use std::io::Write;
 
@@ -33,15 +33,13 @@ impl Devices {
 
     /// Fails unless the case passes on every device, with the same bits from the PTX of every architecture.
     pub fn check(&self, case: &dyn Case) {
-        let outcomes: Vec<Outcome> = self.emulated.iter().map(|device| run(case, device)).collect();
-        let digests =
-            |outcome: &Outcome| outcome.outputs.iter().map(|it| (it.name, it.digest)).collect::<Vec<_>>();
-        for (outcome, device) in outcomes.iter().zip(&self.emulated).skip(1) {
-            let (arch, first) = (device.arch(), self.emulated[0].arch());
+        let outcomes = self.emulated_outcomes(case);
+        let [(first_arch, first), rest @ ..] = &outcomes[..] else { return };
+        for (arch, outcome) in rest {
             assert_eq!(
                 digests(outcome),
-                digests(&outcomes[0]),
-                "{} {case}: the bits (here their digests) on {arch} are others than on {first}",
+                digests(first),
+                "{} {case}: the bits (here their digests) on {arch} are others than on {first_arch}",
                 case.operation()
             );
         }
@@ -49,6 +47,15 @@ impl Devices {
             run(case, device);
         }
     }
+
+    /// Fails unless the case passes on every emulated device.
+    pub fn emulated_outcomes(&self, case: &dyn Case) -> Vec<(Arch, Outcome)> {
+        self.emulated.iter().map(|device| (device.arch(), run(case, device))).collect()
+    }
+}
+
+fn digests(outcome: &Outcome) -> Vec<(&'static str, u64)> {
+    outcome.outputs.iter().map(|output| (output.name, output.digest)).collect()
 }
 
 /// Fails unless the case passes.

@@ -4,10 +4,12 @@
 mod adamw;
 mod attention;
 mod compile;
+mod counts;
 mod cross_entropy;
 mod devices;
 mod draw;
 mod elementwise;
 mod embedding;
+mod matmul;
 mod norm;
 mod reduction;

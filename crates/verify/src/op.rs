@@ -2,7 +2,7 @@
 
 use crate::Case;
 use crate::cases::{
-    AdamW, Attention, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm, LayerNorm, Map, Sum,
+    AdamW, Attention, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm, LayerNorm, Map, Matmul, Sum,
 };
 
 /// The operations, as the folders of `kernels/` name them.
@@ -14,14 +14,23 @@ pub enum Op {
     CrossEntropy,
     Elementwise,
     Embedding,
+    Matmul,
     Norm,
     Reduction,
 }
 
 impl Op {
     /// All of them, in the order of their names.
-    pub const ALL: [Op; 7] =
-        [Op::AdamW, Op::Attention, Op::CrossEntropy, Op::Elementwise, Op::Embedding, Op::Norm, Op::Reduction];
+    pub const ALL: [Op; 8] = [
+        Op::AdamW,
+        Op::Attention,
+        Op::CrossEntropy,
+        Op::Elementwise,
+        Op::Embedding,
+        Op::Matmul,
+        Op::Norm,
+        Op::Reduction,
+    ];
 
     /// Its name.
     #[must_use]
@@ -32,6 +41,7 @@ impl Op {
             Op::CrossEntropy => "cross_entropy",
             Op::Elementwise => "elementwise",
             Op::Embedding => "embedding",
+            Op::Matmul => "matmul",
             Op::Norm => "norm",
             Op::Reduction => "reduction",
         }
@@ -49,6 +59,7 @@ impl Op {
                 [boxed(Map::telling()), boxed(Copy::telling())].into_iter().flatten().collect()
             }
             Op::Embedding => boxed(Embedding::telling()),
+            Op::Matmul => boxed(Matmul::telling()),
             Op::Norm => boxed(LayerNorm::telling()),
             Op::Reduction => {
                 [boxed(ColumnSum::telling()), boxed(Sum::telling()), boxed(GradientNorm::telling())]

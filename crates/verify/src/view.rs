@@ -58,14 +58,13 @@ impl View {
     ) -> Result<View, Error> {
         let view = View::poisoned(stream, name, precision, layout)?;
         assert_eq!(layout.count(), values.len(), "{name}: elements and values");
-        let places = layout.places();
-        let mut rest = values;
+        let mut elements: Vec<(usize, f64)> =
+            layout.places().into_iter().zip(values.iter().copied()).collect();
+        elements.sort_by_key(|(place, _)| *place);
         // A run of neighbours at a time: what lies between stays as nobody wrote it.
-        for run in places.chunk_by(|a, b| a + 1 == *b) {
-            let (now, later) = rest.split_at(run.len());
-            let bytes: Vec<u8> = now.iter().flat_map(|value| precision.encode(*value)).collect();
-            view.buffer.upload(view.byte(run[0]), &bytes)?;
-            rest = later;
+        for run in elements.chunk_by(|(a, _), (b, _)| a + 1 == *b) {
+            let bytes: Vec<u8> = run.iter().flat_map(|(_, value)| precision.encode(*value)).collect();
+            view.buffer.upload(view.byte(run[0].0), &bytes)?;
         }
         Ok(view)
     }

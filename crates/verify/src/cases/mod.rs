@@ -7,6 +7,7 @@ mod copy;
 mod cross_entropy;
 mod embedding;
 mod map;
+mod matmul;
 mod norm;
 mod sums;
 
@@ -17,5 +18,6 @@ pub use copy::Copy;
 pub use cross_entropy::CrossEntropy;
 pub use embedding::Embedding;
 pub use map::Map;
+pub use matmul::Matmul;
 pub use norm::LayerNorm;
 pub use sums::{GradientNorm, Sum};
