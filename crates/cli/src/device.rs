@@ -1,6 +1,7 @@
 //! `--device`.
 
 use clap::ValueEnum;
+use longhand_gpu::emulator;
 use longhand_tensor::{Device, Dtype};
 
 /// Where to compute.
@@ -13,6 +14,8 @@ pub enum DeviceChoice {
     Cpu,
     /// The first GPU, or an error.
     Cuda,
+    /// A virtual H100 on the CPU: runs a GPU's kernels, checks every access, and takes its time.
+    Emulated,
 }
 
 impl DeviceChoice {
@@ -22,6 +25,7 @@ impl DeviceChoice {
             Self::Auto => Ok(Device::default_device()),
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda => Device::gpu(0),
+            Self::Emulated => Device::emulated("sm_90a".parse()?, emulator::Options::default()),
         }
     }
 }
