@@ -161,24 +161,31 @@ pub(crate) fn map3<A: Word, B: Word, C: Word, D: Word>(
     })
 }
 
+/// The bit of each lane in a mask.
+pub(crate) const LANE_BITS: Lanes<u32> = {
+    let mut bits = [0; LANES];
+    let mut lane = 0;
+    while lane < LANES {
+        bits[lane] = 1 << lane;
+        lane += 1;
+    }
+    bits
+};
+
 /// One bit for each lane in which `f(a)` holds.
 #[inline(always)]
 pub(crate) fn test1<A: Copy>(a: &Lanes<A>, f: impl Fn(A) -> bool) -> u32 {
     let mut out = [0u32; LANES];
-    each1(a, &mut out, |a| u32::from(f(a)));
-    bits(&out)
+    each2(a, &LANE_BITS, &mut out, |a, bit| if f(a) { bit } else { 0 });
+    out.iter().fold(0, |bits, bit| bits | bit)
 }
 
 /// One bit for each lane in which `f(a, b)` holds.
 #[inline(always)]
 pub(crate) fn test2<A: Copy, B: Copy>(a: &Lanes<A>, b: &Lanes<B>, f: impl Fn(A, B) -> bool) -> u32 {
     let mut out = [0u32; LANES];
-    each2(a, b, &mut out, |a, b| u32::from(f(a, b)));
-    bits(&out)
-}
-
-fn bits(flags: &Lanes<u32>) -> u32 {
-    flags.iter().enumerate().fold(0, |bits, (lane, flag)| bits | flag << lane)
+    each3(a, b, &LANE_BITS, &mut out, |a, b, bit| if f(a, b) { bit } else { 0 });
+    out.iter().fold(0, |bits, bit| bits | bit)
 }
 
 impl Context<'_> {

@@ -24,13 +24,15 @@ impl Amount {
 #[inline(always)]
 #[must_use]
 pub fn lop3(a: u32, b: u32, c: u32, table: u8) -> u32 {
-    (0..8).fold(0, |result, row| {
+    let mut result = 0;
+    for row in 0..8 {
         let chosen = 0_u32.wrapping_sub(u32::from(table) >> row & 1);
         let a = if row & 4 == 0 { !a } else { a };
         let b = if row & 2 == 0 { !b } else { b };
         let c = if row & 1 == 0 { !c } else { c };
-        result | (a & b & c & chosen)
-    })
+        result |= a & b & c & chosen;
+    }
+    result
 }
 
 #[inline(always)]
@@ -135,9 +137,9 @@ pub enum Permutation {
 #[inline(always)]
 #[must_use]
 pub fn prmt(a: u32, b: u32, selector: u32, permutation: Permutation) -> u32 {
-    let bytes = joined(a, b);
     let n = selector & 3;
-    (0..4).fold(0, |result, i| {
+    let mut result = 0;
+    for i in 0..4 {
         let nibble = selector >> (4 * i) & 0xf;
         let index = match permutation {
             Permutation::Index => nibble & 7,
@@ -148,9 +150,11 @@ pub fn prmt(a: u32, b: u32, selector: u32, permutation: Permutation) -> u32 {
             Permutation::EdgeClampRight => n.min(i),
             Permutation::Replicate16 => (n & 1) << 1 | (i & 1),
         };
-        let byte = (bytes >> (8 * index)) as u8;
-        let sign = (byte as i8 >> 7) as u8;
+        let word = if index & 4 == 0 { a } else { b };
+        let byte = word >> (8 * (index & 3)) & 0xff;
         let signed = permutation == Permutation::Index && nibble & 8 != 0;
-        result | u32::from(if signed { sign } else { byte }) << (8 * i)
-    })
+        let sign = if byte & 0x80 == 0 { 0 } else { 0xff };
+        result |= (if signed { sign } else { byte }) << (8 * i);
+    }
+    result
 }

@@ -78,6 +78,20 @@ pub fn integer_from_f64(x: f64, round: Round, to: Integer, from_double: bool) ->
     if x.is_nan() { not } else { number }
 }
 
+/// [`integer_from_f64`] from single precision to `.s32`.
+#[inline(always)]
+#[must_use]
+pub fn s32_from_f32(x: f32, round: Round) -> i32 {
+    float32::integral(x, round) as i32
+}
+
+/// [`integer_from_f64`] from single precision to `.u32`.
+#[inline(always)]
+#[must_use]
+pub fn u32_from_f32(x: f32, round: Round) -> u32 {
+    float32::integral(x, round) as u32
+}
+
 /// `cvt.f64` from an integer, extended from its type.
 #[inline(always)]
 #[must_use]

@@ -150,7 +150,11 @@ fn byte(x: u32, i: u32, signed: bool) -> u32 {
 #[inline(always)]
 #[must_use]
 pub fn dp4a(a: u32, b: u32, c: u32, a_signed: bool, b_signed: bool) -> u32 {
-    (0..4).fold(c, |sum, i| sum.wrapping_add(byte(a, i, a_signed).wrapping_mul(byte(b, i, b_signed))))
+    let mut sum = c;
+    for i in 0..4 {
+        sum = sum.wrapping_add(byte(a, i, a_signed).wrapping_mul(byte(b, i, b_signed)));
+    }
+    sum
 }
 
 /// `dp2a`: `c` and the products of the halves of `a` with the two low or (`.hi`) high bytes of `b`.

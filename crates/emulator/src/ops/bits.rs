@@ -3,13 +3,14 @@
 
 use crate::count::Class;
 use crate::decode::{Decoder, Modifiers, Unsupported};
-use crate::lanes::{map1, map2, map3};
+use crate::lanes::{LANES, Lanes, map1, map2, map3};
 use crate::num::bits::{self, Amount, Permutation};
 use crate::num::int::Int;
 use crate::ops::Form;
 use crate::ops::integer::{Typed, binary, for_type, only_type, unary};
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand, Type};
+use crate::simd::vectorised;
 
 const fn form(
     name: &'static str,
@@ -182,7 +183,25 @@ fn permute(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, U
     let [d, a, b, c] = &instruction.operands[..] else { return Err("operands".into()) };
     let d = decoder.dst32(d)?;
     let [a, b, c] = [a, b, c].map(|it| decoder.src32(it));
-    Ok(map3(d, a?, b?, c?, move |a, b, c| bits::prmt(a, b, c, mode)))
+    let (a, b, c) = (a?, b?, c?);
+    Ok(match mode {
+        Permutation::Index => Action::run(move |cx| {
+            let mut out = [0; LANES];
+            permuted(cx.get(a), cx.get(b), cx.get(c), &mut out);
+            cx.set(d, &out);
+            Ok(())
+        }),
+        mode => map3(d, a, b, c, move |a, b, c| bits::prmt(a, b, c, mode)),
+    })
+}
+
+vectorised! {
+    /// `prmt` without a mode.
+    fn permuted(a: &Lanes<u32>, b: &Lanes<u32>, c: &Lanes<u32>, out: &mut Lanes<u32>) {
+        for lane in 0..LANES {
+            out[lane] = bits::prmt(a[lane], b[lane], c[lane], Permutation::Index);
+        }
+    }
 }
 
 fn extract(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {

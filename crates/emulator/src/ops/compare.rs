@@ -3,7 +3,7 @@
 
 use crate::count::Class;
 use crate::decode::{Decoder, Modifiers, Unsupported};
-use crate::lanes::{LANES, Lanes, Reg, each3, map3, test2};
+use crate::lanes::{LANE_BITS, LANES, Lanes, Reg, each3, map3, test2};
 use crate::machine::Context;
 use crate::ops::Form;
 use crate::ops::integer::Typed;
@@ -313,8 +313,12 @@ fn selp(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsu
             let (d, a, b) = (decoder.dst32(d)?, decoder.src32(a)?, decoder.src32(b)?);
             let mask = if ty.bytes() == 2 { 0xFFFF } else { u32::MAX };
             Ok(Action::run(move |cx| {
-                let chosen = choose(cx.get(a), cx.get(b), cx.test(p));
-                cx.set(d, &chosen.map(|it| it & mask));
+                let bits = cx.test(p);
+                let mut chosen = [0; LANES];
+                each3(cx.get(a), cx.get(b), &LANE_BITS, &mut chosen, |a, b, bit: u32| {
+                    (if bits & bit == 0 { b } else { a }) & mask
+                });
+                cx.set(d, &chosen);
                 Ok(())
             }))
         }
@@ -322,20 +326,10 @@ fn selp(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsu
     }
 }
 
-const LANE: Lanes<u32> = {
-    let mut lanes = [0; LANES];
-    let mut lane = 0;
-    while lane < LANES {
-        lanes[lane] = lane as u32;
-        lane += 1;
-    }
-    lanes
-};
-
 #[inline(always)]
 fn choose<T: Copy + Default>(a: &Lanes<T>, b: &Lanes<T>, bits: u32) -> Lanes<T> {
     let mut out = [T::default(); LANES];
-    each3(a, b, &LANE, &mut out, |a, b, lane: u32| if bits >> lane & 1 == 1 { a } else { b });
+    each3(a, b, &LANE_BITS, &mut out, |a, b, bit: u32| if bits & bit == 0 { b } else { a });
     out
 }
 

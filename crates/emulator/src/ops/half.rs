@@ -3,14 +3,15 @@
 
 use crate::count::Class;
 use crate::decode::{Decoder, Modifiers, Unsupported};
-use crate::num::packed::{map1, map2, map3};
+use crate::lanes::{LANES, Lanes, Reg};
 use crate::num::small::{BF16, F16, Format};
 use crate::num::{Round, approx, float32, half};
 use crate::ops::Form;
 use crate::ops::float::{Extreme, Flags, PLAIN, ROUNDED, SATURATED, mixed, mixed_fma};
-use crate::ops::value::{binary, ternary, unary};
+use crate::ops::value::operands;
 use crate::program::Action;
 use crate::ptx::ast::Instruction;
+use crate::simd::vectorised;
 
 const fn form(
     name: &'static str,
@@ -32,23 +33,23 @@ pub(crate) const FORMS: &[Form] = &[
     form(
         "add (half)",
         "add{.rn}{.ftz}{.sat}.f16|.f16x2; add{.rn}.bf16|.bf16x2 d, a, b; add{.rnd}{.sat}.f32.f16|.bf16 d, a, c",
-        |d, i| arithmetic(d, i, half::add, Some(float32::add)),
+        |d, i| arithmetic(d, i, Add, Some(float32::add)),
     ),
     form(
         "sub (half)",
         "sub{.rn}{.ftz}{.sat}.f16|.f16x2; sub{.rn}.bf16|.bf16x2 d, a, b; sub{.rnd}{.sat}.f32.f16|.bf16 d, a, c",
-        |d, i| arithmetic(d, i, half::sub, Some(float32::sub)),
+        |d, i| arithmetic(d, i, Sub, Some(float32::sub)),
     ),
     form("mul (half)", "mul{.rn}{.ftz}{.sat}.f16|.f16x2; mul{.rn}.bf16|.bf16x2 d, a, b", |d, i| {
-        arithmetic(d, i, half::mul, None)
+        arithmetic(d, i, Mul, None)
     }),
     form(
         "fma (half)",
         "fma.rn{.ftz}{.sat|.relu}.f16|.f16x2; fma.rn{.relu}.bf16|.bf16x2 d, a, b, c; fma.rnd{.sat}.f32.f16|.bf16 d, a, b, c",
-        fma,
+        multiply_add,
     ),
-    form("abs (half)", "abs{.ftz}.f16|.f16x2; abs.bf16|.bf16x2 d, a", |d, i| sign(d, i, half::abs)),
-    form("neg (half)", "neg{.ftz}.f16|.f16x2; neg.bf16|.bf16x2 d, a", |d, i| sign(d, i, half::neg)),
+    form("abs (half)", "abs{.ftz}.f16|.f16x2; abs.bf16|.bf16x2 d, a", |d, i| sign(d, i, Abs)),
+    form("neg (half)", "neg{.ftz}.f16|.f16x2; neg.bf16|.bf16x2 d, a", |d, i| sign(d, i, Neg)),
     form(
         "min (half)",
         "min{.ftz}{.NaN}{.xorsign.abs}.f16|.f16x2; min{.NaN}{.xorsign.abs}.bf16|.bf16x2 d, a, b",
@@ -59,8 +60,8 @@ pub(crate) const FORMS: &[Form] = &[
         "max{.ftz}{.NaN}{.xorsign.abs}.f16|.f16x2; max{.NaN}{.xorsign.abs}.bf16|.bf16x2 d, a, b",
         |d, i| extreme(d, i, Extreme::Max),
     ),
-    special("ex2 (half)", "ex2.approx.f16|.f16x2; ex2.approx.ftz.bf16|.bf16x2 d, a", ex2),
-    special("tanh (half)", "tanh.approx.f16|.f16x2|.bf16|.bf16x2 d, a", tanh),
+    special("ex2 (half)", "ex2.approx.f16|.f16x2; ex2.approx.ftz.bf16|.bf16x2 d, a", exponential),
+    special("tanh (half)", "tanh.approx.f16|.f16x2|.bf16|.bf16x2 d, a", hyperbolic_tangent),
 ];
 
 type Decoded = Result<Action, Unsupported>;
@@ -78,54 +79,123 @@ fn shape(modifiers: &mut Modifiers) -> Result<Shape, Unsupported> {
     Ok(shape)
 }
 
-/// `.ftz` of an operand.
-#[inline(always)]
-fn operand(x: u16, format: Format, flags: Flags) -> u16 {
-    if flags.ftz { half::ftz(x, format) } else { x }
+/// A function of three values of a format, of which it may ignore some. A type of its own, not a closure, so that it is
+/// compiled into the loop over the lanes whatever its size, and vectorised.
+trait Operation: Copy + Send + Sync + 'static {
+    fn apply(self, a: u16, b: u16, c: u16, format: Format) -> u16;
 }
 
-/// `.ftz`, `.relu` and `.sat` of a result.
-#[inline(always)]
-fn result(x: u16, format: Format, flags: Flags) -> u16 {
-    let flushed = operand(x, format, flags);
-    let positive = if flags.relu { half::relu(flushed, format) } else { flushed };
-    if flags.sat { half::sat(positive, format) } else { positive }
+macro_rules! operations {
+    ($($name:ident = |$a:ident, $b:ident, $c:ident, $format:ident| $result:expr;)*) => {$(
+        #[derive(Clone, Copy)]
+        struct $name;
+
+        impl Operation for $name {
+            #[inline(always)]
+            fn apply(self, $a: u16, $b: u16, $c: u16, $format: Format) -> u16 {
+                $result
+            }
+        }
+    )*};
 }
 
-/// `d = f(a)` of one value or two.
-fn unary16(
-    decoder: &mut Decoder,
-    i: &Instruction,
-    (format, two): Shape,
-    flags: Flags,
-    f: impl Fn(u16, Format) -> u16 + Copy + Send + Sync + 'static,
-) -> Decoded {
-    let one = move |format| move |a| result(f(operand(a, format, flags), format), format, flags);
-    match (format == F16, two) {
-        (true, false) => unary(decoder, i, move |a: u16| one(F16)(a)),
-        (true, true) => unary(decoder, i, move |a: u32| map1(a, one(F16))),
-        (false, false) => unary(decoder, i, move |a: u16| one(BF16)(a)),
-        (false, true) => unary(decoder, i, move |a: u32| map1(a, one(BF16))),
+operations! {
+    Add = |a, b, _c, format| half::add(a, b, format);
+    Sub = |a, b, _c, format| half::sub(a, b, format);
+    Mul = |a, b, _c, format| half::mul(a, b, format);
+    Fma = |a, b, c, format| half::fma(a, b, c, format);
+    Abs = |a, _b, _c, format| half::abs(a, format);
+    Neg = |a, _b, _c, format| half::neg(a, format);
+    Min = |a, b, _c, format| half::min(a, b, format);
+    Max = |a, b, _c, format| half::max(a, b, format);
+    MinNan = |a, b, _c, format| half::min_nan(a, b, format);
+    MaxNan = |a, b, _c, format| half::max_nan(a, b, format);
+    Exponential = |a, _b, _c, format| approx::ex2_half(a, format);
+    Tanh = |a, _b, _c, format| approx::tanh_half(a, format);
+}
+
+/// `.xorsign.abs` of an operation that chooses.
+#[derive(Clone, Copy)]
+struct Xorsign<F>(F);
+
+impl<F: Operation> Operation for Xorsign<F> {
+    #[inline(always)]
+    fn apply(self, a: u16, b: u16, c: u16, format: Format) -> u16 {
+        half::xorsign_abs(a, b, format, |a, b| self.0.apply(a, b, c, format))
     }
 }
 
-/// `d = f(a, b)` of one value or two.
-fn binary16(
+/// An operation with `.ftz`, `.relu` or `.sat`.
+#[derive(Clone, Copy)]
+struct Flagged<F>(F, Flags);
+
+impl<F: Operation> Operation for Flagged<F> {
+    #[inline(always)]
+    fn apply(self, a: u16, b: u16, c: u16, format: Format) -> u16 {
+        let Flagged(f, flags) = self;
+        let flush = |x| if flags.ftz { half::ftz(x, format) } else { x };
+        let flushed = flush(f.apply(flush(a), flush(b), flush(c), format));
+        let positive = if flags.relu { half::relu(flushed, format) } else { flushed };
+        if flags.sat { half::sat(positive, format) } else { positive }
+    }
+}
+
+vectorised! {
+    /// The operation on both halves of three registers; `BFLOAT` is 1 for bf16, 0 for f16.
+    fn on_halves<F: Operation; const BFLOAT: usize>(
+        f: F, a: &Lanes<u32>, b: &Lanes<u32>, c: &Lanes<u32>, out: &mut Lanes<u32>
+    ) {
+        let format = if BFLOAT == 1 { BF16 } else { F16 };
+        for lane in 0..LANES {
+            let (a, b, c) = (a[lane], b[lane], c[lane]);
+            let low = f.apply(a as u16, b as u16, c as u16, format);
+            let high = f.apply((a >> 16) as u16, (b >> 16) as u16, (c >> 16) as u16, format);
+            out[lane] = u32::from(low) | u32::from(high) << 16;
+        }
+    }
+}
+
+/// `d = f(a, b, ...)` with flags, for one value or two.
+fn action<const N: usize>(
+    decoder: &mut Decoder,
+    i: &Instruction,
+    shape: Shape,
+    flags: Flags,
+    f: impl Operation,
+) -> Decoded {
+    if flags.ftz | flags.relu | flags.sat {
+        plain_action::<N>(decoder, i, shape, Flagged(f, flags))
+    } else {
+        plain_action::<N>(decoder, i, shape, f)
+    }
+}
+
+/// `d = f(a, b, ...)` for one value or two. With one, the upper half is computed too, and cut off.
+fn plain_action<const N: usize>(
     decoder: &mut Decoder,
     i: &Instruction,
     (format, two): Shape,
-    flags: Flags,
-    f: impl Fn(u16, u16, Format) -> u16 + Copy + Send + Sync + 'static,
+    f: impl Operation,
 ) -> Decoded {
-    let one = move |format| {
-        move |a, b| result(f(operand(a, format, flags), operand(b, format, flags), format), format, flags)
-    };
-    match (format == F16, two) {
-        (true, false) => binary(decoder, i, move |a: u16, b: u16| one(F16)(a, b)),
-        (true, true) => binary(decoder, i, move |a: u32, b: u32| map2(a, b, one(F16))),
-        (false, false) => binary(decoder, i, move |a: u16, b: u16| one(BF16)(a, b)),
-        (false, true) => binary(decoder, i, move |a: u32, b: u32| map2(a, b, one(BF16))),
+    let [d, sources @ ..] = &i.operands[..] else { return Err(operands(N + 1, i)) };
+    if sources.len() != N {
+        return Err(operands(N + 1, i));
     }
+    let d = decoder.dst32(d)?;
+    let sources: Vec<Reg<u32>> = sources.iter().map(|it| decoder.src32(it)).collect::<Result<_, _>>()?;
+    let [a, b, c] = std::array::from_fn(|k| sources[k.min(N - 1)]);
+    let mask = if two { u32::MAX } else { 0xffff };
+    Ok(Action::run(move |cx| {
+        let (a, b, c) = (cx.get(a), cx.get(b), cx.get(c));
+        let mut out = [0; LANES];
+        if format == BF16 {
+            on_halves::<_, 1>(f, a, b, c, &mut out);
+        } else {
+            on_halves::<_, 0>(f, a, b, c, &mut out);
+        }
+        cx.set(d, &out.map(|it| it & mask));
+        Ok(())
+    }))
 }
 
 /// The flags that add, sub and mul of a format have.
@@ -136,11 +206,11 @@ fn allowed(format: Format) -> Flags {
 /// [`Flags`] of mixed precision.
 const MIXED: Flags = Flags { sat: true, ..ROUNDED };
 
-/// `add`, `sub` and `mul`; `mixed` is what the operation does in single precision, if it has such a form.
+/// `add`, `sub` and `mul`; `single` is what the operation does in single precision, if it has a mixed form.
 fn arithmetic(
     decoder: &mut Decoder,
     i: &Instruction,
-    f: impl Fn(u16, u16, Format) -> u16 + Copy + Send + Sync + 'static,
+    f: impl Operation,
     single: Option<fn(f32, f32, Round) -> f32>,
 ) -> Decoded {
     let mut modifiers = Modifiers::new(i);
@@ -150,14 +220,14 @@ fn arithmetic(
     match (is_mixed, single, shape) {
         (false, ..) => {
             flags.within(allowed(shape.0))?.nearest()?;
-            binary16(decoder, i, shape, flags, f)
+            action::<2>(decoder, i, shape, flags, f)
         }
         (true, Some(f), (format, false)) => mixed(decoder, i, flags.within(MIXED)?, format, f),
         _ => Err("these types together".into()),
     }
 }
 
-fn fma(decoder: &mut Decoder, i: &Instruction) -> Decoded {
+fn multiply_add(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     let mut modifiers = Modifiers::new(i);
     let flags = Flags::take(&mut modifiers);
     let is_mixed = modifiers.flag("f32");
@@ -165,36 +235,23 @@ fn fma(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     if flags.round.is_none() {
         return Err("no rounding mode".into());
     }
-    if is_mixed {
-        return match two {
-            false => mixed_fma(decoder, i, flags.within(MIXED)?, format),
-            true => Err("these types together".into()),
-        };
-    }
-    flags.within(Flags { relu: true, ..allowed(format) })?.nearest()?;
-    let one = move |format| {
-        let flush = move |x| operand(x, format, flags);
-        move |a, b, c| result(half::fma(flush(a), flush(b), flush(c), format), format, flags)
-    };
-    match (format == F16, two) {
-        (true, false) => ternary(decoder, i, move |a: u16, b: u16, c: u16| one(F16)(a, b, c)),
-        (true, true) => ternary(decoder, i, move |a: u32, b: u32, c: u32| map3(a, b, c, one(F16))),
-        (false, false) => ternary(decoder, i, move |a: u16, b: u16, c: u16| one(BF16)(a, b, c)),
-        (false, true) => ternary(decoder, i, move |a: u32, b: u32, c: u32| map3(a, b, c, one(BF16))),
+    match (is_mixed, two) {
+        (false, _) => {
+            flags.within(Flags { relu: true, ..allowed(format) })?.nearest()?;
+            action::<3>(decoder, i, (format, two), flags, Fma)
+        }
+        (true, false) => mixed_fma(decoder, i, flags.within(MIXED)?, format),
+        (true, true) => Err("these types together".into()),
     }
 }
 
 /// `abs` and `neg`.
-fn sign(
-    decoder: &mut Decoder,
-    i: &Instruction,
-    f: impl Fn(u16, Format) -> u16 + Copy + Send + Sync + 'static,
-) -> Decoded {
+fn sign(decoder: &mut Decoder, i: &Instruction, f: impl Operation) -> Decoded {
     let mut modifiers = Modifiers::new(i);
     let flags = Flags { ftz: modifiers.flag("ftz"), ..PLAIN };
     let shape = shape(&mut modifiers)?;
     flags.within(Flags { ftz: shape.0 == F16, ..PLAIN })?;
-    unary16(decoder, i, shape, flags, f)
+    action::<1>(decoder, i, shape, flags, f)
 }
 
 fn extreme(decoder: &mut Decoder, i: &Instruction, which: Extreme) -> Decoded {
@@ -207,31 +264,19 @@ fn extreme(decoder: &mut Decoder, i: &Instruction, which: Extreme) -> Decoded {
     }
     let shape = shape(&mut modifiers)?;
     flags.within(Flags { ftz: shape.0 == F16, ..PLAIN })?;
-    match (which, nan) {
-        (Extreme::Min, false) => chosen(decoder, i, shape, flags, xorsign, half::min),
-        (Extreme::Max, false) => chosen(decoder, i, shape, flags, xorsign, half::max),
-        (Extreme::Min, true) => chosen(decoder, i, shape, flags, xorsign, half::min_nan),
-        (Extreme::Max, true) => chosen(decoder, i, shape, flags, xorsign, half::max_nan),
+    match (which, nan, xorsign) {
+        (Extreme::Min, false, false) => action::<2>(decoder, i, shape, flags, Min),
+        (Extreme::Max, false, false) => action::<2>(decoder, i, shape, flags, Max),
+        (Extreme::Min, true, false) => action::<2>(decoder, i, shape, flags, MinNan),
+        (Extreme::Max, true, false) => action::<2>(decoder, i, shape, flags, MaxNan),
+        (Extreme::Min, false, true) => action::<2>(decoder, i, shape, flags, Xorsign(Min)),
+        (Extreme::Max, false, true) => action::<2>(decoder, i, shape, flags, Xorsign(Max)),
+        (Extreme::Min, true, true) => action::<2>(decoder, i, shape, flags, Xorsign(MinNan)),
+        (Extreme::Max, true, true) => action::<2>(decoder, i, shape, flags, Xorsign(MaxNan)),
     }
 }
 
-fn chosen(
-    decoder: &mut Decoder,
-    i: &Instruction,
-    shape: Shape,
-    flags: Flags,
-    xorsign: bool,
-    choose: impl Fn(u16, u16, Format) -> u16 + Copy + Send + Sync + 'static,
-) -> Decoded {
-    if xorsign {
-        return binary16(decoder, i, shape, flags, move |a, b, format| {
-            half::xorsign_abs(a, b, format, |a, b| choose(a, b, format))
-        });
-    }
-    binary16(decoder, i, shape, flags, choose)
-}
-
-fn ex2(decoder: &mut Decoder, i: &Instruction) -> Decoded {
+fn exponential(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     let mut modifiers = Modifiers::new(i);
     modifiers.need("precision", &[("approx", ())])?;
     let flags = Flags { ftz: modifiers.flag("ftz"), ..PLAIN };
@@ -239,12 +284,12 @@ fn ex2(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     if flags.ftz != (shape.0 == BF16) {
         return Err(".ftz goes with bf16, and with it alone".into());
     }
-    unary16(decoder, i, shape, flags, approx::ex2_half)
+    action::<1>(decoder, i, shape, flags, Exponential)
 }
 
-fn tanh(decoder: &mut Decoder, i: &Instruction) -> Decoded {
+fn hyperbolic_tangent(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     let mut modifiers = Modifiers::new(i);
     modifiers.need("precision", &[("approx", ())])?;
     let shape = shape(&mut modifiers)?;
-    unary16(decoder, i, shape, PLAIN, approx::tanh_half)
+    action::<1>(decoder, i, shape, PLAIN, Tanh)
 }

@@ -76,6 +76,13 @@ proptest! {
     }
 
     #[test]
+    fn the_short_ways_to_32_bits_give_the_same(x in prop_oneof![any_f32(), -3e9_f32..5e9, -9.0_f32..9.0], round in round()) {
+        let long = |signed| integer_from_f64(x.into(), round, Integer { bits: 32, signed }, false);
+        prop_assert_eq!(s32_from_f32(x, round), long(true) as i32);
+        prop_assert_eq!(u64::from(u32_from_f32(x, round)), long(false));
+    }
+
+    #[test]
     fn an_integer_is_rounded_once(x in any_integer(), signed: bool, round in round()) {
         let exact = value(x, signed);
         let (negative, magnitude) = (exact < 0, exact.unsigned_abs());

@@ -6,7 +6,7 @@ use crate::decode::{Decoder, Modifiers, Source, Unsupported};
 use crate::lanes::{Lanes, map1};
 use crate::num::convert::{
     Integer, f32_from_f64, f32_from_integer, f64_from_f32, f64_from_integer, half_from_f64,
-    half_from_integer, integer_from_f64, integer_from_integer, integral, pack,
+    half_from_integer, integer_from_f64, integer_from_integer, integral, pack, s32_from_f32, u32_from_f32,
 };
 use crate::num::small::{BF16, F16, Format, narrow, widen};
 use crate::num::{Round, float32, float64, half};
@@ -242,6 +242,14 @@ fn to_integer(decoder: &mut Decoder, i: &Instruction, to: Integer, from: Kind, m
         return Err("no integer rounding mode".into());
     };
     match from {
+        Kind::Single if to.bits == 32 && !modes.ftz => for_round!(
+            round,
+            R,
+            match to.signed {
+                true => convert_to_integer(decoder, i, |a: f32| s32_from_f32(a, R) as u64),
+                false => convert_to_integer(decoder, i, |a: f32| u32_from_f32(a, R).into()),
+            }
+        ),
         Kind::Single if modes.ftz => convert_to_integer(decoder, i, move |a: f32| {
             integer_from_f64(float32::ftz(a).into(), round, to, false)
         }),

@@ -138,7 +138,7 @@ impl Flags {
         }
     }
 
-    /// No flag, or to nearest only.
+    /// No rounding mode, or to nearest.
     pub fn nearest(self) -> Result<(), Unsupported> {
         match self.round {
             None | Some(Round::Rn) => Ok(()),
