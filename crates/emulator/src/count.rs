@@ -220,7 +220,7 @@ mod tests {
     use crate::memory::{Kind, Request, Target};
 
     fn request(addresses: &[u64; 32], mask: u32, bytes: u32) -> Request<'_> {
-        Request { target: Target::Global, mask, addresses, bytes, kind: Kind::READ, page: None }
+        Request { target: Target::Global, mask, addresses, bytes, kind: Kind::READ, data: &[], page: None }
     }
 
     #[test]

@@ -190,7 +190,7 @@ impl Module {
             memory: &self.gpu.0.memory,
             options: self.gpu.options(),
         };
-        let profile = machine::launch(&launch)?;
-        Ok(Report::new(&launch, &profile))
+        let launched = machine::launch(&launch)?;
+        Ok(Report::new(&launch, &launched))
     }
 }

@@ -69,6 +69,7 @@
 //! without bank conflicts, tensor-core operations, barriers, atomics, divergent branches; in all and by source line.
 
 mod arch;
+mod check;
 mod count;
 mod decode;
 mod error;

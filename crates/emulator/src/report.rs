@@ -5,14 +5,18 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::count::{Class, Executed, Profile};
-use crate::machine::Launch;
+use crate::count::{Class, Executed};
+use crate::machine::{Launch, Launched};
 
 /// What a launch did, counted. The same launch always counts the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
     /// The entry.
     pub kernel: String,
+    /// Distinct bytes of global memory that were read.
+    pub global_unique_bytes_read: u64,
+    /// Distinct bytes of global memory that were written.
+    pub global_unique_bytes_written: u64,
     /// Instructions executed by warps, by class.
     pub warp_instructions: BTreeMap<Class, u64>,
     /// All lines together.
@@ -95,11 +99,11 @@ impl Counts {
 }
 
 impl Report {
-    pub(crate) fn new(launch: &Launch, profile: &Profile) -> Report {
+    pub(crate) fn new(launch: &Launch, launched: &Launched) -> Report {
         let program = launch.program;
         let mut report = Report { kernel: program.functions[launch.entry].name.clone(), ..Report::default() };
         let mut lines: BTreeMap<(Option<&str>, u32), Counts> = BTreeMap::new();
-        for (instruction, executed) in program.code.iter().zip(&profile.instructions) {
+        for (instruction, executed) in program.code.iter().zip(&launched.profile.instructions) {
             if executed.warps == 0 {
                 continue;
             }
@@ -118,6 +122,7 @@ impl Report {
             line,
             counts,
         };
+        (report.global_unique_bytes_read, report.global_unique_bytes_written) = launched.touched.count();
         report.lines = lines.into_iter().map(line).collect();
         report
     }

@@ -186,7 +186,7 @@ mod lanes {
         {
             let copy = format!("mov.u32 %r9, {bytes}; cp.async.cg.shared.global [%to], [%from], 16, %r9;");
             let out = run(&format!(
-                "{copy} {wait} st.global.u32 [%out], %r1; st.global.u32 [%out+4], %r2;
+                "{copy} {wait}
                 setp.eq.u32 %p1, %t, 0; @!%p1 exit; st.global.u32 [%out], %r1; st.global.u32 [%out+4], %r2;"
             ));
             assert_eq!(out[..2], expected, "{bytes}");

@@ -281,15 +281,16 @@ fn a_half_of_a_warp_that_is_complete_goes_on_while_the_other_half_is_not() {
     let words: Vec<Words> =
         (0..32).map(|it| [it, 0, 0, if it < 16 { 0xFFFF } else { 0xFFFF_0000 }]).collect();
     let body = "
+        bar.sync 0;
         setp.eq.u32 %p1, %r8, 31;
         @!%p1 bra SHUFFLE;
-        SPIN: ld.volatile.global.u32 %r10, [%rd1];
+        SPIN: ld.acquire.gpu.global.u32 %r10, [%rd1 + 500];
         setp.eq.u32 %p2, %r10, 0;
         @%p2 bra SPIN;
         SHUFFLE: redux.sync.add.u32 %r4, %r0, %r3;
         setp.ne.u32 %p3, %r8, 0;
         mov.u32 %r11, 1;
-        @!%p3 st.volatile.global.u32 [%rd1], %r11;";
+        @!%p3 st.release.gpu.global.u32 [%rd1 + 500], %r11;";
     let out = run(body, &words).unwrap();
     assert_eq!((out[5][0], out[31][0]), ((0..16).sum(), (16..32).sum()));
 }

@@ -112,16 +112,16 @@ impl Block {
         Ok(generation)
     }
 
-    /// Threads exit: barriers that wait for all of the block wait for them no more.
-    pub fn exit(&mut self, threads: u32) {
+    /// Threads exit: barriers that wait for all of the block wait for them no more. Returns those that are complete now.
+    pub fn exit(&mut self, threads: u32) -> Vec<usize> {
         self.live -= threads;
-        (0..BARRIERS).for_each(|id| self.complete(id));
+        (0..BARRIERS).filter(|id| self.complete(*id)).collect()
     }
 
-    fn complete(&mut self, id: usize) {
+    fn complete(&mut self, id: usize) -> bool {
         let barrier = &mut self.barriers[id];
         if barrier.arrived == 0 || barrier.arrived < barrier.expected.unwrap_or(self.live) {
-            return;
+            return false;
         }
         *barrier = Barrier {
             generation: barrier.generation + 1,
@@ -129,5 +129,6 @@ impl Block {
             last_votes: barrier.votes,
             ..Barrier::default()
         };
+        true
     }
 }

@@ -1,5 +1,6 @@
 //! A cluster: blocks that run side by side, warp after warp, in an order that is always the same.
 
+use crate::check::{Across, Races, Touched};
 use crate::fault::{Fault, Location, Problem};
 use crate::lanes::LANES;
 use crate::machine::warp::{Fragment, Frame};
@@ -7,6 +8,9 @@ use crate::machine::{Block, Context, Launch, Trouble, Waiting, Warp};
 use crate::memory::{GlobalView, LocalMemory, Proxies};
 use crate::ops::cluster::ClusterBarrier;
 use crate::program::{AnyReg, Fill};
+
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// Instructions that a warp executes before the next has its turn.
 const SLICE: u64 = 1 << 14;
@@ -29,6 +33,10 @@ pub(crate) struct Cluster {
     pub polls: u64,
     /// Whether waits for an mbarrier are over, as if their time had run out.
     pub time_out: bool,
+    /// Who accessed what, if races are looked for.
+    pub races: Option<Box<Races>>,
+    /// The bytes of global memory that were accessed.
+    pub touched: Touched,
 }
 
 /// A cluster with its warps.
@@ -46,8 +54,8 @@ pub(crate) enum Progress {
 }
 
 impl Running {
-    /// A cluster whose first block has these coordinates.
-    pub fn new(launch: &Launch, origin: [u32; 3]) -> Self {
+    /// A cluster whose first block has these coordinates. Races with other clusters are looked for in what they share.
+    pub fn new(launch: &Launch, origin: [u32; 3], across: Option<&Rc<RefCell<Across>>>) -> Self {
         let [cx, cy, cz] = launch.cluster;
         let blocks: Vec<Block> = (0..cx * cy * cz)
             .map(|rank| {
@@ -61,9 +69,16 @@ impl Running {
             .map(|(rank, index)| Warp::new(launch, rank, index, blocks[rank].coordinates))
             .collect();
         let barrier = ClusterBarrier::new(blocks.len(), launch.threads());
+        // What the barrier of a cluster orders is not followed.
+        let races = across.filter(|_| blocks.len() == 1).map(|across| {
+            let numbers = blocks.iter().map(|block| launch.block_number(block.coordinates)).collect();
+            Box::new(Races::new(numbers, launch.threads(), blocks[0].shared.len(), Rc::clone(across)))
+        });
+        let touched = Touched::default();
         let proxies = Proxies::new(blocks.len());
+        let (executed, changes, polls, time_out) = (0, 0, 0, false);
         let cluster =
-            Cluster { blocks, barrier, proxies, executed: 0, changes: 0, polls: 0, time_out: false };
+            Cluster { blocks, barrier, proxies, executed, changes, polls, time_out, races, touched };
         Running { cluster, warps, idle: 0 }
     }
 

@@ -16,7 +16,7 @@ use crate::registers::RegisterFile;
 
 pub(crate) use block::{BARRIERS, Block, Waiting};
 pub(crate) use cluster::Cluster;
-pub(crate) use grid::launch;
+pub(crate) use grid::{Launched, launch};
 pub(crate) use mbarrier::{Arrival, Effect, Landing, Mbarrier, Mbarriers};
 pub(crate) use warp::Warp;
 
@@ -50,6 +50,18 @@ impl Launch<'_> {
 
     pub fn warps(&self) -> u32 {
         self.threads().div_ceil(32)
+    }
+
+    /// The number of a block in the grid. Of grids so large that they are hardly ever run it is not unique.
+    pub fn block_number(&self, [x, y, z]: [u32; 3]) -> u32 {
+        let rows = u64::from(z) * u64::from(self.grid[1]) + u64::from(y);
+        ((rows * u64::from(self.grid[0]) + u64::from(x)) % (1 << 26)) as u32
+    }
+
+    /// The coordinates of the block of a number.
+    pub fn block_of(&self, number: u32) -> [u32; 3] {
+        let [x, y, _] = self.grid;
+        [number % x, number / x % y, number / x / y]
     }
 }
 

@@ -24,7 +24,10 @@ impl Warp {
         until: u64,
     ) -> Result<bool, Failed> {
         let Some(index) = self.pick(launch, cluster) else { return Ok(false) };
-        self.fragments[index].waiting = None;
+        let waited = self.fragments[index].waiting.take();
+        if let (Some(Waiting::WarpBarrier { .. }), Some(races)) = (waited, &mut cluster.races) {
+            races.pass(self.rank, self.index, self.fragments[index].mask);
+        }
         let Fragment { mask, pc, frame, .. } = self.fragments[index];
         let registers = std::mem::take(&mut self.frame(frame).registers);
         let mut cx = Context { mask, pc, frame, registers, warp: self, cluster, launch, global, profile };
@@ -51,11 +54,11 @@ impl Warp {
 
     /// The group that goes next: of those that need not wait, and have not just had a long turn, the one deepest in
     /// calls and at the lowest rank.
-    fn pick(&mut self, launch: &Launch, cluster: &Cluster) -> Option<usize> {
+    fn pick(&mut self, launch: &Launch, cluster: &mut Cluster) -> Option<usize> {
         if let [only] = &self.fragments[..] {
             return (only.waiting.is_none() || self.is_ready(only, cluster)).then_some(0);
         }
-        self.release_warp_barriers();
+        self.release_warp_barriers(cluster);
         self.merge();
         if self.fragments.iter().all(|it| it.yielded || it.waiting.is_some()) {
             self.fragments.iter_mut().for_each(|it| it.yielded = false);
@@ -89,13 +92,16 @@ impl Warp {
     }
 
     /// Lanes that wait at several `bar.warp.sync` of the same mask go on once all of the mask are there.
-    fn release_warp_barriers(&mut self) {
+    fn release_warp_barriers(&mut self, cluster: &mut Cluster) {
         for i in 0..self.fragments.len() {
             let waiting @ Some(Waiting::WarpBarrier { mask }) = self.fragments[i].waiting else { continue };
             let same = |it: &&mut Fragment| it.waiting == waiting;
             let there = self.fragments.iter_mut().filter(same).fold(0, |lanes, it| lanes | it.mask);
             if mask & self.live & !there == 0 {
                 self.fragments.iter_mut().filter(same).for_each(|it| it.waiting = None);
+                if let Some(races) = &mut cluster.races {
+                    races.pass(self.rank, self.index, there);
+                }
             }
         }
     }
@@ -363,12 +369,17 @@ impl Context<'_> {
         self.cluster.changes += 1;
         let writer = self.writer();
         self.cluster.barrier.exit(writer, mask);
-        let block = &mut self.cluster.blocks[self.warp.rank];
-        block.exit(mask.count_ones());
+        let (rank, index) = (self.warp.rank, self.warp.index);
+        let block = &mut self.cluster.blocks[rank];
+        let complete = block.exit(mask.count_ones());
+        if let Some(races) = &mut self.cluster.races {
+            races.exit(rank, index, mask);
+            complete.into_iter().for_each(|id| races.complete(rank, id, block.live, true));
+        }
         if self.warp.live != 0 {
             return Ok(());
         }
-        let done = block.registers.exit(self.warp.index as usize);
+        let done = block.registers.exit(index as usize);
         done.map_err(|problem| Box::new(Trouble { problem, lane: None }))
     }
 }

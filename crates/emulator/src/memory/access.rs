@@ -3,6 +3,7 @@
 //! Data travels as words of 32 bits: an access of 8 or 16 bits is one word of which the upper bits are 0, one of 128
 //! bits is four.
 
+use crate::check::Conflict;
 use crate::fault::{Access, Problem, SpaceName};
 use crate::lanes::{Done, LANES, Lanes, lanes_of};
 use crate::machine::{Context, Stop, access};
@@ -28,15 +29,44 @@ pub(crate) enum Space {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kind {
     pub write: bool,
-    /// Atomic, volatile, relaxed, acquire or release: two strong accesses never race (PTX ISA, Memory Consistency
-    /// Model, "Strong operations").
-    pub strong: bool,
+    /// Of atomic, volatile, relaxed, acquire and release accesses (PTX ISA, Memory Consistency Model, "Strong
+    /// Operations"): what orders them. None for weak ones.
+    pub strong: Option<Strong>,
+}
+
+/// What orders a strong access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Strong {
+    pub scope: Scope,
+    pub acquire: bool,
+    pub release: bool,
+    /// Whether it reads and writes at once.
+    pub atomic: bool,
+}
+
+/// Whose accesses a strong access or a fence is strong for (PTX ISA, Memory Consistency Model, "Scope"). The whole system
+/// is one GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Scope {
+    Cta,
+    Cluster,
+    Gpu,
 }
 
 impl Kind {
-    pub const READ: Kind = Kind { write: false, strong: false };
-    pub const WRITE: Kind = Kind { write: true, strong: false };
-    pub const ATOMIC: Kind = Kind { write: true, strong: true };
+    pub const READ: Kind = Kind { write: false, strong: None };
+    pub const WRITE: Kind = Kind { write: true, strong: None };
+}
+
+impl Strong {
+    /// Volatile and relaxed accesses.
+    pub const RELAXED: Strong = Strong { scope: Scope::Gpu, acquire: false, release: false, atomic: false };
+}
+
+impl Scope {
+    /// By their names in PTX.
+    pub const NAMES: [(&str, Scope); 4] =
+        [("cta", Scope::Cta), ("cluster", Scope::Cluster), ("gpu", Scope::Gpu), ("sys", Scope::Gpu)];
 }
 
 /// The space of a generic address, and the address there.
@@ -84,6 +114,8 @@ pub(crate) struct Request<'a> {
     pub addresses: &'a Lanes<u64>,
     pub bytes: u32,
     pub kind: Kind,
+    /// What is stored; nothing where that is not known yet.
+    pub data: &'a [Lanes<u32>],
     /// In global memory: the one page that all lanes go to, and what to take from addresses to get offsets into it.
     pub page: Option<(PageOf, u64)>,
 }
@@ -127,7 +159,8 @@ impl Context<'_> {
         kind: Kind,
         data: &[Lanes<u32>],
     ) -> Done {
-        self.requests(space, addresses, bytes, kind, |cx, request| cx.store_to(request, data))
+        self.check_alignment(space, addresses, bytes, kind)?;
+        self.split(space, addresses, bytes, kind, data, Self::store_to)
     }
 
     /// Replaces what is there by a function of it, lane after lane; returns what was there. The function gets the lane
@@ -137,10 +170,12 @@ impl Context<'_> {
         space: Space,
         addresses: &Lanes<u64>,
         bytes: u32,
+        strong: Strong,
         f: &dyn Fn(usize, u128) -> u128,
     ) -> Result<Lanes<u128>, Stop> {
         let mut old = [0; LANES];
-        self.requests(space, addresses, bytes, Kind::ATOMIC, |cx, request| {
+        let kind = Kind { write: true, strong: Some(Strong { atomic: true, ..strong }) };
+        self.requests(space, addresses, bytes, kind, |cx, request| {
             if !matches!(request.target, Target::Global | Target::Shared(_)) {
                 return Err(not_writable(request));
             }
@@ -175,7 +210,7 @@ impl Context<'_> {
         out: &mut [Lanes<u32>],
     ) -> Done {
         self.check_alignment(space, addresses, align, Kind::READ)?;
-        self.split(space, addresses, bytes, Kind::READ, |cx, request| cx.load_from(request, out))
+        self.split(space, addresses, bytes, Kind::READ, &[], |cx, request| cx.load_from(request, out))
     }
 
     /// Checks an access, splits it by the memory it goes to, and does it.
@@ -189,7 +224,7 @@ impl Context<'_> {
         act: impl FnMut(&mut Self, &Request) -> Done,
     ) -> Done {
         self.check_alignment(space, addresses, bytes, kind)?;
-        self.split(space, addresses, bytes, kind, act)
+        self.split(space, addresses, bytes, kind, &[], act)
     }
 
     #[inline(always)]
@@ -199,6 +234,7 @@ impl Context<'_> {
         addresses: &Lanes<u64>,
         bytes: u32,
         kind: Kind,
+        data: &[Lanes<u32>],
         mut act: impl FnMut(&mut Self, &Request) -> Done,
     ) -> Done {
         let mask = self.mask;
@@ -211,7 +247,8 @@ impl Context<'_> {
             _ => None,
         };
         if let Some(target) = target {
-            return self.request(Request { target, mask, addresses, bytes, kind, page: None }, &mut act);
+            let request = Request { target, mask, addresses, bytes, kind, data, page: None };
+            return self.request(request, &mut act);
         }
         let mut rest = mask;
         while rest != 0 {
@@ -227,7 +264,8 @@ impl Context<'_> {
                 }
             }
             rest &= !mask;
-            self.request(Request { target, mask, addresses: &within, bytes, kind, page: None }, &mut act)?;
+            let request = Request { target, mask, addresses: &within, bytes, kind, data, page: None };
+            self.request(request, &mut act)?;
         }
         Ok(())
     }
@@ -471,11 +509,11 @@ impl Context<'_> {
         Err(Stop::lane(lane, Problem::Uninitialised { access: request.access(lane) }))
     }
 
-    fn store_to(&mut self, request: &Request, data: &[Lanes<u32>]) -> Done {
+    fn store_to(&mut self, request: &Request) -> Done {
         if matches!(request.target, Target::Const | Target::Param) {
             return Err(not_writable(request));
         }
-        self.store_words(request, data);
+        self.store_words(request, request.data);
         Ok(())
     }
 
@@ -547,19 +585,22 @@ impl Context<'_> {
     fn observe(&mut self, request: &Request) -> Done {
         self.check_in_flight(request)?;
         match request.target {
-            Target::Global => self.profile.global(self.pc, request),
+            Target::Global => {
+                self.profile.global(self.pc, request);
+                self.touch(request);
+            }
             Target::Shared(_) => self.profile.shared(self.pc, request),
-            Target::Local | Target::Const | Target::Param => {}
+            Target::Local | Target::Const | Target::Param => return Ok(()),
         }
         if request.kind.write && self.launch.options.checks.asynchronous {
             self.note_writers(request);
         }
-        Ok(())
+        self.check_races(request)
     }
 
     /// Keeps in mind who writes shared memory through the generic proxy, and when others may have been told.
     fn note_writers(&mut self, request: &Request) {
-        if request.kind.strong {
+        if request.kind.strong.is_some() {
             self.end_epoch();
         }
         let Target::Shared(rank) = request.target else { return };
@@ -591,6 +632,50 @@ impl Context<'_> {
             last = *note;
         }
         Ok(())
+    }
+
+    /// Notes which bytes of global memory are accessed, and what they held before.
+    #[inline(always)]
+    fn touch(&mut self, request: &Request) {
+        self.cluster.touched.add_lanes(request);
+        if !request.kind.write {
+            return;
+        }
+        if let Some((page, _)) = request.page {
+            return self.global.keep(page);
+        }
+        for lane in lanes_of(request.mask) {
+            let (address, bytes) = (request.addresses[lane], request.bytes.into());
+            if let Found::In(index) = self.global.find(address, bytes)
+                && let Some((page, _)) = self.global.page_of(index, address, bytes)
+            {
+                self.global.keep(page);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn check_races(&mut self, request: &Request) -> Done {
+        self.check_races_of(self.warp.index, self.pc, request)
+    }
+
+    /// An instruction of a warp of the block accesses memory.
+    #[inline(always)]
+    pub fn check_races_of(&mut self, warp: u32, pc: usize, request: &Request) -> Done {
+        let Some(races) = &mut self.cluster.races else { return Ok(()) };
+        races.access(self.warp.rank, warp, pc, request).map_err(|conflict| self.race(request, conflict))
+    }
+
+    #[cold]
+    fn race(&self, request: &Request, conflict: Conflict) -> Stop {
+        let Conflict { lane, earlier, earlier_lane, earlier_pc, earlier_is_write } = conflict;
+        let number = earlier.block();
+        let mut blocks = self.cluster.blocks.iter().map(|block| block.coordinates);
+        let mine = blocks.find(|coordinates| self.launch.block_number(*coordinates) == number);
+        let block = mine.unwrap_or_else(|| self.launch.block_of(number));
+        let earlier = self.launch.program.location(earlier_pc as usize, block, earlier.index(), earlier_lane);
+        let access = request.access(lane);
+        Stop::lane(lane, Problem::Race { access, earlier_is_write, earlier: Box::new(earlier) })
     }
 
     /// Nobody touches shared memory that an asynchronous operation is still to write, or changes what one still reads.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use crate::memory::journal::Keeper;
 use crate::memory::{GLOBAL_BASE, POISON};
 
 /// Bytes of a page.
@@ -101,7 +102,7 @@ impl GlobalMemory {
     /// The allocations as they are now.
     pub fn view(&self) -> GlobalView {
         let allocations = self.allocations.read().unwrap_or_else(PoisonError::into_inner).clone();
-        GlobalView { allocations, last: 0 }
+        GlobalView { allocations, last: 0, keeper: Keeper::default() }
     }
 
     /// Bytes of all allocations that are alive.
@@ -194,6 +195,24 @@ impl Page {
             words: (0..PAGE / 4).map(|_| AtomicU32::new(poison)).collect(),
             written: (0..PAGE / 4).map(|_| AtomicU8::new(0)).collect(),
         })
+    }
+
+    /// Another page that holds the same.
+    pub fn copy(&self) -> Box<Page> {
+        let copy = Page::new();
+        copy.become_like(Some(self));
+        copy
+    }
+
+    /// Takes over what another page holds, or becomes as if nobody had written to it.
+    pub fn become_like(&self, other: Option<&Page>) {
+        let poison = u32::from_ne_bytes([POISON; 4]);
+        for (k, word) in self.words.iter().enumerate() {
+            word.store(other.map_or(poison, |other| other.words[k].load(Relaxed)), Relaxed);
+        }
+        for (k, flags) in self.written.iter().enumerate() {
+            flags.store(other.map_or(0, |other| other.written[k].load(Relaxed)), Relaxed);
+        }
     }
 
     /// Consecutive words.
@@ -323,10 +342,12 @@ pub(crate) struct GlobalView {
     pub allocations: Vec<Arc<Allocation>>,
     /// The allocation found last: most accesses go to the same again.
     last: usize,
+    /// Of a launch that may have to be repeated: what it overwrites.
+    pub keeper: Keeper,
 }
 
 /// A page: the indices of its allocation, and of itself there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PageOf {
     allocation: usize,
     page: usize,
@@ -376,6 +397,11 @@ impl GlobalView {
         let page = (address - base) as usize / PAGE;
         let same = (address - base + bytes - 1) as usize / PAGE == page;
         same.then_some((PageOf { allocation, page }, base + (page * PAGE) as u64))
+    }
+
+    /// A page that something was read from or written to.
+    pub fn existing_page(&self, page: PageOf) -> Option<&Page> {
+        self.allocations[page.allocation].pages[page.page].get().map(|page| &**page)
     }
 
     #[inline]

@@ -5,14 +5,16 @@
 
 mod access;
 mod global;
+mod journal;
 mod local;
 mod place;
 mod proxy;
 mod shared;
 
-pub(crate) use access::{Kind, Request, Space, Target};
+pub(crate) use access::{Kind, Request, Scope, Space, Strong, Target};
 pub use global::MemoryError;
 pub(crate) use global::{GlobalMemory, GlobalView};
+pub(crate) use journal::{Journal, Keeper};
 pub(crate) use local::LocalMemory;
 pub(crate) use proxy::{Proxies, Writer};
 pub(crate) use shared::SharedMemory;

@@ -48,10 +48,21 @@ pub(crate) const FORMS: &[Form] = &[
 pub(crate) struct CopyGroups {
     /// In the order they were issued.
     issued: VecDeque<Issued>,
+    /// Those that landed last, as far as they did: nobody has been told yet.
+    landed: Vec<Landed>,
     /// How often copies were issued.
     count: u64,
     /// How many groups each lane has committed.
     committed: Lanes<u32>,
+}
+
+/// Copies of one execution of `cp.async` that landed.
+#[derive(Debug)]
+struct Landed {
+    mask: u32,
+    targets: Lanes<u32>,
+    words: u32,
+    pc: usize,
 }
 
 /// The copies of one execution of `cp.async`.
@@ -61,6 +72,8 @@ struct Issued {
     number: u64,
     /// Lanes whose copy has not landed.
     mask: u32,
+    /// The instruction.
+    pc: usize,
     targets: Lanes<u32>,
     /// Words of a copy.
     words: u32,
@@ -92,6 +105,10 @@ impl CopyGroups {
         for issued in &mut self.issued {
             let now = issued.mask & lanes(issued);
             issued.land(now, shared);
+            if now != 0 {
+                let Issued { targets, words, pc, .. } = *issued;
+                self.landed.push(Landed { mask: now, targets, words, pc });
+            }
             issued.mask &= !now;
             landed |= issued.mask == 0;
         }
@@ -247,12 +264,35 @@ fn issue<const N: usize>(cx: &mut Context, request: &Request, data: &[Lanes<u32>
     copies.issued.push_back(Issued {
         number: copies.count - 1,
         mask: request.mask,
+        pc: cx.pc,
         targets: request.addresses.map(|it| it as u32),
         words: N as u32,
         data: *data,
         groups: copies.committed,
     });
     Ok(())
+}
+
+impl Context<'_> {
+    /// Copies are writes when they are issued, which no access before may race with, and when they land, which no access
+    /// after may. They landed because the phase before this of an `mbarrier` was waited for, or their groups were.
+    pub fn tell_landed(&mut self, mbarrier: Option<((usize, u64), u64)>) -> Done {
+        let rank = self.warp.rank;
+        for warp in 0..self.block().copies.len() {
+            let landed = std::mem::take(&mut self.block().copies[warp].landed);
+            for Landed { mask, targets, words, pc } in landed {
+                let addresses = targets.map(u64::from);
+                let (target, kind, bytes) = (Target::Shared(rank), Kind::WRITE, 4 * words);
+                let request =
+                    Request { target, mask, addresses: &addresses, bytes, kind, data: &[], page: None };
+                self.check_races_of(warp as u32, pc, &request)?;
+                if let (Some(races), Some((mbarrier, phase))) = (&mut self.cluster.races, mbarrier) {
+                    races.copies_arrive_at(rank, warp as u32, mask, mbarrier, phase.saturating_sub(1));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 fn commit(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
@@ -281,7 +321,7 @@ fn wait_group(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsu
         let copies = &mut block.copies[warp];
         let before = copies.committed.map(|committed| committed.saturating_sub(pending));
         copies.land_groups(&mut block.shared, mask, &before);
-        Ok(())
+        cx.tell_landed(None)
     }))
 }
 
@@ -298,7 +338,7 @@ fn wait_all(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupp
         copies.commit(mask);
         let before = copies.committed;
         copies.land_groups(&mut block.shared, mask, &before);
-        Ok(())
+        cx.tell_landed(None)
     }))
 }
 

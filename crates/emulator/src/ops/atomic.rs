@@ -11,7 +11,7 @@ use crate::decode::{Address, Decoder, Modifiers, Source, Unsupported};
 use crate::fault::{Access, SpaceName};
 use crate::lanes::{Done, LANES, Lanes, lanes_of};
 use crate::machine::{Context, Stop};
-use crate::memory::Space;
+use crate::memory::{Scope, Space, Strong};
 use crate::num::small::{BF16, F16};
 use crate::num::{Round, float32, float64, half};
 use crate::ops::Form;
@@ -139,6 +139,7 @@ impl Operation {
 /// What the modifiers say, which texts have in different orders.
 struct Said<'a> {
     space: Space,
+    strong: Strong,
     operation: &'a str,
     ty: Type,
     vector: u32,
@@ -149,15 +150,29 @@ struct Said<'a> {
 fn modifiers(instruction: &Instruction) -> Result<Said<'_>, Unsupported> {
     let mut modifiers = Modifiers::new(instruction);
     let (mut operation, mut ty) = (None, None);
-    let mut said =
-        Said { space: Space::Generic, operation: "", ty: Type::B32, vector: 1, noftz: false, policy: false };
+    let mut said = Said {
+        space: Space::Generic,
+        strong: Strong::RELAXED,
+        operation: "",
+        ty: Type::B32,
+        vector: 1,
+        noftz: false,
+        policy: false,
+    };
     loop {
         if let Some(found) = modifiers.maybe_ty() {
             ty = Some(found);
             continue;
         }
         match modifiers.peek() {
-            Some("relaxed" | "acquire" | "release" | "acq_rel" | "cta" | "cluster" | "gpu" | "sys") => {}
+            Some("relaxed") => {}
+            Some("acquire") => said.strong.acquire = true,
+            Some("release") => said.strong.release = true,
+            Some("acq_rel") => (said.strong.acquire, said.strong.release) = (true, true),
+            Some("cta" | "cluster" | "gpu" | "sys") => {
+                said.strong.scope = modifiers.need("scope", &Scope::NAMES)?;
+                continue;
+            }
             Some("global") => said.space = Space::Global,
             Some("shared" | "shared::cta" | "shared::cluster") => said.space = Space::Shared,
             Some("noftz") => said.noftz = true,
@@ -198,7 +213,7 @@ fn decode(
     d: Option<&Operand>,
     operands: &[Operand],
 ) -> Result<Action, Unsupported> {
-    let Said { space, operation: name, ty, vector, noftz, policy } = *said;
+    let Said { space, strong, operation: name, ty, vector, noftz, policy } = *said;
     let is_vector = vector > 1;
     let operation = Operation::new(name, ty, is_vector).ok_or_else(|| {
         format!("operation .{name} on {}type {ty:?}", if is_vector { "a vector of " } else { "" })
@@ -225,6 +240,7 @@ fn decode(
     let size = ty.bytes() as u32;
     let atomic = Atomic {
         space,
+        strong,
         address: decoder.address(a)?,
         operation,
         is_vector,
@@ -286,6 +302,7 @@ fn targets(decoder: &Decoder, operand: &Operand, size: u32, count: u32) -> Resul
 /// An atomic operation, decoded.
 struct Atomic {
     space: Space,
+    strong: Strong,
     address: Address,
     operation: Operation,
     is_vector: bool,
@@ -312,7 +329,7 @@ impl Atomic {
         }
         let (b, c) = (self.joined(cx, &self.b), self.joined(cx, &self.c));
         let changed = Cell::new(false);
-        let old = cx.update(self.space, &addresses, self.bytes, &|lane, old| {
+        let old = cx.update(self.space, &addresses, self.bytes, self.strong, &|lane, old| {
             let global = in_global >> lane & 1 == 1;
             let new = self.apply(global, old, b[lane], c[lane]);
             changed.set(changed.get() | (new != old));

@@ -152,8 +152,17 @@ impl Arrival {
         }
         cx.cluster.changes += 1;
         cx.end_epoch();
-        let generation = cx.block().arrive(id, threads, expected).map_err(Stop::warp)?;
-        if self.waits && cx.block().barriers[id].generation == generation {
+        let (rank, index, mask) = (cx.warp.rank, cx.warp.index, cx.mask);
+        let block = &mut cx.cluster.blocks[rank];
+        let generation = block.arrive(id, threads, expected).map_err(Stop::warp)?;
+        let complete = block.barriers[id].generation != generation;
+        if let Some(races) = &mut cx.cluster.races {
+            races.arrive(rank, index, mask, id, self.waits);
+            if complete {
+                races.complete(rank, id, block.live, expected.is_none());
+            }
+        }
+        if self.waits && !complete {
             return Err(Stop::DoneThenWait(Waiting::Barrier { id, generation }));
         }
         Ok(())
@@ -200,7 +209,12 @@ fn warp_barrier(decoder: &mut Decoder, instruction: &Instruction) -> Result<Acti
         cx.check_membership(&masks)?;
         let missing = lanes_of(cx.mask).find(|lane| masks[*lane] & cx.live() & !cx.mask != 0);
         match missing {
-            None => Ok(()),
+            None => {
+                if let Some(races) = &mut cx.cluster.races {
+                    races.pass_by_mask(cx.warp.rank, cx.warp.index, cx.mask, &masks);
+                }
+                Ok(())
+            }
             Some(lane) => Err(Stop::DoneThenWait(Waiting::WarpBarrier { mask: masks[lane] })),
         }
     }))

@@ -86,7 +86,7 @@ fn whole_line(decoder: &mut Decoder, instruction: &Instruction, level: &str) -> 
                 access.space = space.locate(addresses[lane]).map(|(space, _)| space);
                 return Err(Stop::lane(lane, Problem::WrongSpace { access }));
             };
-            cx.global_line(lane, address, Kind { write: discard, strong: false })?;
+            cx.global_line(lane, address, Kind { write: discard, strong: None })?;
         }
         Ok(())
     }))

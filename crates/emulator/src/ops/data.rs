@@ -5,7 +5,7 @@ use crate::decode::{Address, Decoder, Modifiers, Source, Unsupported};
 use crate::lanes::{LANES, Lanes, Reg, map1};
 use crate::machine::Context;
 use crate::memory::{
-    CONST_WINDOW, GLOBAL_BASE, Kind, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Space, WINDOW,
+    CONST_WINDOW, GLOBAL_BASE, Kind, LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW, Scope, Space, Strong, WINDOW,
 };
 use crate::ops::Form;
 use crate::program::{Action, AnyReg};
@@ -184,7 +184,7 @@ impl Context<'_> {
 /// What the modifiers of a load or a store say.
 struct Access {
     space: Space,
-    strong: bool,
+    strong: Option<Strong>,
     vector: u64,
     ty: Type,
 }
@@ -195,13 +195,19 @@ fn modifiers(
     address: &Operand,
 ) -> Result<Access, Unsupported> {
     let mut modifiers = Modifiers::new(instruction);
-    let mut access = Access { space: Space::Generic, strong: false, vector: 1, ty: Type::B32 };
+    let mut access = Access { space: Space::Generic, strong: None, vector: 1, ty: Type::B32 };
     loop {
         let Some(next) = modifiers.peek() else { return Err("no type".into()) };
         match next {
-            "weak" | "cta" | "cluster" | "gpu" | "sys" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt"
-            | "nc" | "unified" => {}
-            "volatile" | "relaxed" | "acquire" | "release" | "mmio" => access.strong = true,
+            "weak" | "ca" | "cg" | "cs" | "lu" | "cv" | "wb" | "wt" | "nc" | "unified" => {}
+            "volatile" | "relaxed" | "mmio" => access.strong = Some(Strong::RELAXED),
+            "acquire" => access.strong = Some(Strong { acquire: true, ..Strong::RELAXED }),
+            "release" => access.strong = Some(Strong { release: true, ..Strong::RELAXED }),
+            "cta" | "cluster" | "gpu" | "sys" => {
+                let scope = modifiers.need("scope", &Scope::NAMES)?;
+                access.strong = access.strong.map(|strong| Strong { scope, ..strong });
+                continue;
+            }
             "global" => access.space = Space::Global,
             "const" => access.space = Space::Const,
             "shared" | "shared::cta" | "shared::cluster" => access.space = Space::Shared,
@@ -218,7 +224,7 @@ fn modifiers(
     access.ty = modifiers.ty()?;
     modifiers.finish()?;
     // What blocks tell each other within a launch goes through strong accesses to global memory.
-    decoder.communicates |= access.strong && matches!(access.space, Space::Generic | Space::Global);
+    decoder.communicates |= access.strong.is_some() && matches!(access.space, Space::Generic | Space::Global);
     Ok(access)
 }
 
@@ -278,7 +284,7 @@ struct Load {
 
 impl Load {
     fn run<const N: usize>(&self, cx: &mut Context) -> crate::lanes::Done {
-        cx.cluster.polls += u64::from(self.kind.strong);
+        cx.cluster.polls += u64::from(self.kind.strong.is_some());
         let addresses = cx.addresses(&self.address);
         let mut words = [[0; LANES]; N];
         cx.load(self.space, &addresses, self.bytes, self.kind, &mut words)?;

@@ -5,6 +5,7 @@
 
 use crate::count::Class;
 use crate::decode::{Decoder, Modifiers, Unsupported};
+use crate::memory::Scope;
 use crate::ops::Form;
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand};
@@ -26,7 +27,7 @@ pub(crate) const FORMS: &[Form] = &[
         name: "fence.mbarrier_init",
         syntax: "fence.mbarrier_init.release.cluster",
         class: Class::Synchronisation,
-        decode: |_, instruction| exactly(instruction, &["mbarrier_init", "release", "cluster"]),
+        decode: initialisation,
     },
     Form {
         name: "fence.proxy",
@@ -48,10 +49,19 @@ pub(crate) const FORMS: &[Form] = &[
     },
 ];
 
-const SCOPES: [(&str, ()); 4] = [("cta", ()), ("cluster", ()), ("gpu", ()), ("sys", ())];
+/// Prior accesses of the warp come before what follows, for others within the scope too.
+fn order(scope: Scope) -> Action {
+    Action::run(move |cx| {
+        cx.end_epoch();
+        if let Some(races) = &mut cx.cluster.races {
+            races.fence(cx.warp.rank, cx.warp.index, cx.mask, scope);
+        }
+        Ok(())
+    })
+}
 
-/// Prior accesses of the warp come before what follows, for others too.
-fn order() -> Action {
+/// What others know of prior accesses stays as it is.
+fn nothing() -> Action {
     Action::run(|cx| {
         cx.end_epoch();
         Ok(())
@@ -65,14 +75,15 @@ fn no_operands(instruction: &Instruction) -> Result<(), Unsupported> {
     }
 }
 
-fn exactly(instruction: &Instruction, expected: &[&str]) -> Result<Action, Unsupported> {
+/// The initialisation of `mbarrier`s is made known to a cluster.
+fn initialisation(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
     let mut modifiers = Modifiers::new(instruction);
-    for name in expected {
+    for name in ["mbarrier_init", "release", "cluster"] {
         modifiers.need("modifier", &[(name, ())])?;
     }
     modifiers.finish()?;
     no_operands(instruction)?;
-    Ok(order())
+    Ok(order(Scope::Cluster))
 }
 
 fn membar(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
@@ -80,25 +91,27 @@ fn membar(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Un
     if modifiers.peek() == Some("proxy") {
         return proxy(decoder, instruction);
     }
-    modifiers.need("level", &[("cta", ()), ("gl", ()), ("sys", ())])?;
+    let levels = [("cta", Scope::Cta), ("gl", Scope::Gpu), ("sys", Scope::Gpu)];
+    let scope = modifiers.need("level", &levels)?;
     modifiers.finish()?;
     no_operands(instruction)?;
-    Ok(order())
+    Ok(order(scope))
 }
 
 fn fence(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
-    match instruction.modifiers.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+    let scope = match instruction.modifiers.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["acquire", "sync_restrict::shared::cluster", "cluster"]
-        | ["release", "sync_restrict::shared::cta", "cluster"] => {}
+        | ["release", "sync_restrict::shared::cta", "cluster"] => Scope::Cluster,
         _ => {
             let mut modifiers = Modifiers::new(instruction);
             modifiers.one_of(&[("sc", ()), ("acq_rel", ()), ("acquire", ()), ("release", ())]);
-            modifiers.need("scope", &SCOPES)?;
+            let scope = modifiers.need("scope", &Scope::NAMES)?;
             modifiers.finish()?;
+            scope
         }
-    }
+    };
     no_operands(instruction)?;
-    Ok(order())
+    Ok(order(scope))
 }
 
 /// Between the generic proxy and another: the asynchronous one is the one that sees something late.
@@ -113,7 +126,7 @@ fn proxy(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupport
     };
     no_operands(instruction)?;
     if !shared {
-        return Ok(order());
+        return Ok(nothing());
     }
     Ok(Action::run(|cx| {
         let writer = cx.writer();
@@ -127,14 +140,14 @@ fn tensormap(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action,
     modifiers.flag("proxy");
     modifiers.flag("tensormap::generic");
     let acquire = modifiers.need("order", &[("acquire", true), ("release", false)])?;
-    modifiers.need("scope", &SCOPES)?;
+    let scope = modifiers.need("scope", &Scope::NAMES)?;
     modifiers.finish()?;
     match (acquire, &instruction.operands[..]) {
         (false, []) => {}
         (true, [address, Operand::Integer(128)]) => drop(decoder.address(address)?),
         _ => return Err("operands".into()),
     }
-    Ok(order())
+    Ok(order(scope))
 }
 
 /// Kernels run one after another here: a kernel that this one depends on is over, and none depends on it yet.
@@ -143,5 +156,5 @@ fn grid_dependency(_: &mut Decoder, instruction: &Instruction) -> Result<Action,
     modifiers.need("action", &[("launch_dependents", ()), ("wait", ())])?;
     modifiers.finish()?;
     no_operands(instruction)?;
-    Ok(order())
+    Ok(nothing())
 }

@@ -220,6 +220,10 @@ fn arrive(decoder: &mut Decoder, instruction: &Instruction, drop: bool) -> Resul
             let arrival = Arrival { count, transactions, drop, may_complete };
             let before = cx.cluster.mbarrier(rank, at, |object| object.arrive(arrival));
             states[lane] = before.map_err(|problem| Stop::lane(lane, problem))?;
+            if let Some(races) = &mut cx.cluster.races {
+                let phase = Mbarrier::phase_of(states[lane]);
+                races.arrive_at(cx.warp.rank, cx.warp.index, lane, (rank, at), phase);
+            }
         }
         if let Some(state) = state {
             cx.set(state, &states);
@@ -279,8 +283,12 @@ impl Wait {
         for lane in lanes_of(cx.mask) {
             let (rank, address) = cx.own_mbarrier(lane, self.space, addresses[lane])?;
             let current = cx.cluster.land(rank, address).map_err(|problem| Stop::lane(lane, problem))?;
+            cx.tell_landed(Some(((rank, address), current)))?;
             if self.is_over(cx, lane, current)? {
                 over |= 1 << lane;
+                if let (Some(races), Some(phase)) = (&mut cx.cluster.races, current.checked_sub(1)) {
+                    races.pass_phase(cx.warp.rank, cx.warp.index, lane, (rank, address), phase);
+                }
             } else {
                 incomplete.get_or_insert((rank, address, current));
             }
