@@ -30,7 +30,7 @@ fn kernel(c: &mut Criterion, name: &str, checks: &str, gpu: &Gpu, mut launch: im
     let mut group = c.benchmark_group(format!("emulator/{name}"));
     group.throughput(Throughput::Elements(counted));
     group.bench_function(BenchmarkId::new("checks", checks), |b| {
-        b.iter(|| launch().expect("the kernel runs"))
+        b.iter(|| launch().expect("the kernel runs"));
     });
     group.finish();
 }

@@ -357,7 +357,7 @@ mod barriers {
         ];
         for (body, expected) in cases {
             let what = fault(&body, WARP);
-            assert!(what.contains(&*expected), "{what}, and not: {expected}\n{body}");
+            assert!(what.contains(expected), "{what}, and not: {expected}\n{body}");
         }
         let mended = "mbarrier.arrive.shared.b64 _, [bar]; @%q mbarrier.inval.shared.b64 [bar];
             @%q st.shared.u64 [bar], %wide; @%q mbarrier.init.shared.b64 [bar], 1;";

@@ -1,4 +1,8 @@
 //! Exchange between the lanes of a warp, against plain loops over lanes.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "a lane or a matrix is a number, with which several things are found"
+)]
 
 use longhand_emulator::{Arch, Checks, Fault, Gpu, LoadError, Module, Options, Problem, Shape};
 use proptest::prelude::*;

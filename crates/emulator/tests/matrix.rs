@@ -1,4 +1,8 @@
 //! `mma`, `ldmatrix`, `stmatrix` and `movmatrix` as instructions.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "a lane or a matrix is a number, with which several things are found"
+)]
 
 use longhand_emulator::tensor::mma::{Shape as MmaShape, mma};
 use longhand_emulator::tensor::{Accumulator, Element};
@@ -61,7 +65,7 @@ fn fault(body: &str, threads: u32) -> Problem {
 
 /// 1024 bytes, all 16-bit numbers different.
 fn numbers() -> Vec<u32> {
-    (0..256).map(|i| 2 * i | (2 * i + 1) << 16).collect()
+    (0..256).map(|i| (2 * i) | ((2 * i + 1) << 16)).collect()
 }
 
 #[test]

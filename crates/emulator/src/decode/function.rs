@@ -143,7 +143,7 @@ fn finish(decoder: Decoder, function: &ast::Function, start: usize) -> Function 
         dynamic_shared_align: decoder.layout.dynamic_align,
         required_block: function.required_block,
         max_block: function.max_block,
-        registers_per_thread: crate::ops::setmaxnreg::registers_at_start(function),
+        registers_per_thread: ops::setmaxnreg::registers_at_start(function),
         required_cluster: function.required_cluster,
         communicates: decoder.communicates,
         fills: decoder.fills,

@@ -377,7 +377,7 @@ impl<'a> Decoder<'a> {
                 self.address_from(base, *offset)
             }
             Operand::Register(id) => self.address_from(&Base::Register(*id), 0),
-            Operand::Symbol(symbol, offset) => self.address_from(&Base::Symbol(symbol.clone()), *offset),
+            Operand::Symbol(symbol, offset) => self.address_from(&Base::Symbol(*symbol), *offset),
             _ => Err(format!("operand {operand:?} where an address is wanted")),
         }
     }

@@ -157,7 +157,7 @@ impl Running {
                         Waiting::Mbarrier { rank, address, phase } | Waiting::Tested { rank, address, phase },
                     ) => {
                         let object = self.cluster.blocks[rank].mbarriers.get(address);
-                        let missing = object.map(|it| it.missing()).unwrap_or_default();
+                        let missing = object.map(super::mbarrier::Mbarrier::missing).unwrap_or_default();
                         format!(
                             "waits for phase {phase} of the mbarrier at {address:#x} of block rank {rank}: {missing}"
                         )

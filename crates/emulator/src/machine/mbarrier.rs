@@ -78,11 +78,6 @@ impl Mbarriers {
 }
 
 impl Mbarrier {
-    /// How many phases have completed.
-    pub fn phase(&self) -> u64 {
-        self.phase
-    }
-
     /// What `mbarrier.arrive` returns: the phase, and its pending arrivals in the lower 20 bits.
     pub fn state(&self) -> u64 {
         self.phase << 20 | u64::from(self.pending)
@@ -298,7 +293,7 @@ impl Block {
                 self.shared.written[range].fill(true);
             }
             Effect::Copies { warp, lanes, before } => {
-                self.copies[warp].land_before(&mut self.shared, lanes, before)
+                self.copies[warp].land_before(&mut self.shared, lanes, before);
             }
         }
     }

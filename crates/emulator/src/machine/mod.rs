@@ -137,11 +137,6 @@ impl Context<'_> {
         let writer = self.writer();
         self.cluster.proxies.end_epoch(writer);
     }
-
-    /// Number of a lane's thread within its block.
-    pub fn thread(&self, lane: usize) -> u32 {
-        self.warp.index * 32 + lane as u32
-    }
 }
 
 /// An access, for a fault.

@@ -302,7 +302,7 @@ impl Context<'_> {
         let fits = functions.get(index as usize).is_some_and(|it| {
             it.params.len() == call.arguments.len() && it.returns.len() == call.results.len()
         });
-        if values[first] % 16 != 0 || !fits {
+        if !values[first].is_multiple_of(16) || !fits {
             let what = format!("call of {:#x}, which is no function of this prototype", values[first]);
             return Err(Box::new(Trouble { problem: Problem::Illegal(what), lane: Some(first as u32) }));
         }

@@ -43,7 +43,7 @@ impl Context<'_> {
     /// What concerns 128 bytes of global memory as a whole; of a write, nothing is known of them afterwards.
     pub fn global_line(&mut self, lane: usize, address: u64, kind: Kind) -> Done {
         let access = access(kind.write, SpaceName::Global, address, 128);
-        if address % 128 != 0 {
+        if !address.is_multiple_of(128) {
             return Err(Stop::lane(lane, Problem::Misaligned { access, align: 128 }));
         }
         match self.global.find(address, 128) {

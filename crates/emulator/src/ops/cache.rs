@@ -120,9 +120,10 @@ fn create_policy(decoder: &mut Decoder, instruction: &Instruction) -> Result<Act
     }
     modifiers.need("type", &[("b64", ())])?;
     modifiers.finish()?;
-    let d = match (kind, &instruction.operands[..]) {
-        (Policy::Fractional, [d] | [d, _]) | (Policy::Convert, [d, _]) | (Policy::Range, [d, _, _, _]) => d,
-        _ => return Err("operands".into()),
+    let ((Policy::Fractional, [d] | [d, _]) | (Policy::Convert, [d, _]) | (Policy::Range, [d, _, _, _])) =
+        (kind, &instruction.operands[..])
+    else {
+        return Err("operands".into());
     };
     let d = decoder.dst64(d)?;
     Ok(Action::run(move |cx| {

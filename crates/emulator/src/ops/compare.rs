@@ -288,7 +288,9 @@ fn set(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsup
             let holds = |bits: u32| bits >> lane & 1 == 1;
             *out = match high {
                 None => truth * u32::from(holds(low)),
-                Some(high) => truth & (0xFFFF * u32::from(holds(low)) | 0xFFFF_0000 * u32::from(holds(high))),
+                Some(high) => {
+                    truth & ((0xFFFF * u32::from(holds(low))) | (0xFFFF_0000 * u32::from(holds(high))))
+                }
             };
         }
         cx.set(d, &out);

@@ -120,8 +120,11 @@ fn proxy(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupport
     let shared = match (&*instruction.name, &modifiers[..]) {
         (_, ["proxy", "alias"] | ["proxy", "async", "global"]) => false,
         (_, ["proxy", "async"] | ["proxy", "async", "shared::cta" | "shared::cluster"])
-        | ("fence", ["proxy", "async::generic", "acquire", "sync_restrict::shared::cluster", "cluster"])
-        | ("fence", ["proxy", "async::generic", "release", "sync_restrict::shared::cta", "cluster"]) => true,
+        | (
+            "fence",
+            ["proxy", "async::generic", "acquire", "sync_restrict::shared::cluster", "cluster"]
+            | ["proxy", "async::generic", "release", "sync_restrict::shared::cta", "cluster"],
+        ) => true,
         _ => return Err("kind of proxy fence".into()),
     };
     no_operands(instruction)?;

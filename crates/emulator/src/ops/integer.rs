@@ -52,8 +52,6 @@ pub(crate) const FORMS: &[Form] = &[
 /// An integer type, and the register word that it lies in.
 pub(crate) trait Typed: Int + Send + Sync + 'static {
     type Word: OperandWord;
-    const BITS: u32;
-    const SIGNED: bool;
     fn of(word: Self::Word) -> Self;
     fn word(self) -> Self::Word;
     fn add(self, other: Self) -> Self;
@@ -62,11 +60,9 @@ pub(crate) trait Typed: Int + Send + Sync + 'static {
 }
 
 macro_rules! typed {
-    ($($type:ty, $unsigned:ty, $word:ty, $signed:literal;)*) => {$(
+    ($($type:ty, $unsigned:ty, $word:ty;)*) => {$(
         impl Typed for $type {
             type Word = $word;
-            const BITS: u32 = <$type>::BITS;
-            const SIGNED: bool = $signed;
 
             #[inline(always)]
             fn of(word: $word) -> Self {
@@ -97,12 +93,12 @@ macro_rules! typed {
 }
 
 typed! {
-    u16, u16, u32, false;
-    i16, u16, u32, true;
-    u32, u32, u32, false;
-    i32, u32, u32, true;
-    u64, u64, u64, false;
-    i64, u64, u64, true;
+    u16, u16, u32;
+    i16, u16, u32;
+    u32, u32, u32;
+    i32, u32, u32;
+    u64, u64, u64;
+    i64, u64, u64;
 }
 
 /// Evaluates an expression with `$T` standing for the Rust type of an integer type of PTX.
