@@ -163,7 +163,7 @@ mod tests {
     /// The reference is 1, 2, 4 and plain f32 is off by 0.001: the limits are 0.002 and 0.003, and a little.
     fn output(kernel: &[f64]) -> Output<'_> {
         let (plain, reference) = (&[1.0, 2.001, 4.0], &[1.0, 2.0, 4.0]);
-        Output::new("out", Precision::F32, kernel, plain, reference)
+        Output { name: "out", precision: Precision::F32, kernel, plain, reference, cancellation: 0.0 }
     }
 
     fn passes(output: Output<'_>, rule: Rule) -> bool {
