@@ -5,4 +5,5 @@ mod doctor;
 mod emulate;
 mod eval_and_generate;
 mod train;
+mod verify;
 mod workplace;
