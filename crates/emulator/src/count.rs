@@ -1,5 +1,7 @@
 //! Counting what a launch does.
 
+use std::ops::AddAssign;
+
 use serde::Serialize;
 
 use crate::lanes::lanes_of;
@@ -37,52 +39,65 @@ pub enum Class {
     Matrix,
 }
 
-/// Counts of one instruction of the text, by the lines of a program: what one worker adds up.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Profile {
-    pub instructions: Vec<Executed>,
+/// What some instructions did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Instructions executed by warps, with at least one active lane.
+    pub instructions: u64,
+    /// Active lanes of these together.
+    pub lane_instructions: u64,
+    /// Branches that parted the lanes of a warp.
+    pub divergent_branches: u64,
+    /// Bytes that lanes asked of global memory.
+    pub global_bytes: u64,
+    /// Sectors of 32 bytes of global memory that instructions of warps touched.
+    pub global_sectors: u64,
+    /// Passes over the 32 banks of shared memory.
+    pub shared_wavefronts: u64,
+    /// The passes that as many bytes take without bank conflicts.
+    pub ideal_shared_wavefronts: u64,
+    /// Multiplications and additions of tensor cores: 2 m n k for each product of matrices.
+    pub tensor_operations: u64,
+    /// Bytes that lanes copied to shared memory asynchronously (`cp.async`).
+    pub copied_bytes: u64,
+    /// Barriers that warps came to: of blocks, clusters and warps.
+    pub barriers: u64,
+    /// Atomic operations of lanes.
+    pub atomics: u64,
 }
 
-/// What one instruction of the text did, all its executions together.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Executed {
-    /// Times that a warp executed it with at least one active lane.
-    pub warps: u64,
-    /// Active lanes of these together.
-    pub lanes: u64,
-    /// Times that it parted the lanes of a warp.
-    pub divergent: u64,
-    /// Bytes that the lanes asked of global memory.
-    pub bytes: u64,
-    /// Sectors of 32 bytes of global memory that each execution touched.
-    pub sectors: u64,
-    /// Passes over shared memory's 32 banks.
-    pub wavefronts: u64,
-    /// The passes that as many bytes take without conflicts.
-    pub ideal_wavefronts: u64,
-    /// Multiplications and additions of tensor cores.
-    pub tensor_operations: u64,
-    /// Bytes that asynchronous copies by lanes (`cp.async`) wrote.
-    pub copied: u64,
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.instructions += other.instructions;
+        self.lane_instructions += other.lane_instructions;
+        self.divergent_branches += other.divergent_branches;
+        self.global_bytes += other.global_bytes;
+        self.global_sectors += other.global_sectors;
+        self.shared_wavefronts += other.shared_wavefronts;
+        self.ideal_shared_wavefronts += other.ideal_shared_wavefronts;
+        self.tensor_operations += other.tensor_operations;
+        self.copied_bytes += other.copied_bytes;
+        self.barriers += other.barriers;
+        self.atomics += other.atomics;
+    }
+}
+
+/// What each instruction of a program did, all its executions together: what one worker adds up. Barriers and atomics
+/// follow from what instruction it is.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Profile {
+    pub instructions: Vec<Counts>,
 }
 
 impl Profile {
     pub fn new(instructions: usize) -> Self {
-        Profile { instructions: vec![Executed::default(); instructions] }
+        Profile { instructions: vec![Counts::default(); instructions] }
     }
 
     /// Adds what another worker counted.
     pub fn add(&mut self, other: &Profile) {
         for (mine, theirs) in self.instructions.iter_mut().zip(&other.instructions) {
-            mine.warps += theirs.warps;
-            mine.lanes += theirs.lanes;
-            mine.divergent += theirs.divergent;
-            mine.bytes += theirs.bytes;
-            mine.sectors += theirs.sectors;
-            mine.wavefronts += theirs.wavefronts;
-            mine.ideal_wavefronts += theirs.ideal_wavefronts;
-            mine.tensor_operations += theirs.tensor_operations;
-            mine.copied += theirs.copied;
+            *mine += *theirs;
         }
     }
 
@@ -90,8 +105,8 @@ impl Profile {
     #[inline]
     pub fn global(&mut self, pc: usize, request: &Request) {
         let counts = &mut self.instructions[pc];
-        counts.bytes += u64::from(request.bytes) * u64::from(request.mask.count_ones());
-        counts.sectors += sectors(request);
+        counts.global_bytes += u64::from(request.bytes) * u64::from(request.mask.count_ones());
+        counts.global_sectors += sectors(request);
     }
 
     /// Counts an access to shared memory.
@@ -99,8 +114,8 @@ impl Profile {
     pub fn shared(&mut self, pc: usize, request: &Request) {
         let counts = &mut self.instructions[pc];
         let (wavefronts, ideal) = wavefronts(request);
-        counts.wavefronts += wavefronts;
-        counts.ideal_wavefronts += ideal;
+        counts.shared_wavefronts += wavefronts;
+        counts.ideal_shared_wavefronts += ideal;
     }
 }
 

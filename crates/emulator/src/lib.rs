@@ -91,11 +91,11 @@ mod special;
 pub mod tensor;
 
 pub use arch::{Arch, ParseArchError};
-pub use count::Class;
+pub use count::{Class, Counts};
 pub use error::{LoadError, UnsupportedInstruction};
 pub use fault::{Access, Fault, Location, Problem, SpaceName};
 pub use gpu::{Gpu, Module, Shape};
 pub use memory::MemoryError;
 pub use ops::supported;
 pub use options::{Checks, Options};
-pub use report::{Counts, LineCounts, Report};
+pub use report::{LineCounts, Report};

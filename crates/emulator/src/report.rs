@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use crate::count::{Class, Executed};
+use crate::count::{Class, Counts};
 use crate::machine::{Launch, Launched};
 
 /// What a launch did, counted. The same launch always counts the same.
@@ -38,48 +38,7 @@ pub struct LineCounts {
     pub counts: Counts,
 }
 
-/// What some instructions did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// Instructions executed by warps, with at least one active lane.
-    pub instructions: u64,
-    /// Active lanes of these together.
-    pub lane_instructions: u64,
-    /// Branches that parted the lanes of a warp.
-    pub divergent_branches: u64,
-    /// Bytes that lanes asked of global memory.
-    pub global_bytes: u64,
-    /// Sectors of 32 bytes of global memory that instructions of warps touched.
-    pub global_sectors: u64,
-    /// Passes over the 32 banks of shared memory.
-    pub shared_wavefronts: u64,
-    /// The passes that as many bytes take without bank conflicts.
-    pub ideal_shared_wavefronts: u64,
-    /// Multiplications and additions of tensor cores: 2 m n k for each product of matrices.
-    pub tensor_operations: u64,
-    /// Bytes that lanes copied to shared memory asynchronously (`cp.async`).
-    pub copied_bytes: u64,
-    /// Barriers that warps came to: of blocks, clusters and warps.
-    pub barriers: u64,
-    /// Atomic operations of lanes.
-    pub atomics: u64,
-}
-
 impl Counts {
-    fn add(&mut self, class: Class, barrier: bool, executed: &Executed) {
-        self.instructions += executed.warps;
-        self.lane_instructions += executed.lanes;
-        self.divergent_branches += executed.divergent;
-        self.global_bytes += executed.bytes;
-        self.global_sectors += executed.sectors;
-        self.shared_wavefronts += executed.wavefronts;
-        self.ideal_shared_wavefronts += executed.ideal_wavefronts;
-        self.tensor_operations += executed.tensor_operations;
-        self.copied_bytes += executed.copied;
-        self.barriers += if barrier { executed.warps } else { 0 };
-        self.atomics += if class == Class::Atomic { executed.lanes } else { 0 };
-    }
-
     /// The counts with the names they are explained by.
     fn named(&self) -> [(&'static str, u64); 11] {
         [
@@ -104,18 +63,23 @@ impl Report {
         let mut report = Report { kernel: program.functions[launch.entry].name.clone(), ..Report::default() };
         let mut lines: BTreeMap<(Option<&str>, u32), Counts> = BTreeMap::new();
         for (instruction, executed) in program.code.iter().zip(&launched.profile.instructions) {
-            if executed.warps == 0 {
+            if executed.instructions == 0 {
                 continue;
             }
-            let (class, barrier) = (instruction.form.class, instruction.form.name.starts_with("bar"));
-            *report.warp_instructions.entry(class).or_default() += executed.warps;
-            report.total.add(class, barrier, executed);
+            let (class, name) = (instruction.form.class, instruction.form.name);
+            let counts = Counts {
+                barriers: if name.starts_with("bar") { executed.instructions } else { 0 },
+                atomics: if class == Class::Atomic { executed.lane_instructions } else { 0 },
+                ..*executed
+            };
+            *report.warp_instructions.entry(class).or_default() += counts.instructions;
+            report.total += counts;
             let source = instruction.source.filter(|source| source.line > 0);
             let place = match source {
                 Some(source) => (program.files.get(&source.file).map(String::as_str), source.line),
                 None => (None, instruction.line),
             };
-            lines.entry(place).or_default().add(class, barrier, executed);
+            *lines.entry(place).or_default() += counts;
         }
         let line = |((file, line), counts): ((Option<&str>, u32), Counts)| LineCounts {
             file: file.map(str::to_owned),

@@ -127,8 +127,8 @@ impl Context<'_> {
             self.cluster.executed += 1;
             if self.mask != 0 {
                 let counts = &mut self.profile.instructions[self.pc];
-                counts.warps += 1;
-                counts.lanes += u64::from(self.mask.count_ones());
+                counts.instructions += 1;
+                counts.lane_instructions += u64::from(self.mask.count_ones());
             }
             match &instruction.action {
                 Action::Run(_) if self.mask == 0 => self.pc += 1,
@@ -142,7 +142,7 @@ impl Context<'_> {
                     } else if self.mask == 0 {
                         self.pc += 1;
                     } else {
-                        self.profile.instructions[self.pc].divergent += 1;
+                        self.profile.instructions[self.pc].divergent_branches += 1;
                         self.part(index, all, *target);
                         return Ok(());
                     }
@@ -192,8 +192,8 @@ impl Context<'_> {
             Stop::Wait(waiting) => {
                 self.cluster.executed -= 1;
                 let counts = &mut self.profile.instructions[self.pc];
-                counts.warps -= 1;
-                counts.lanes -= u64::from(self.mask.count_ones());
+                counts.instructions -= 1;
+                counts.lane_instructions -= u64::from(self.mask.count_ones());
                 fragment.pc = self.pc;
                 fragment.waiting = Some(waiting);
                 fragment.mask = self.mask;
@@ -245,7 +245,7 @@ impl Context<'_> {
         let same = lanes_of(self.mask).filter(|lane| values[*lane] == values[first]);
         let mask = same.fold(0, |mask, lane| mask | 1 << lane);
         if mask != all {
-            self.profile.instructions[self.pc].divergent += 1;
+            self.profile.instructions[self.pc].divergent_branches += 1;
         }
         let others = self.mask & !mask;
         self.rest(index, all & !self.mask, self.pc + 1);

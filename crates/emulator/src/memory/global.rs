@@ -19,8 +19,9 @@ const LIMIT: u64 = 1 << 47;
 /// All of global memory.
 #[derive(Default)]
 pub(crate) struct GlobalMemory {
-    /// In order of their addresses. Addresses are never used again, so that use after free is found.
-    allocations: RwLock<Vec<Arc<Allocation>>>,
+    /// In order of their addresses. Addresses are never used again, so that use after free is found. A view shares the
+    /// list; what is allocated or freed while a view lasts goes into another one.
+    allocations: RwLock<Arc<Vec<Arc<Allocation>>>>,
 }
 
 /// One allocation.
@@ -79,7 +80,8 @@ impl GlobalMemory {
             return Err(MemoryError::NoSpace { bytes });
         }
         let pages = (0..bytes.div_ceil(PAGE as u64)).map(|_| OnceLock::new()).collect();
-        allocations.push(Arc::new(Allocation { base, bytes, freed: AtomicBool::new(false), pages }));
+        let allocation = Allocation { base, bytes, freed: AtomicBool::new(false), pages };
+        Arc::make_mut(&mut allocations).push(Arc::new(allocation));
         Ok(base)
     }
 
@@ -92,7 +94,7 @@ impl GlobalMemory {
                 let Allocation { base, bytes, .. } = *allocations[index];
                 let tombstone =
                     Allocation { base, bytes, freed: AtomicBool::new(true), pages: Box::default() };
-                allocations[index] = Arc::new(tombstone);
+                Arc::make_mut(&mut allocations)[index] = Arc::new(tombstone);
                 Ok(())
             }
             _ => Err(MemoryError::NotAllocated { address }),
@@ -339,7 +341,7 @@ impl Allocation {
 
 /// Global memory as one worker sees it during a launch.
 pub(crate) struct GlobalView {
-    pub allocations: Vec<Arc<Allocation>>,
+    pub allocations: Arc<Vec<Arc<Allocation>>>,
     /// The allocation found last: most accesses go to the same again.
     last: usize,
     /// Of a launch that may have to be repeated: what it overwrites.

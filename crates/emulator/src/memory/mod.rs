@@ -10,6 +10,7 @@ mod local;
 mod place;
 mod proxy;
 mod shared;
+mod transfer;
 
 pub(crate) use access::{Kind, Request, Scope, Space, Strong, Target};
 pub use global::MemoryError;

@@ -258,7 +258,7 @@ fn issue<const N: usize>(cx: &mut Context, request: &Request, data: &[Lanes<u32>
         }
         block.shared.begin_write(address, bytes);
     }
-    cx.profile.instructions[cx.pc].copied += bytes * u64::from(request.mask.count_ones());
+    cx.profile.instructions[cx.pc].copied_bytes += bytes * u64::from(request.mask.count_ones());
     let copies = &mut block.copies[cx.warp.index as usize];
     copies.count += 1;
     copies.issued.push_back(Issued {

@@ -1,45 +1,37 @@
 //! Logic, shifts and bit fields (PTX ISA, "Logic and Shift Instructions", and the bit fields of "Integer Arithmetic
 //! Instructions").
 
-use crate::count::Class;
 use crate::decode::{Decoder, Modifiers, Unsupported};
 use crate::lanes::{LANES, Lanes, map1, map2, map3};
 use crate::num::bits::{self, Amount, Permutation};
 use crate::num::int::Int;
 use crate::ops::Form;
-use crate::ops::integer::{Typed, binary, for_type, only_type, unary};
+use crate::ops::integer::{for_type, only_type};
+use crate::ops::value::{Value, binary, unary};
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand, Type};
 use crate::simd::vectorised;
 
-const fn form(
-    name: &'static str,
-    syntax: &'static str,
-    decode: fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>,
-) -> Form {
-    Form { name, syntax, class: Class::Integer, decode }
-}
-
 pub(crate) const FORMS: &[Form] = &[
-    form("and", "and.type d, a, b; .type = .pred .b16 .b32 .b64", |d, i| logic(d, i, |a, b| a & b)),
-    form("or", "or.type d, a, b; .type = .pred .b16 .b32 .b64", |d, i| logic(d, i, |a, b| a | b)),
-    form("xor", "xor.type d, a, b; .type = .pred .b16 .b32 .b64", |d, i| logic(d, i, |a, b| a ^ b)),
-    form("not", "not.type d, a; .type = .pred .b16 .b32 .b64", not),
-    form("cnot", "cnot.type d, a; .type = .b16 .b32 .b64", cnot),
-    form("lop3", "lop3.b32 d, a, b, c, table; lop3.or|.and.b32 d|p, a, b, c, table, q", lop3),
-    form("shl", "shl.type d, a, b; .type = .b16 .b32 .b64", |d, i| shift(d, i, true)),
-    form("shr", "shr.type d, a, b; .type = .b16 … .s64", |d, i| shift(d, i, false)),
-    form("shf", "shf.l|.r.clamp|.wrap.b32 d, a, b, c", funnel),
-    form("prmt", "prmt.b32{.f4e|.b4e|.rc8|.ecl|.ecr|.rc16} d, a, b, c", permute),
-    form("bfe", "bfe.type d, a, b, c; .type = .u32 .u64 .s32 .s64", extract),
-    form("bfi", "bfi.b32|.b64 f, a, b, c, d", insert),
-    form("bfind", "bfind{.shiftamt}.type d, a; .type = .u32 .u64 .s32 .s64", find),
-    form("fns", "fns.b32 d, mask, base, offset", fns),
-    form("brev", "brev.b32|.b64 d, a", reverse),
-    form("popc", "popc.b32|.b64 d, a", |d, i| count(d, i, u64::count_ones, 0)),
-    form("clz", "clz.b32|.b64 d, a", |d, i| count(d, i, u64::leading_zeros, 32)),
-    form("szext", "szext.clamp|.wrap.u32|.s32 d, a, b", extend),
-    form("bmsk", "bmsk.clamp|.wrap.b32 d, a, b", mask),
+    Form::integer("and", "and.type d, a, b; .type = .pred .b16 .b32 .b64", |d, i| logic(d, i, |a, b| a & b)),
+    Form::integer("or", "or.type d, a, b; .type = .pred .b16 .b32 .b64", |d, i| logic(d, i, |a, b| a | b)),
+    Form::integer("xor", "xor.type d, a, b; .type = .pred .b16 .b32 .b64", |d, i| logic(d, i, |a, b| a ^ b)),
+    Form::integer("not", "not.type d, a; .type = .pred .b16 .b32 .b64", not),
+    Form::integer("cnot", "cnot.type d, a; .type = .b16 .b32 .b64", cnot),
+    Form::integer("lop3", "lop3.b32 d, a, b, c, table; lop3.or|.and.b32 d|p, a, b, c, table, q", lop3),
+    Form::integer("shl", "shl.type d, a, b; .type = .b16 .b32 .b64", |d, i| shift(d, i, true)),
+    Form::integer("shr", "shr.type d, a, b; .type = .b16 … .s64", |d, i| shift(d, i, false)),
+    Form::integer("shf", "shf.l|.r.clamp|.wrap.b32 d, a, b, c", funnel),
+    Form::integer("prmt", "prmt.b32{.f4e|.b4e|.rc8|.ecl|.ecr|.rc16} d, a, b, c", permute),
+    Form::integer("bfe", "bfe.type d, a, b, c; .type = .u32 .u64 .s32 .s64", extract),
+    Form::integer("bfi", "bfi.b32|.b64 f, a, b, c, d", insert),
+    Form::integer("bfind", "bfind{.shiftamt}.type d, a; .type = .u32 .u64 .s32 .s64", find),
+    Form::integer("fns", "fns.b32 d, mask, base, offset", fns),
+    Form::integer("brev", "brev.b32|.b64 d, a", reverse),
+    Form::integer("popc", "popc.b32|.b64 d, a", |d, i| count(d, i, u64::count_ones, 0)),
+    Form::integer("clz", "clz.b32|.b64 d, a", |d, i| count(d, i, u64::leading_zeros, 32)),
+    Form::integer("szext", "szext.clamp|.wrap.u32|.s32 d, a, b", extend),
+    Form::integer("bmsk", "bmsk.clamp|.wrap.b32 d, a, b", mask),
 ];
 
 fn logic(
@@ -59,9 +51,9 @@ fn logic(
                 Ok(())
             }))
         }
-        Type::B16 => binary::<u16>(decoder, operands, move |a, b| f(a.into(), b.into()) as u16),
-        Type::B32 => binary::<u32>(decoder, operands, move |a, b| f(a.into(), b.into()) as u32),
-        Type::B64 => binary::<u64>(decoder, operands, f),
+        Type::B16 => binary::<u16, u16, u16>(decoder, instruction, move |a, b| f(a.into(), b.into()) as u16),
+        Type::B32 => binary::<u32, u32, u32>(decoder, instruction, move |a, b| f(a.into(), b.into()) as u32),
+        Type::B64 => binary::<u64, u64, u64>(decoder, instruction, f),
         other => Err(format!("type {other:?}")),
     }
 }
@@ -78,20 +70,19 @@ fn not(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsup
                 Ok(())
             }))
         }
-        Type::B16 => unary::<u16>(decoder, operands, |a| !a),
-        Type::B32 => unary::<u32>(decoder, operands, |a| !a),
-        Type::B64 => unary::<u64>(decoder, operands, |a| !a),
+        Type::B16 => unary::<u16, u16>(decoder, instruction, |a| !a),
+        Type::B32 => unary::<u32, u32>(decoder, instruction, |a| !a),
+        Type::B64 => unary::<u64, u64>(decoder, instruction, |a| !a),
         other => Err(format!("type {other:?}")),
     }
 }
 
 fn cnot(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
     let ty = only_type(instruction)?;
-    let operands = &instruction.operands[..];
     match ty {
-        Type::B16 => unary::<u16>(decoder, operands, |a| u16::from(a == 0)),
-        Type::B32 => unary::<u32>(decoder, operands, |a| u32::from(a == 0)),
-        Type::B64 => unary::<u64>(decoder, operands, |a| u64::from(a == 0)),
+        Type::B16 => unary::<u16, u16>(decoder, instruction, |a| u16::from(a == 0)),
+        Type::B32 => unary::<u32, u32>(decoder, instruction, |a| u32::from(a == 0)),
+        Type::B64 => unary::<u64, u64>(decoder, instruction, |a| u64::from(a == 0)),
         other => Err(format!("type {other:?}")),
     }
 }
@@ -136,7 +127,7 @@ fn shift(decoder: &mut Decoder, instruction: &Instruction, left: bool) -> Result
     let [d, a, b] = &instruction.operands[..] else { return Err("operands".into()) };
     let b = decoder.src32(b)?;
     for_type!(ty, T => {
-        let (d, a) = (decoder.dst::<<T as Typed>::Word>(d)?, decoder.src::<<T as Typed>::Word>(a)?);
+        let (d, a) = (decoder.dst::<<T as Value>::Word>(d)?, decoder.src::<<T as Value>::Word>(a)?);
         Ok(if left {
             map2(d, a, b, |a, b: u32| Int::shl(T::of(a), b).word())
         } else {
@@ -209,7 +200,7 @@ fn extract(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, U
     let [d, a, b, c] = &instruction.operands[..] else { return Err("operands".into()) };
     let (b, c) = (decoder.src32(b)?, decoder.src32(c)?);
     for_type!(ty, T => {
-        let (d, a) = (decoder.dst::<<T as Typed>::Word>(d)?, decoder.src::<<T as Typed>::Word>(a)?);
+        let (d, a) = (decoder.dst::<<T as Value>::Word>(d)?, decoder.src::<<T as Value>::Word>(a)?);
         Ok(map3(d, a, b, c, |a, b: u32, c: u32| Int::bfe(T::of(a), b, c).word()))
     })
 }
@@ -248,7 +239,7 @@ fn find(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsu
     let [d, a] = &instruction.operands[..] else { return Err("operands".into()) };
     let d = decoder.dst32(d)?;
     for_type!(ty, T => {
-        let a = decoder.src::<<T as Typed>::Word>(a)?;
+        let a = decoder.src::<<T as Value>::Word>(a)?;
         Ok(if amount {
             map1(d, a, |a| Int::bfind_shiftamt(T::of(a)))
         } else {
@@ -267,8 +258,8 @@ fn fns(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsup
 
 fn reverse(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
     match only_type(instruction)? {
-        Type::B32 => unary::<u32>(decoder, &instruction.operands, u32::reverse_bits),
-        Type::B64 => unary::<u64>(decoder, &instruction.operands, u64::reverse_bits),
+        Type::B32 => unary::<u32, u32>(decoder, instruction, u32::reverse_bits),
+        Type::B64 => unary::<u64, u64>(decoder, instruction, u64::reverse_bits),
         other => Err(format!("type {other:?}")),
     }
 }
@@ -301,7 +292,7 @@ fn extend(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Un
     let amount = modifiers.need("mode", &AMOUNTS)?;
     let signed = modifiers.need("type", &[("u32", false), ("s32", true)])?;
     modifiers.finish()?;
-    binary::<u32>(decoder, &instruction.operands, move |a, b| bits::szext(a, b, amount, signed))
+    binary::<u32, u32, u32>(decoder, instruction, move |a, b| bits::szext(a, b, amount, signed))
 }
 
 fn mask(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
@@ -309,5 +300,5 @@ fn mask(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsu
     let amount = modifiers.need("mode", &AMOUNTS)?;
     modifiers.need("type", &[("b32", ())])?;
     modifiers.finish()?;
-    binary::<u32>(decoder, &instruction.operands, move |a, b| bits::bmsk(a, b, amount))
+    binary::<u32, u32, u32>(decoder, instruction, move |a, b| bits::bmsk(a, b, amount))
 }

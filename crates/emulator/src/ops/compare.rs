@@ -1,7 +1,6 @@
 //! Comparison and selection (PTX ISA, "Comparison and Selection Instructions", "Half Precision Comparison
 //! Instructions").
 
-use crate::count::Class;
 use crate::decode::{Decoder, Modifiers, Unsupported};
 use crate::lanes::{LANE_BITS, LANES, Lanes, Reg, each3, map3, test2};
 use crate::machine::Context;
@@ -10,23 +9,15 @@ use crate::ops::integer::Typed;
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand, Type};
 
-const fn form(
-    name: &'static str,
-    syntax: &'static str,
-    decode: fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>,
-) -> Form {
-    Form { name, syntax, class: Class::Compare, decode }
-}
-
 pub(crate) const FORMS: &[Form] = &[
-    form(
+    Form::compare(
         "setp",
         "setp.cmp{.and|.or|.xor}{.ftz}.type p{|q}, a, b{, c}; .type: integers, .f16{x2} .bf16{x2} .f32 .f64",
         setp,
     ),
-    form("set", "set.cmp{.and|.or|.xor}{.ftz}.dtype.stype d, a, b{, c}", set),
-    form("selp", "selp.type d, a, b, p", selp),
-    form("slct", "slct{.ftz}.dtype.s32|.f32 d, a, b, c", slct),
+    Form::compare("set", "set.cmp{.and|.or|.xor}{.ftz}.dtype.stype d, a, b{, c}", set),
+    Form::compare("selp", "selp.type d, a, b, p", selp),
+    Form::compare("slct", "slct{.ftz}.dtype.s32|.f32 d, a, b, c", slct),
 ];
 
 /// A comparison. The unordered ones hold where an operand is NaN.

@@ -1,7 +1,6 @@
 //! Half precision, one value or two in a register, and mixed precision (PTX ISA, "Half Precision Floating Point
 //! Instructions", "Mixed Precision Floating Point Instructions").
 
-use crate::count::Class;
 use crate::decode::{Decoder, Modifiers, Unsupported};
 use crate::lanes::{LANES, Lanes, Reg};
 use crate::num::small::{BF16, F16, Format};
@@ -13,55 +12,39 @@ use crate::program::Action;
 use crate::ptx::ast::Instruction;
 use crate::simd::vectorised;
 
-const fn form(
-    name: &'static str,
-    syntax: &'static str,
-    decode: fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>,
-) -> Form {
-    Form { name, syntax, class: Class::Float, decode }
-}
-
-const fn special(
-    name: &'static str,
-    syntax: &'static str,
-    decode: fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>,
-) -> Form {
-    Form { name, syntax, class: Class::Special, decode }
-}
-
 pub(crate) const FORMS: &[Form] = &[
-    form(
+    Form::float(
         "add (half)",
         "add{.rn}{.ftz}{.sat}.f16|.f16x2; add{.rn}.bf16|.bf16x2 d, a, b; add{.rnd}{.sat}.f32.f16|.bf16 d, a, c",
         |d, i| arithmetic(d, i, Add, Some(float32::add)),
     ),
-    form(
+    Form::float(
         "sub (half)",
         "sub{.rn}{.ftz}{.sat}.f16|.f16x2; sub{.rn}.bf16|.bf16x2 d, a, b; sub{.rnd}{.sat}.f32.f16|.bf16 d, a, c",
         |d, i| arithmetic(d, i, Sub, Some(float32::sub)),
     ),
-    form("mul (half)", "mul{.rn}{.ftz}{.sat}.f16|.f16x2; mul{.rn}.bf16|.bf16x2 d, a, b", |d, i| {
+    Form::float("mul (half)", "mul{.rn}{.ftz}{.sat}.f16|.f16x2; mul{.rn}.bf16|.bf16x2 d, a, b", |d, i| {
         arithmetic(d, i, Mul, None)
     }),
-    form(
+    Form::float(
         "fma (half)",
         "fma.rn{.ftz}{.sat|.relu}.f16|.f16x2; fma.rn{.relu}.bf16|.bf16x2 d, a, b, c; fma.rnd{.sat}.f32.f16|.bf16 d, a, b, c",
         multiply_add,
     ),
-    form("abs (half)", "abs{.ftz}.f16|.f16x2; abs.bf16|.bf16x2 d, a", |d, i| sign(d, i, Abs)),
-    form("neg (half)", "neg{.ftz}.f16|.f16x2; neg.bf16|.bf16x2 d, a", |d, i| sign(d, i, Neg)),
-    form(
+    Form::float("abs (half)", "abs{.ftz}.f16|.f16x2; abs.bf16|.bf16x2 d, a", |d, i| sign(d, i, Abs)),
+    Form::float("neg (half)", "neg{.ftz}.f16|.f16x2; neg.bf16|.bf16x2 d, a", |d, i| sign(d, i, Neg)),
+    Form::float(
         "min (half)",
         "min{.ftz}{.NaN}{.xorsign.abs}.f16|.f16x2; min{.NaN}{.xorsign.abs}.bf16|.bf16x2 d, a, b",
         |d, i| extreme(d, i, Extreme::Min),
     ),
-    form(
+    Form::float(
         "max (half)",
         "max{.ftz}{.NaN}{.xorsign.abs}.f16|.f16x2; max{.NaN}{.xorsign.abs}.bf16|.bf16x2 d, a, b",
         |d, i| extreme(d, i, Extreme::Max),
     ),
-    special("ex2 (half)", "ex2.approx.f16|.f16x2; ex2.approx.ftz.bf16|.bf16x2 d, a", exponential),
-    special("tanh (half)", "tanh.approx.f16|.f16x2|.bf16|.bf16x2 d, a", hyperbolic_tangent),
+    Form::special("ex2 (half)", "ex2.approx.f16|.f16x2; ex2.approx.ftz.bf16|.bf16x2 d, a", exponential),
+    Form::special("tanh (half)", "tanh.approx.f16|.f16x2|.bf16|.bf16x2 d, a", hyperbolic_tangent),
 ];
 
 type Decoded = Result<Action, Unsupported>;

@@ -1,79 +1,60 @@
 //! Integer arithmetic (PTX ISA, "Integer Arithmetic Instructions", "Extended-Precision Integer Arithmetic
 //! Instructions").
 
-use crate::count::Class;
-use crate::decode::{Decoder, Modifiers, OperandWord, Unsupported};
-use crate::lanes::{LANES, Reg, each3, map1, map2, map3};
+use crate::decode::{Decoder, Modifiers, Unsupported};
+use crate::lanes::{LANES, Reg, each3, map2, map3};
 use crate::num::int::{self, Int};
 use crate::num::packed;
 use crate::ops::Form;
+use crate::ops::value::{Value, binary, ternary, unary};
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand, Type};
 
-const fn form(
-    name: &'static str,
-    syntax: &'static str,
-    decode: fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>,
-) -> Form {
-    Form { name, syntax, class: Class::Integer, decode }
-}
-
 pub(crate) const FORMS: &[Form] = &[
-    form("add (integer)", "add{.sat}.type d, a, b; .type = .u16 .u32 .u64 .s16 .s32 .s64 .u16x2 .s16x2", add),
-    form("sub (integer)", "sub{.sat}.type d, a, b; .type = .u16 .u32 .u64 .s16 .s32 .s64", sub),
-    form("mul (integer)", "mul.hi|.lo|.wide.type d, a, b", mul),
-    form(
+    Form::integer(
+        "add (integer)",
+        "add{.sat}.type d, a, b; .type = .u16 .u32 .u64 .s16 .s32 .s64 .u16x2 .s16x2",
+        add,
+    ),
+    Form::integer("sub (integer)", "sub{.sat}.type d, a, b; .type = .u16 .u32 .u64 .s16 .s32 .s64", sub),
+    Form::integer("mul (integer)", "mul.hi|.lo|.wide.type d, a, b", mul),
+    Form::integer(
         "mad (integer)",
         "mad.hi|.lo|.wide.type d, a, b, c; mad.hi.sat.s32; mad.hi|.lo.cc.type d, a, b, c",
         mad,
     ),
-    form("madc", "madc.hi|.lo{.cc}.type d, a, b, c", madc),
-    form("mul24", "mul24.hi|.lo.u32|.s32 d, a, b", |d, i| mul24(d, i, false)),
-    form("mad24", "mad24.hi|.lo{.sat}.u32|.s32 d, a, b, c", |d, i| mul24(d, i, true)),
-    form("add.cc", "add.cc.type d, a, b", |d, i| carried(d, i, Carried::Add { reads: false })),
-    form("addc", "addc{.cc}.type d, a, b", |d, i| carried(d, i, Carried::Add { reads: true })),
-    form("sub.cc", "sub.cc.type d, a, b", |d, i| carried(d, i, Carried::Sub { reads: false })),
-    form("subc", "subc{.cc}.type d, a, b", |d, i| carried(d, i, Carried::Sub { reads: true })),
-    form("sad", "sad.type d, a, b, c", sad),
-    form("div (integer)", "div.type d, a, b", |d, i| each_type(d, i, Div)),
-    form("rem", "rem.type d, a, b", |d, i| each_type(d, i, Rem)),
-    form("abs (integer)", "abs.type d, a; .type = .s16 .s32 .s64", abs),
-    form("neg (integer)", "neg.type d, a; .type = .s16 .s32 .s64", neg),
-    form("min (integer)", "min{.relu}.type d, a, b; .type = .u16 … .s64 .u16x2 .s16x2", |d, i| {
+    Form::integer("madc", "madc.hi|.lo{.cc}.type d, a, b, c", madc),
+    Form::integer("mul24", "mul24.hi|.lo.u32|.s32 d, a, b", |d, i| mul24(d, i, false)),
+    Form::integer("mad24", "mad24.hi|.lo{.sat}.u32|.s32 d, a, b, c", |d, i| mul24(d, i, true)),
+    Form::integer("add.cc", "add.cc.type d, a, b", |d, i| carried(d, i, Carried::Add { reads: false })),
+    Form::integer("addc", "addc{.cc}.type d, a, b", |d, i| carried(d, i, Carried::Add { reads: true })),
+    Form::integer("sub.cc", "sub.cc.type d, a, b", |d, i| carried(d, i, Carried::Sub { reads: false })),
+    Form::integer("subc", "subc{.cc}.type d, a, b", |d, i| carried(d, i, Carried::Sub { reads: true })),
+    Form::integer("sad", "sad.type d, a, b, c", sad),
+    Form::integer("div (integer)", "div.type d, a, b", |d, i| each_type(d, i, Div)),
+    Form::integer("rem", "rem.type d, a, b", |d, i| each_type(d, i, Rem)),
+    Form::integer("abs (integer)", "abs.type d, a; .type = .s16 .s32 .s64", abs),
+    Form::integer("neg (integer)", "neg.type d, a; .type = .s16 .s32 .s64", neg),
+    Form::integer("min (integer)", "min{.relu}.type d, a, b; .type = .u16 … .s64 .u16x2 .s16x2", |d, i| {
         extreme(d, i, true)
     }),
-    form("max (integer)", "max{.relu}.type d, a, b; .type = .u16 … .s64 .u16x2 .s16x2", |d, i| {
+    Form::integer("max (integer)", "max{.relu}.type d, a, b; .type = .u16 … .s64 .u16x2 .s16x2", |d, i| {
         extreme(d, i, false)
     }),
-    form("dp4a", "dp4a.atype.btype d, a, b, c", |d, i| dot(d, i, false)),
-    form("dp2a", "dp2a.lo|.hi.atype.btype d, a, b, c", |d, i| dot(d, i, true)),
+    Form::integer("dp4a", "dp4a.atype.btype d, a, b, c", |d, i| dot(d, i, false)),
+    Form::integer("dp2a", "dp2a.lo|.hi.atype.btype d, a, b, c", |d, i| dot(d, i, true)),
 ];
 
-/// An integer type, and the register word that it lies in.
-pub(crate) trait Typed: Int + Send + Sync + 'static {
-    type Word: OperandWord;
-    fn of(word: Self::Word) -> Self;
-    fn word(self) -> Self::Word;
+/// An integer type, with the arithmetic that wraps around.
+pub(crate) trait Typed: Value + Int + Send + Sync {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
 }
 
 macro_rules! typed {
-    ($($type:ty, $unsigned:ty, $word:ty;)*) => {$(
+    ($($type:ty)*) => {$(
         impl Typed for $type {
-            type Word = $word;
-
-            #[inline(always)]
-            fn of(word: $word) -> Self {
-                word as Self
-            }
-
-            #[inline(always)]
-            fn word(self) -> $word {
-                self as $unsigned as $word
-            }
-
             #[inline(always)]
             fn add(self, other: Self) -> Self {
                 self.wrapping_add(other)
@@ -92,14 +73,7 @@ macro_rules! typed {
     )*};
 }
 
-typed! {
-    u16, u16, u32;
-    i16, u16, u32;
-    u32, u32, u32;
-    i32, u32, u32;
-    u64, u64, u64;
-    i64, u64, u64;
-}
+typed! { u16 i16 u32 i32 u64 i64 }
 
 /// Evaluates an expression with `$T` standing for the Rust type of an integer type of PTX.
 macro_rules! for_type {
@@ -136,47 +110,13 @@ macro_rules! for_type {
 
 pub(crate) use for_type;
 
-/// `d = f(a, b)` for operands of a type.
-pub(crate) fn binary<T: Typed>(
-    decoder: &mut Decoder,
-    operands: &[Operand],
-    f: impl Fn(T, T) -> T + Copy + Send + Sync + 'static,
-) -> Result<Action, Unsupported> {
-    let [d, a, b] = operands else { return Err("operands".into()) };
-    let (d, a, b) = (decoder.dst::<T::Word>(d)?, decoder.src::<T::Word>(a)?, decoder.src::<T::Word>(b)?);
-    Ok(map2(d, a, b, move |a, b| f(T::of(a), T::of(b)).word()))
-}
-
-/// `d = f(a)`.
-pub(crate) fn unary<T: Typed>(
-    decoder: &mut Decoder,
-    operands: &[Operand],
-    f: impl Fn(T) -> T + Copy + Send + Sync + 'static,
-) -> Result<Action, Unsupported> {
-    let [d, a] = operands else { return Err("operands".into()) };
-    let (d, a) = (decoder.dst::<T::Word>(d)?, decoder.src::<T::Word>(a)?);
-    Ok(map1(d, a, move |a| f(T::of(a)).word()))
-}
-
-/// `d = f(a, b, c)`.
-fn ternary<T: Typed>(
-    decoder: &mut Decoder,
-    operands: &[Operand],
-    f: impl Fn(T, T, T) -> T + Copy + Send + Sync + 'static,
-) -> Result<Action, Unsupported> {
-    let [d, a, b, c] = operands else { return Err("operands".into()) };
-    let d = decoder.dst::<T::Word>(d)?;
-    let [a, b, c] = [a, b, c].map(|it| decoder.src::<T::Word>(it));
-    Ok(map3(d, a?, b?, c?, move |a, b, c| f(T::of(a), T::of(b), T::of(c)).word()))
-}
-
 /// Both halves of words.
 fn packed(
     decoder: &mut Decoder,
-    operands: &[Operand],
+    instruction: &Instruction,
     f: impl Fn(u16, u16) -> u16 + Copy + Send + Sync + 'static,
 ) -> Result<Action, Unsupported> {
-    binary::<u32>(decoder, operands, move |a, b| packed::map2(a, b, f))
+    binary(decoder, instruction, move |a: u32, b: u32| packed::map2(a, b, f))
 }
 
 const PACKED: [(&str, bool); 2] = [("u16x2", false), ("s16x2", true)];
@@ -187,19 +127,17 @@ fn add(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsup
     if let Some(signed) = modifiers.one_of(&PACKED) {
         modifiers.finish()?;
         return match (sat, signed) {
-            (false, _) => packed(decoder, &instruction.operands, u16::wrapping_add),
-            (true, false) => packed(decoder, &instruction.operands, u16::saturating_add),
-            (true, true) => {
-                packed(decoder, &instruction.operands, |a, b| (a as i16).saturating_add(b as i16) as u16)
-            }
+            (false, _) => packed(decoder, instruction, u16::wrapping_add),
+            (true, false) => packed(decoder, instruction, u16::saturating_add),
+            (true, true) => packed(decoder, instruction, |a, b| (a as i16).saturating_add(b as i16) as u16),
         };
     }
     let ty = modifiers.ty()?;
     modifiers.finish()?;
     match (sat, ty) {
-        (false, _) => for_type!(ty, T => binary::<T>(decoder, &instruction.operands, Typed::add)),
-        (true, Type::S32) => binary::<i32>(decoder, &instruction.operands, i32::saturating_add),
-        (true, Type::U32) => binary::<u32>(decoder, &instruction.operands, u32::saturating_add),
+        (false, _) => for_type!(ty, T => binary::<T, T, T>(decoder, instruction, Typed::add)),
+        (true, Type::S32) => binary::<i32, i32, i32>(decoder, instruction, i32::saturating_add),
+        (true, Type::U32) => binary::<u32, u32, u32>(decoder, instruction, u32::saturating_add),
         (true, other) => Err(format!(".sat of {other:?}")),
     }
 }
@@ -210,9 +148,9 @@ fn sub(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsup
     let ty = modifiers.ty()?;
     modifiers.finish()?;
     match (sat, ty) {
-        (false, _) => for_type!(ty, T => binary::<T>(decoder, &instruction.operands, Typed::sub)),
-        (true, Type::S32) => binary::<i32>(decoder, &instruction.operands, i32::saturating_sub),
-        (true, Type::U32) => binary::<u32>(decoder, &instruction.operands, u32::saturating_sub),
+        (false, _) => for_type!(ty, T => binary::<T, T, T>(decoder, instruction, Typed::sub)),
+        (true, Type::S32) => binary::<i32, i32, i32>(decoder, instruction, i32::saturating_sub),
+        (true, Type::U32) => binary::<u32, u32, u32>(decoder, instruction, u32::saturating_sub),
         (true, other) => Err(format!(".sat of {other:?}")),
     }
 }
@@ -233,8 +171,8 @@ fn mul(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsup
     modifiers.finish()?;
     let operands = &instruction.operands[..];
     match half {
-        Half::Low => for_type!(ty, T => binary::<T>(decoder, operands, Typed::mul)),
-        Half::High => for_type!(ty, T => binary::<T>(decoder, operands, Int::mul_hi)),
+        Half::Low => for_type!(ty, T => binary::<T, T, T>(decoder, instruction, Typed::mul)),
+        Half::High => for_type!(ty, T => binary::<T, T, T>(decoder, instruction, Int::mul_hi)),
         Half::Wide => wide(decoder, ty, operands, false),
     }
 }
@@ -290,13 +228,13 @@ fn mad(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsup
     let operands = &instruction.operands[..];
     match (half, sat, ty) {
         (Half::Low, false, _) => {
-            for_type!(ty, T => ternary::<T>(decoder, operands, |a, b, c| a.mul(b).add(c)))
+            for_type!(ty, T => ternary::<T, T, T, T>(decoder, instruction, |a, b, c| a.mul(b).add(c)))
         }
         (Half::High, false, _) => {
-            for_type!(ty, T => ternary::<T>(decoder, operands, |a, b, c| a.mul_hi(b).add(c)))
+            for_type!(ty, T => ternary::<T, T, T, T>(decoder, instruction, |a, b, c| a.mul_hi(b).add(c)))
         }
         (Half::High, true, Type::S32) => {
-            ternary::<i32>(decoder, operands, |a, b, c| a.mul_hi(b).saturating_add(c))
+            ternary::<i32, i32, i32, i32>(decoder, instruction, |a, b, c| a.mul_hi(b).saturating_add(c))
         }
         (Half::Wide, false, _) => wide(decoder, ty, operands, true),
         (_, true, other) => Err(format!(".sat of {other:?}")),
@@ -323,8 +261,8 @@ fn carried_product(
     modifiers.finish()?;
     let [d, a, b, c] = &instruction.operands[..] else { return Err("operands".into()) };
     for_type!(ty, T => {
-        let [a, b, c] = [a, b, c].map(|it| decoder.src::<<T as Typed>::Word>(it));
-        let (a, b, c, d) = (a?, b?, c?, decoder.dst::<<T as Typed>::Word>(d)?);
+        let [a, b, c] = [a, b, c].map(|it| decoder.src::<<T as Value>::Word>(it));
+        let (a, b, c, d) = (a?, b?, c?, decoder.dst::<<T as Value>::Word>(d)?);
         let carry = decoder.carry();
         Ok(Action::run(move |cx| {
             let mut sums = [(Default::default(), false); LANES];
@@ -358,8 +296,8 @@ fn carried(decoder: &mut Decoder, instruction: &Instruction, kind: Carried) -> R
     modifiers.finish()?;
     let [d, a, b] = &instruction.operands[..] else { return Err("operands".into()) };
     for_type!(ty, T => {
-        let (a, b) = (decoder.src::<<T as Typed>::Word>(a)?, decoder.src::<<T as Typed>::Word>(b)?);
-        let d: Reg<<T as Typed>::Word> = decoder.dst(d)?;
+        let (a, b) = (decoder.src::<<T as Value>::Word>(a)?, decoder.src::<<T as Value>::Word>(b)?);
+        let d: Reg<<T as Value>::Word> = decoder.dst(d)?;
         let carry = decoder.carry();
         Ok(Action::run(move |cx| {
             let mut sums = [(Default::default(), false); LANES];
@@ -393,20 +331,23 @@ fn mul24(decoder: &mut Decoder, instruction: &Instruction, adds: bool) -> Result
     };
     let product =
         move |a: u32, b: u32| (int::mul24(a, b, signed) >> if half == Half::High { 16 } else { 0 }) as u32;
-    let operands = &instruction.operands[..];
     match (adds, sat, half, signed) {
-        (false, ..) => binary::<u32>(decoder, operands, product),
-        (true, false, ..) => ternary::<u32>(decoder, operands, move |a, b, c| product(a, b).wrapping_add(c)),
-        (true, true, Half::High, true) => ternary::<i32>(decoder, operands, move |a, b, c| {
-            (product(a as u32, b as u32) as i32).saturating_add(c)
-        }),
+        (false, ..) => binary::<u32, u32, u32>(decoder, instruction, product),
+        (true, false, ..) => {
+            ternary::<u32, u32, u32, u32>(decoder, instruction, move |a, b, c| product(a, b).wrapping_add(c))
+        }
+        (true, true, Half::High, true) => {
+            ternary::<i32, i32, i32, i32>(decoder, instruction, move |a, b, c| {
+                (product(a as u32, b as u32) as i32).saturating_add(c)
+            })
+        }
         _ => Err(".sat of anything but .hi.s32".into()),
     }
 }
 
 fn sad(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
     let ty = only_type(instruction)?;
-    for_type!(ty, T => ternary::<T>(decoder, &instruction.operands, Int::sad))
+    for_type!(ty, T => ternary::<T, T, T, T>(decoder, instruction, Int::sad))
 }
 
 /// The one modifier of an instruction, its type.
@@ -448,32 +389,29 @@ fn each_type(
     f: impl Binary,
 ) -> Result<Action, Unsupported> {
     let ty = only_type(instruction)?;
-    for_type!(ty, T => binary::<T>(decoder, &instruction.operands, move |a, b| f.of(a, b)))
+    for_type!(ty, T => binary::<T, T, T>(decoder, instruction, move |a, b| f.of(a, b)))
 }
 
 fn abs(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
-    let operands = &instruction.operands[..];
     match only_type(instruction)? {
-        Type::S16 => unary::<i16>(decoder, operands, i16::wrapping_abs),
-        Type::S32 => unary::<i32>(decoder, operands, i32::wrapping_abs),
-        Type::S64 => unary::<i64>(decoder, operands, i64::wrapping_abs),
+        Type::S16 => unary::<i16, i16>(decoder, instruction, i16::wrapping_abs),
+        Type::S32 => unary::<i32, i32>(decoder, instruction, i32::wrapping_abs),
+        Type::S64 => unary::<i64, i64>(decoder, instruction, i64::wrapping_abs),
         other => Err(format!("type {other:?}")),
     }
 }
 
 fn neg(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
-    let operands = &instruction.operands[..];
     match only_type(instruction)? {
-        Type::S16 => unary::<i16>(decoder, operands, i16::wrapping_neg),
-        Type::S32 => unary::<i32>(decoder, operands, i32::wrapping_neg),
-        Type::S64 => unary::<i64>(decoder, operands, i64::wrapping_neg),
+        Type::S16 => unary::<i16, i16>(decoder, instruction, i16::wrapping_neg),
+        Type::S32 => unary::<i32, i32>(decoder, instruction, i32::wrapping_neg),
+        Type::S64 => unary::<i64, i64>(decoder, instruction, i64::wrapping_neg),
         other => Err(format!("type {other:?}")),
     }
 }
 
 fn extreme(decoder: &mut Decoder, instruction: &Instruction, least: bool) -> Result<Action, Unsupported> {
     let mut modifiers = Modifiers::new(instruction);
-    let operands = &instruction.operands[..];
     let relu = modifiers.flag("relu");
     if let Some(signed) = modifiers.one_of(&PACKED) {
         modifiers.finish()?;
@@ -485,16 +423,16 @@ fn extreme(decoder: &mut Decoder, instruction: &Instruction, least: bool) -> Res
         return if relu && !signed {
             Err(".relu of .u16x2".into())
         } else {
-            packed(decoder, operands, choose)
+            packed(decoder, instruction, choose)
         };
     }
     let ty = modifiers.ty()?;
     modifiers.finish()?;
     match (relu, ty, least) {
-        (false, _, true) => for_type!(ty, T => binary::<T>(decoder, operands, Ord::min)),
-        (false, _, false) => for_type!(ty, T => binary::<T>(decoder, operands, Ord::max)),
-        (true, Type::S32, true) => binary::<i32>(decoder, operands, |a, b| a.min(b).max(0)),
-        (true, Type::S32, false) => binary::<i32>(decoder, operands, |a, b| a.max(b).max(0)),
+        (false, _, true) => for_type!(ty, T => binary::<T, T, T>(decoder, instruction, Ord::min)),
+        (false, _, false) => for_type!(ty, T => binary::<T, T, T>(decoder, instruction, Ord::max)),
+        (true, Type::S32, true) => binary::<i32, i32, i32>(decoder, instruction, |a, b| a.min(b).max(0)),
+        (true, Type::S32, false) => binary::<i32, i32, i32>(decoder, instruction, |a, b| a.max(b).max(0)),
         (true, other, _) => Err(format!(".relu of {other:?}")),
     }
 }
@@ -506,7 +444,7 @@ fn dot(decoder: &mut Decoder, instruction: &Instruction, two: bool) -> Result<Ac
     let a = modifiers.need("type of a", &types)?;
     let b = modifiers.need("type of b", &types)?;
     modifiers.finish()?;
-    ternary::<u32>(decoder, &instruction.operands, move |x, y, z| {
+    ternary::<u32, u32, u32, u32>(decoder, instruction, move |x, y, z| {
         if two { int::dp2a(x, y, z, a, b, high) } else { int::dp4a(x, y, z, a, b) }
     })
 }

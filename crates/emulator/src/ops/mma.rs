@@ -89,11 +89,7 @@ pub(super) fn sources(
     operand: &Operand,
     count: usize,
 ) -> Result<Vec<Reg<u32>>, Unsupported> {
-    let elements = decoder.elements(operand);
-    if elements.len() != count {
-        return Err(format!("{} registers for a fragment of {count}", elements.len()));
-    }
-    elements.iter().map(|element| decoder.src32(element)).collect()
+    fragment(decoder, operand, count)?.iter().map(|element| decoder.src32(element)).collect()
 }
 
 /// The registers of a fragment that is written.
@@ -102,11 +98,15 @@ pub(super) fn targets(
     operand: &Operand,
     count: usize,
 ) -> Result<Vec<Reg<u32>>, Unsupported> {
+    fragment(decoder, operand, count)?.iter().map(|element| decoder.dst32(element)).collect()
+}
+
+fn fragment(decoder: &Decoder, operand: &Operand, count: usize) -> Result<Vec<Operand>, Unsupported> {
     let elements = decoder.elements(operand);
     if elements.len() != count {
         return Err(format!("{} registers for a fragment of {count}", elements.len()));
     }
-    elements.iter().map(|element| decoder.dst32(element)).collect()
+    Ok(elements)
 }
 
 impl Context<'_> {

@@ -39,7 +39,28 @@ pub(crate) struct Form {
     /// Its forms as the PTX ISA writes them, for the list of what is supported.
     pub syntax: &'static str,
     pub class: Class,
-    pub decode: fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>,
+    pub decode: Decode,
+}
+
+type Decode = fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>;
+
+impl Form {
+    const fn integer(name: &'static str, syntax: &'static str, decode: Decode) -> Form {
+        Form { name, syntax, class: Class::Integer, decode }
+    }
+
+    const fn float(name: &'static str, syntax: &'static str, decode: Decode) -> Form {
+        Form { name, syntax, class: Class::Float, decode }
+    }
+
+    /// Of the special function unit.
+    const fn special(name: &'static str, syntax: &'static str, decode: Decode) -> Form {
+        Form { name, syntax, class: Class::Special, decode }
+    }
+
+    const fn compare(name: &'static str, syntax: &'static str, decode: Decode) -> Form {
+        Form { name, syntax, class: Class::Compare, decode }
+    }
 }
 
 /// All families.

@@ -14,63 +14,56 @@ use crate::ptx::ast::Instruction;
 
 pub(crate) use full::{Extreme, mixed, mixed_fma, unary32};
 
-const fn form(
-    name: &'static str,
-    syntax: &'static str,
-    decode: fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>,
-) -> Form {
-    Form { name, syntax, class: Class::Float, decode }
-}
-
-/// A form of the special function unit.
-const fn special(
-    name: &'static str,
-    syntax: &'static str,
-    decode: fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>,
-) -> Form {
-    Form { name, syntax, class: Class::Special, decode }
-}
-
 pub(crate) const FORMS: &[Form] = &[
-    form("add (float)", "add{.rnd}{.ftz}{.sat}.f32; add{.rnd}{.ftz}.f32x2; add{.rnd}.f64 d, a, b", |d, i| {
-        arithmetic(d, i, float32::add, full::add32, full::add64)
-    }),
-    form("sub (float)", "sub{.rnd}{.ftz}{.sat}.f32; sub{.rnd}{.ftz}.f32x2; sub{.rnd}.f64 d, a, b", |d, i| {
-        arithmetic(d, i, float32::sub, full::sub32, full::sub64)
-    }),
-    form("mul (float)", "mul{.rnd}{.ftz}{.sat}.f32; mul{.rnd}{.ftz}.f32x2; mul{.rnd}.f64 d, a, b", |d, i| {
-        arithmetic(d, i, float32::mul, full::mul32, full::mul64)
-    }),
-    form("mad (float)", "mad.rnd{.ftz}{.sat}.f32; mad.rnd.f64 d, a, b, c", fma),
-    form("fma (float)", "fma.rnd{.ftz}{.sat}.f32; fma.rnd{.ftz}.f32x2; fma.rnd.f64 d, a, b, c", fma),
-    form("div (float)", "div{.approx|.full|.rnd}{.ftz}.f32; div.rnd.f64 d, a, b", div),
-    form("abs (float)", "abs{.ftz}.f32; abs.f64 d, a", abs),
-    form("neg (float)", "neg{.ftz}.f32; neg.f64 d, a", neg),
-    form(
+    Form::float(
+        "add (float)",
+        "add{.rnd}{.ftz}{.sat}.f32; add{.rnd}{.ftz}.f32x2; add{.rnd}.f64 d, a, b",
+        |d, i| arithmetic(d, i, float32::add, full::add32, full::add64),
+    ),
+    Form::float(
+        "sub (float)",
+        "sub{.rnd}{.ftz}{.sat}.f32; sub{.rnd}{.ftz}.f32x2; sub{.rnd}.f64 d, a, b",
+        |d, i| arithmetic(d, i, float32::sub, full::sub32, full::sub64),
+    ),
+    Form::float(
+        "mul (float)",
+        "mul{.rnd}{.ftz}{.sat}.f32; mul{.rnd}{.ftz}.f32x2; mul{.rnd}.f64 d, a, b",
+        |d, i| arithmetic(d, i, float32::mul, full::mul32, full::mul64),
+    ),
+    Form::float("mad (float)", "mad.rnd{.ftz}{.sat}.f32; mad.rnd.f64 d, a, b, c", fma),
+    Form::float("fma (float)", "fma.rnd{.ftz}{.sat}.f32; fma.rnd{.ftz}.f32x2; fma.rnd.f64 d, a, b, c", fma),
+    Form::float("div (float)", "div{.approx|.full|.rnd}{.ftz}.f32; div.rnd.f64 d, a, b", div),
+    Form::float("abs (float)", "abs{.ftz}.f32; abs.f64 d, a", abs),
+    Form::float("neg (float)", "neg{.ftz}.f32; neg.f64 d, a", neg),
+    Form::float(
         "min (float)",
         "min{.ftz}{.NaN}{.xorsign.abs}.f32; min.f64 d, a, b; min{.ftz}{.NaN}{.abs}.f32 d, a, b, c",
         |d, i| extreme(d, i, Extreme::Min),
     ),
-    form(
+    Form::float(
         "max (float)",
         "max{.ftz}{.NaN}{.xorsign.abs}.f32; max.f64 d, a, b; max{.ftz}{.NaN}{.abs}.f32 d, a, b, c",
         |d, i| extreme(d, i, Extreme::Max),
     ),
-    form("copysign", "copysign.f32|.f64 d, a, b", copysign),
+    Form::float("copysign", "copysign.f32|.f64 d, a, b", copysign),
     Form {
         name: "testp",
         syntax: "testp.finite|.infinite|.number|.notanumber|.normal|.subnormal.f32|.f64 p, a",
         class: Class::Compare,
         decode: testp,
     },
-    special("rcp", "rcp{.approx|.rnd}{.ftz}.f32; rcp.rnd.f64; rcp.approx.ftz.f64 d, a", approximate::rcp),
-    special("sqrt", "sqrt{.approx|.rnd}{.ftz}.f32; sqrt.rnd.f64 d, a", approximate::sqrt),
-    special("rsqrt", "rsqrt.approx{.ftz}.f32; rsqrt.approx{.ftz}.f64 d, a", approximate::rsqrt),
-    special("sin", "sin.approx{.ftz}.f32 d, a", |d, i| approximate::single(d, i, approx::sin)),
-    special("cos", "cos.approx{.ftz}.f32 d, a", |d, i| approximate::single(d, i, approx::cos)),
-    special("lg2", "lg2.approx{.ftz}.f32 d, a", |d, i| approximate::single(d, i, approx::lg2)),
-    special("ex2 (float)", "ex2.approx{.ftz}.f32 d, a", |d, i| approximate::single(d, i, approx::ex2)),
-    special("tanh (float)", "tanh.approx.f32 d, a", approximate::tanh),
+    Form::special(
+        "rcp",
+        "rcp{.approx|.rnd}{.ftz}.f32; rcp.rnd.f64; rcp.approx.ftz.f64 d, a",
+        approximate::rcp,
+    ),
+    Form::special("sqrt", "sqrt{.approx|.rnd}{.ftz}.f32; sqrt.rnd.f64 d, a", approximate::sqrt),
+    Form::special("rsqrt", "rsqrt.approx{.ftz}.f32; rsqrt.approx{.ftz}.f64 d, a", approximate::rsqrt),
+    Form::special("sin", "sin.approx{.ftz}.f32 d, a", |d, i| approximate::single(d, i, approx::sin)),
+    Form::special("cos", "cos.approx{.ftz}.f32 d, a", |d, i| approximate::single(d, i, approx::cos)),
+    Form::special("lg2", "lg2.approx{.ftz}.f32 d, a", |d, i| approximate::single(d, i, approx::lg2)),
+    Form::special("ex2 (float)", "ex2.approx{.ftz}.f32 d, a", |d, i| approximate::single(d, i, approx::ex2)),
+    Form::special("tanh (float)", "tanh.approx.f32 d, a", approximate::tanh),
 ];
 
 type Decoded = Result<Action, Unsupported>;
