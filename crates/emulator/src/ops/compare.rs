@@ -2,10 +2,11 @@
 //! Instructions").
 
 use crate::decode::{Decoder, Modifiers, Unsupported};
-use crate::lanes::{LANE_BITS, LANES, Lanes, Reg, each3, map3, test2};
+use crate::lanes::{LANE_BITS, LANES, Lanes, each1, each3, map3, test2};
 use crate::machine::Context;
+use crate::num::small::{F16, widen};
 use crate::ops::Form;
-use crate::ops::integer::Typed;
+use crate::ops::value::Value;
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand, Type};
 
@@ -70,23 +71,29 @@ enum Combination {
 const COMBINATIONS: [(&str, Combination); 3] =
     [("and", Combination::And), ("or", Combination::Or), ("xor", Combination::Xor)];
 
-/// The lanes in which a comparison holds.
+/// The lanes in which a comparison of two registers holds.
 type Test = Box<dyn Fn(&Context) -> u32 + Send + Sync>;
 
-/// A comparison of what `$value` makes of the words of two registers.
+/// The lanes in which a comparison of two values holds.
+type Compare<T> = fn(&Lanes<T>, &Lanes<T>) -> u32;
+
+/// What a word is before it is compared.
+type Prepare = fn(&Lanes<u32>) -> Lanes<u32>;
+
+/// A comparison of what `$value` makes of two words.
 macro_rules! floats {
-    ($comparison:expr, $a:expr, $b:expr, $word:ty, $value:expr) => {{
+    ($comparison:expr, $value:expr) => {{
         macro_rules! test {
             ($x:ident, $y:ident => $holds:expr) => {
-                Box::new(move |cx: &Context| {
-                    test2(cx.get($a), cx.get($b), |$x: $word, $y: $word| {
-                        let ($x, $y) = ($value($x), $value($y));
+                |a, b| {
+                    test2(a, b, |x, y| {
+                        let ($x, $y) = ($value(x), $value(y));
                         $holds
                     })
-                })
+                }
             };
         }
-        let test: Test = match $comparison {
+        match $comparison {
             Comparison::Eq => test!(a, b => a == b),
             Comparison::Ne => test!(a, b => (a < b) | (a > b)),
             Comparison::Lt => test!(a, b => a < b),
@@ -101,80 +108,24 @@ macro_rules! floats {
             Comparison::Geu => test!(a, b => !(a < b)),
             Comparison::Num => test!(a, b => !a.is_nan() & !b.is_nan()),
             Comparison::Nan => test!(a, b => a.is_nan() | b.is_nan()),
-        };
-        test
+        }
     }};
 }
 
-/// The comparison of two operands: one test, or for packed halves one for the low and one for the high ones.
 #[allow(clippy::neg_cmp_op_on_partial_ord)]
-fn compared(
-    decoder: &mut Decoder,
-    comparison: Comparison,
-    ftz: bool,
-    ty: Type,
-    a: &Operand,
-    b: &Operand,
-) -> Result<(Test, Option<Test>), Unsupported> {
-    if matches!(ty, Type::U64 | Type::S64 | Type::B64 | Type::F64) {
-        let (a, b) = (decoder.src64(a)?, decoder.src64(b)?);
-        return Ok((
-            match ty {
-                Type::F64 if !ftz => floats!(comparison, a, b, u64, f64::from_bits),
-                Type::S64 if !ftz => integers::<i64>(comparison, a, b)?,
-                Type::F64 | Type::S64 => return Err(".ftz".into()),
-                _ => integers::<u64>(comparison, a, b)?,
-            },
-            None,
-        ));
-    }
-    let (a, b) = (decoder.src32(a)?, decoder.src32(b)?);
-    let low = match (ty, ftz) {
-        (Type::F32, true) => floats!(comparison, a, b, u32, flush),
-        (Type::F32, false) => floats!(comparison, a, b, u32, f32::from_bits),
-        (Type::F16 | Type::F16x2, false) => floats!(comparison, a, b, u32, f16_low),
-        (Type::F16 | Type::F16x2, true) => floats!(comparison, a, b, u32, |x| flush_f16(f16_low(x))),
-        (Type::Bf16 | Type::Bf16x2, false) => floats!(comparison, a, b, u32, bf16_low),
-        (Type::U16 | Type::B16, false) => integers::<u16>(comparison, a, b)?,
-        (Type::S16, false) => integers::<i16>(comparison, a, b)?,
-        (Type::U32 | Type::B32, false) => integers::<u32>(comparison, a, b)?,
-        (Type::S32, false) => integers::<i32>(comparison, a, b)?,
-        (other, _) => return Err(format!("type {other:?}{}", if ftz { " with .ftz" } else { "" })),
-    };
-    let high = match (ty, ftz) {
-        (Type::F16x2, false) => Some(floats!(comparison, a, b, u32, |x| f16_low(x >> 16))),
-        (Type::F16x2, true) => Some(floats!(comparison, a, b, u32, |x| flush_f16(f16_low(x >> 16)))),
-        (Type::Bf16x2, _) => Some(floats!(comparison, a, b, u32, |x| bf16_low(x >> 16))),
-        _ => None,
-    };
-    Ok((low, high))
+fn floats32(comparison: Comparison) -> Compare<u32> {
+    floats!(comparison, f32::from_bits)
 }
 
-/// Subnormal values count as zeros.
-#[inline(always)]
-fn flush(bits: u32) -> f32 {
-    if bits & 0x7F80_0000 == 0 { 0.0 } else { f32::from_bits(bits) }
+#[allow(clippy::neg_cmp_op_on_partial_ord)]
+fn floats64(comparison: Comparison) -> Compare<u64> {
+    floats!(comparison, f64::from_bits)
 }
 
-#[inline(always)]
-fn f16_low(word: u32) -> f32 {
-    half::f16::from_bits(word as u16).to_f32()
-}
-
-#[inline(always)]
-fn flush_f16(value: f32) -> f32 {
-    if value.abs() < half::f16::MIN_POSITIVE.to_f32() { 0.0 } else { value }
-}
-
-#[inline(always)]
-fn bf16_low(word: u32) -> f32 {
-    f32::from_bits(word << 16)
-}
-
-fn integers<T: Typed>(comparison: Comparison, a: Reg<T::Word>, b: Reg<T::Word>) -> Result<Test, Unsupported> {
+fn integers<T: Value + Ord>(comparison: Comparison) -> Result<Compare<T::Word>, Unsupported> {
     macro_rules! test {
         ($op:tt) => {
-            Box::new(move |cx: &Context| test2(cx.get(a), cx.get(b), |a, b| T::of(a) $op T::of(b)))
+            |a, b| test2(a, b, |a, b| T::of(a) $op T::of(b))
         };
     }
     Ok(match comparison {
@@ -186,6 +137,82 @@ fn integers<T: Typed>(comparison: Comparison, a: Reg<T::Word>, b: Reg<T::Word>) 
         Comparison::Ge => test!(>=),
         other => return Err(format!("comparison {other:?} of integers")),
     })
+}
+
+/// The comparison of two operands: one test, or for packed halves one for the low and one for the high ones.
+fn compared(
+    decoder: &mut Decoder,
+    comparison: Comparison,
+    ftz: bool,
+    ty: Type,
+    a: &Operand,
+    b: &Operand,
+) -> Result<(Test, Option<Test>), Unsupported> {
+    if ty.bytes() == 8 {
+        let compare = match ty {
+            _ if ftz => return Err(".ftz of 64 bits".into()),
+            Type::F64 => floats64(comparison),
+            Type::S64 => integers::<i64>(comparison)?,
+            Type::U64 | Type::B64 => integers::<u64>(comparison)?,
+            other => return Err(format!("type {other:?}")),
+        };
+        let (a, b) = (decoder.src64(a)?, decoder.src64(b)?);
+        return Ok((Box::new(move |cx| compare(cx.get(a), cx.get(b))), None));
+    }
+    let (a, b) = (decoder.src32(a)?, decoder.src32(b)?);
+    let prepared = |compare: Compare<u32>, prepare: Prepare| -> Test {
+        Box::new(move |cx| compare(&prepare(cx.get(a)), &prepare(cx.get(b))))
+    };
+    let same = |compare: Compare<u32>| -> Test { Box::new(move |cx| compare(cx.get(a), cx.get(b))) };
+    let float = |prepare| prepared(floats32(comparison), prepare);
+    Ok(match (ty, ftz) {
+        (Type::F32, false) => (same(floats32(comparison)), None),
+        (Type::F32, true) => (float(flushed), None),
+        (Type::F16, false) => (float(f16_low), None),
+        (Type::F16, true) => (float(f16_low_flushed), None),
+        (Type::Bf16, false) => (float(bf16_low), None),
+        (Type::F16x2, false) => (float(f16_low), Some(float(f16_high))),
+        (Type::F16x2, true) => (float(f16_low_flushed), Some(float(f16_high_flushed))),
+        (Type::Bf16x2, false) => (float(bf16_low), Some(float(bf16_high))),
+        (Type::U16 | Type::B16 | Type::U32 | Type::B32, false) => (same(integers::<u32>(comparison)?), None),
+        (Type::S32, false) => (same(integers::<i32>(comparison)?), None),
+        (Type::S16, false) => (prepared(integers::<i32>(comparison)?, extended), None),
+        (other, _) => return Err(format!("type {other:?}{}", if ftz { " with .ftz" } else { "" })),
+    })
+}
+
+macro_rules! prepare {
+    ($($(#[$attribute:meta])* $name:ident = |$x:ident| $value:expr;)*) => {$(
+        $(#[$attribute])*
+        fn $name(words: &Lanes<u32>) -> Lanes<u32> {
+            let mut out = [0; LANES];
+            each1(words, &mut out, |$x: u32| $value);
+            out
+        }
+    )*};
+}
+
+prepare! {
+    /// Sign-extended from 16 bits.
+    extended = |x| x as i16 as u32;
+    flushed = |x| flush(x).to_bits();
+    f16_low = |x| widen(x & 0xFFFF, F16).to_bits();
+    f16_high = |x| widen(x >> 16, F16).to_bits();
+    f16_low_flushed = |x| widen(flush_f16(x & 0xFFFF), F16).to_bits();
+    f16_high_flushed = |x| widen(flush_f16(x >> 16), F16).to_bits();
+    bf16_low = |x| x << 16;
+    bf16_high = |x| x & 0xFFFF_0000;
+}
+
+/// Subnormal values count as zeros.
+#[inline(always)]
+fn flush(bits: u32) -> f32 {
+    if bits & 0x7F80_0000 == 0 { 0.0 } else { f32::from_bits(bits) }
+}
+
+#[inline(always)]
+fn flush_f16(bits: u32) -> u32 {
+    if bits & 0x7C00 == 0 { 0 } else { bits }
 }
 
 fn combine(combination: Option<Combination>, test: u32, c: u32) -> u32 {

@@ -97,29 +97,14 @@ operations! {
     Tanh = |a, _b, _c, format| approx::tanh_half(a, format);
 }
 
-/// `.xorsign.abs` of an operation that chooses.
+/// `.xorsign.abs` of a function that chooses.
 #[derive(Clone, Copy)]
-struct Xorsign<F>(F);
+struct Xorsign(fn(u16, u16, Format) -> u16);
 
-impl<F: Operation> Operation for Xorsign<F> {
+impl Operation for Xorsign {
     #[inline(always)]
-    fn apply(self, a: u16, b: u16, c: u16, format: Format) -> u16 {
-        half::xorsign_abs(a, b, format, |a, b| self.0.apply(a, b, c, format))
-    }
-}
-
-/// An operation with `.ftz`, `.relu` or `.sat`.
-#[derive(Clone, Copy)]
-struct Flagged<F>(F, Flags);
-
-impl<F: Operation> Operation for Flagged<F> {
-    #[inline(always)]
-    fn apply(self, a: u16, b: u16, c: u16, format: Format) -> u16 {
-        let Flagged(f, flags) = self;
-        let flush = |x| if flags.ftz { half::ftz(x, format) } else { x };
-        let flushed = flush(f.apply(flush(a), flush(b), flush(c), format));
-        let positive = if flags.relu { half::relu(flushed, format) } else { flushed };
-        if flags.sat { half::sat(positive, format) } else { positive }
+    fn apply(self, a: u16, b: u16, _c: u16, format: Format) -> u16 {
+        half::xorsign_abs(a, b, format, |a, b| self.0(a, b, format))
     }
 }
 
@@ -138,26 +123,33 @@ vectorised! {
     }
 }
 
-/// `d = f(a, b, ...)` with flags, for one value or two.
+/// A function of one format on both halves of a register.
+fn both(word: u32, format: Format, f: impl Fn(u16, Format) -> u16) -> u32 {
+    u32::from(f(word as u16, format)) | u32::from(f((word >> 16) as u16, format)) << 16
+}
+
+/// `.ftz` of an operand.
+fn flushed(words: &Lanes<u32>, format: Format) -> Lanes<u32> {
+    words.map(|word| both(word, format, half::ftz))
+}
+
+/// `.ftz`, `.relu` and `.sat` of a result.
+fn finished(words: &Lanes<u32>, format: Format, flags: Flags) -> Lanes<u32> {
+    words.map(|word| {
+        both(word, format, |x, format| {
+            let flushed = if flags.ftz { half::ftz(x, format) } else { x };
+            let positive = if flags.relu { half::relu(flushed, format) } else { flushed };
+            if flags.sat { half::sat(positive, format) } else { positive }
+        })
+    })
+}
+
+/// `d = f(a, b, ...)` with flags, for one value or two. With one, the upper half is computed too, and cut off.
 fn action<const N: usize>(
     decoder: &mut Decoder,
     i: &Instruction,
-    shape: Shape,
-    flags: Flags,
-    f: impl Operation,
-) -> Decoded {
-    if flags.ftz | flags.relu | flags.sat {
-        plain_action::<N>(decoder, i, shape, Flagged(f, flags))
-    } else {
-        plain_action::<N>(decoder, i, shape, f)
-    }
-}
-
-/// `d = f(a, b, ...)` for one value or two. With one, the upper half is computed too, and cut off.
-fn plain_action<const N: usize>(
-    decoder: &mut Decoder,
-    i: &Instruction,
     (format, two): Shape,
+    flags: Flags,
     f: impl Operation,
 ) -> Decoded {
     let [d, sources @ ..] = &i.operands[..] else { return Err(operands(N + 1, i)) };
@@ -168,13 +160,22 @@ fn plain_action<const N: usize>(
     let sources: Vec<Reg<u32>> = sources.iter().map(|it| decoder.src32(it)).collect::<Result<_, _>>()?;
     let [a, b, c] = std::array::from_fn(|k| sources[k.min(N - 1)]);
     let mask = if two { u32::MAX } else { 0xffff };
+    let finish = flags.ftz | flags.relu | flags.sat;
     Ok(Action::run(move |cx| {
-        let (a, b, c) = (cx.get(a), cx.get(b), cx.get(c));
-        let mut out = [0; LANES];
+        let mut operands = [cx.get(a), cx.get(b), cx.get(c)];
+        let zeroed;
+        if flags.ftz {
+            zeroed = operands.map(|it| flushed(it, format));
+            operands = zeroed.each_ref();
+        }
+        let ([a, b, c], mut out) = (operands, [0; LANES]);
         if format == BF16 {
             on_halves::<_, 1>(f, a, b, c, &mut out);
         } else {
             on_halves::<_, 0>(f, a, b, c, &mut out);
+        }
+        if finish {
+            out = finished(&out, format, flags);
         }
         cx.set(d, &out.map(|it| it & mask));
         Ok(())
@@ -252,10 +253,10 @@ fn extreme(decoder: &mut Decoder, i: &Instruction, which: Extreme) -> Decoded {
         (Extreme::Max, false, false) => action::<2>(decoder, i, shape, flags, Max),
         (Extreme::Min, true, false) => action::<2>(decoder, i, shape, flags, MinNan),
         (Extreme::Max, true, false) => action::<2>(decoder, i, shape, flags, MaxNan),
-        (Extreme::Min, false, true) => action::<2>(decoder, i, shape, flags, Xorsign(Min)),
-        (Extreme::Max, false, true) => action::<2>(decoder, i, shape, flags, Xorsign(Max)),
-        (Extreme::Min, true, true) => action::<2>(decoder, i, shape, flags, Xorsign(MinNan)),
-        (Extreme::Max, true, true) => action::<2>(decoder, i, shape, flags, Xorsign(MaxNan)),
+        (Extreme::Min, false, true) => action::<2>(decoder, i, shape, flags, Xorsign(half::min)),
+        (Extreme::Max, false, true) => action::<2>(decoder, i, shape, flags, Xorsign(half::max)),
+        (Extreme::Min, true, true) => action::<2>(decoder, i, shape, flags, Xorsign(half::min_nan)),
+        (Extreme::Max, true, true) => action::<2>(decoder, i, shape, flags, Xorsign(half::max_nan)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use crate::count::Class;
 use crate::decode::{Decoder, Modifiers, Source, Unsupported};
-use crate::lanes::{Lanes, map1};
+use crate::lanes::map1;
 use crate::num::convert::{
     Integer, f32_from_f64, f32_from_integer, f64_from_f32, f64_from_integer, half_from_f64,
     half_from_integer, integer_from_f64, integer_from_integer, integral, pack, s32_from_f32, u32_from_f32,
@@ -11,7 +11,7 @@ use crate::num::convert::{
 use crate::num::small::{BF16, F16, Format, narrow, widen};
 use crate::num::{Round, float32, float64, half};
 use crate::ops::Form;
-use crate::ops::float::{Flags, PLAIN, ROUNDS, for_round, unary32};
+use crate::ops::float::{Flags, PLAIN, ROUNDS, Rounding, for_round, unary32};
 use crate::ops::value::{Value, binary, operands, ternary};
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Type};
@@ -171,17 +171,13 @@ fn convert<A: Value, D: Value>(
 ) -> Decoded {
     let [d, a] = &i.operands[..] else { return Err(operands(2, i)) };
     let d = decoder.dst::<D::Word>(d)?;
-    match decoder.source(a, size_of::<A::Word>() as u64)? {
-        Source::B64(wide) if size_of::<A::Word>() == 4 => Ok(Action::run(move |cx| {
-            let out: Lanes<D::Word> = cx.get(wide).map(|a| f(A::of_wide(a)).word());
-            cx.set(d, &out);
-            Ok(())
-        })),
-        _ => {
-            let a = decoder.src::<A::Word>(a)?;
-            Ok(map1(d, a, move |a| f(A::of(a)).word()))
-        }
+    if let Source::B64(wide) = decoder.source(a, size_of::<A::Word>() as u64)?
+        && size_of::<A::Word>() == 4
+    {
+        return Ok(map1(d, wide, move |a| f(A::of_wide(a)).word()));
     }
+    let a = decoder.src::<A::Word>(a)?;
+    Ok(map1(d, a, move |a| f(A::of(a)).word()))
 }
 
 /// `d = f(a)`, where `f` gives an integer extended to 64 bits; the result fills a register that is wider.
@@ -193,29 +189,24 @@ fn convert_to_integer<A: Value>(
     let [d, _] = &i.operands[..] else { return Err(operands(2, i)) };
     match decoder.declared(d).map_or(4, Type::bytes) {
         8 => convert(decoder, i, f),
-        4 => convert(decoder, i, move |a: A| f(a) as u32),
-        2 => convert(decoder, i, move |a: A| f(a) as u16),
-        _ => convert(decoder, i, move |a: A| f(a) as u8),
+        bytes => {
+            let mask = u32::MAX >> (32 - 8 * bytes.clamp(1, 4));
+            convert(decoder, i, move |a: A| f(a) as u32 & mask)
+        }
     }
 }
 
-/// An expression for each integer type apart, in which `$wide` extends a value of it to 64 bits.
-macro_rules! for_integer {
-    ($integer:expr, $T:ident, $wide:ident, $body:expr) => {
-        for_integer!(@ $integer, $T, $wide, $body,
-            8 false u8 u64, 16 false u16 u64, 32 false u32 u64, 64 false u64 u64,
-            8 true i8 i64, 16 true i16 i64, 32 true i32 i64, 64 true i64 i64)
-    };
-    (@ $integer:expr, $T:ident, $wide:ident, $body:expr, $($bits:literal $signed:literal $type:ident $long:ident),*) => {
-        match ($integer.bits, $integer.signed) {
-            $(($bits, $signed) => {
-                type $T = $type;
-                let $wide = |x: $type| <$long>::from(x) as u64;
-                $body
-            })*
-            _ => Err("an integer of such width".into()),
-        }
-    };
+/// `d = f(a)` of an integer, which `f` is given extended to 64 bits.
+fn convert_from_integer<D: Value>(
+    decoder: &mut Decoder,
+    i: &Instruction,
+    from: Integer,
+    f: impl Fn(u64) -> D + Copy + Send + Sync + 'static,
+) -> Decoded {
+    match from.bits {
+        64 => convert(decoder, i, f),
+        _ => convert(decoder, i, move |a: u32| f(from.extend(a.into()))),
+    }
 }
 
 fn between_integers(
@@ -225,16 +216,14 @@ fn between_integers(
     from: Integer,
     sat: bool,
 ) -> Decoded {
-    for_integer!(
-        from,
-        A,
-        wide,
-        if sat {
-            convert_to_integer(decoder, i, move |a: A| integer_from_integer(wide(a), from, to, true))
-        } else {
-            convert_to_integer(decoder, i, move |a: A| to.extend(wide(a)))
-        }
-    )
+    let f = move |a: u64| {
+        let value = from.extend(a);
+        if sat { integer_from_integer(value, from, to, true) } else { to.extend(value) }
+    };
+    match from.bits {
+        64 => convert_to_integer(decoder, i, f),
+        _ => convert_to_integer(decoder, i, move |a: u32| f(a.into())),
+    }
 }
 
 fn to_integer(decoder: &mut Decoder, i: &Instruction, to: Integer, from: Kind, modes: Modes) -> Decoded {
@@ -244,10 +233,10 @@ fn to_integer(decoder: &mut Decoder, i: &Instruction, to: Integer, from: Kind, m
     match from {
         Kind::Single if to.bits == 32 && !modes.ftz => for_round!(
             round,
-            R,
+            r,
             match to.signed {
-                true => convert_to_integer(decoder, i, |a: f32| s32_from_f32(a, R) as u64),
-                false => convert_to_integer(decoder, i, |a: f32| u32_from_f32(a, R).into()),
+                true => convert_to_integer(decoder, i, move |a: f32| s32_from_f32(a, r.mode()) as u64),
+                false => convert_to_integer(decoder, i, move |a: f32| u32_from_f32(a, r.mode()).into()),
             }
         ),
         Kind::Single if modes.ftz => convert_to_integer(decoder, i, move |a: f32| {
@@ -271,39 +260,24 @@ fn from_integer(decoder: &mut Decoder, i: &Instruction, to: Kind, from: Integer,
     match to {
         Kind::Single if from.bits == 32 && !sat => for_round!(
             round,
-            R,
+            r,
             match signed {
-                false => convert(decoder, i, |a: u32| f32_from_f64(a.into(), R)),
-                true => convert(decoder, i, |a: i32| f32_from_f64(a.into(), R)),
+                false => convert(decoder, i, move |a: u32| f32_from_f64(a.into(), r.mode())),
+                true => convert(decoder, i, move |a: i32| f32_from_f64(a.into(), r.mode())),
             }
         ),
-        Kind::Single => for_integer!(
-            from,
-            A,
-            wide,
-            convert(decoder, i, move |a: A| {
-                let value = f32_from_integer(wide(a), signed, round);
-                if sat { float32::sat(value) } else { value }
-            })
-        ),
-        Kind::Double => for_integer!(
-            from,
-            A,
-            wide,
-            convert(decoder, i, move |a: A| {
-                let value = f64_from_integer(wide(a), signed, round);
-                if sat { float64::sat(value) } else { value }
-            })
-        ),
-        Kind::Half(format) => for_integer!(
-            from,
-            A,
-            wide,
-            convert(decoder, i, move |a: A| {
-                let value = half_from_integer(wide(a), signed, format, round);
-                if sat { half::sat(value, format) } else { value }
-            })
-        ),
+        Kind::Single => convert_from_integer(decoder, i, from, move |a| {
+            let value = f32_from_integer(a, signed, round);
+            if sat { float32::sat(value) } else { value }
+        }),
+        Kind::Double => convert_from_integer(decoder, i, from, move |a| {
+            let value = f64_from_integer(a, signed, round);
+            if sat { float64::sat(value) } else { value }
+        }),
+        Kind::Half(format) => convert_from_integer(decoder, i, from, move |a| {
+            let value = half_from_integer(a, signed, format, round);
+            if sat { half::sat(value, format) } else { value }
+        }),
         Kind::Integer(_) => Err("an integer".into()),
     }
 }
@@ -332,8 +306,8 @@ fn between_floats(decoder: &mut Decoder, i: &Instruction, to: Kind, from: Kind, 
         (Kind::Single, Kind::Double) => {
             for_round!(
                 modes.need_round()?,
-                R,
-                convert(decoder, i, move |a: f64| sat32(flush(f32_from_f64(a, R))))
+                r,
+                convert(decoder, i, move |a: f64| sat32(flush(f32_from_f64(a, r.mode()))))
             )
         }
         (Kind::Half(format), Kind::Double) => {
@@ -369,12 +343,10 @@ fn integral_f64(x: f64, round: Round) -> f64 {
 
 /// `cvt.f32.f32`: to an integral value, or for `.ftz` and `.sat` alone.
 fn same_single(decoder: &mut Decoder, i: &Instruction, modes: Modes) -> Decoded {
-    let flags = Flags { ftz: modes.ftz, sat: modes.sat, ..PLAIN };
+    let flags = Flags { round: modes.integral, ftz: modes.ftz, sat: modes.sat, ..PLAIN };
     match (modes.integral, modes.round) {
-        (Some(round), None) => {
-            for_round!(round, R, unary32(decoder, i, flags, |a| float32::integral(a, R)))
-        }
-        (None, None) => unary32(decoder, i, flags, float32::canonical),
+        (Some(_), None) => unary32(decoder, i, flags, float32::integral),
+        (None, None) => unary32(decoder, i, flags, |a, _| float32::canonical(a)),
         _ => Err("a rounding mode of an exact conversion".into()),
     }
 }

@@ -8,7 +8,7 @@ use crate::num::small::{
     ue8m0_to_bf16, widen,
 };
 use crate::num::{float32, half};
-use crate::ops::float::for_round;
+use crate::ops::float::{Rounding, for_round};
 use crate::ops::value::{binary, operands, unary};
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand};
@@ -167,77 +167,32 @@ fn to_packed(
     }
 }
 
-/// A format as a type: so that conversions are compiled for each apart.
-trait Small: 'static {
-    const FORMAT: Format;
-}
-
-macro_rules! small {
-    ($($name:ident = $format:ident;)*) => {$(
-        struct $name;
-
-        impl Small for $name {
-            const FORMAT: Format = $format;
-        }
-    )*};
-}
-
-small! {
-    Half = F16;
-    Bfloat = BF16;
-    Float8E4 = E4M3;
-    Float8E5 = E5M2;
-    Float6E3 = E3M2;
-    Float6E2 = E2M3;
-    Float4 = E2M1;
-}
-
-/// Evaluates an expression for each format apart, of which it is the type.
-macro_rules! for_format {
-    ($format:expr, $F:ident => $body:expr) => {
-        match $format {
-            F16 => for_format!(@ $F, Half, $body),
-            BF16 => for_format!(@ $F, Bfloat, $body),
-            E4M3 => for_format!(@ $F, Float8E4, $body),
-            E5M2 => for_format!(@ $F, Float8E5, $body),
-            E3M2 => for_format!(@ $F, Float6E3, $body),
-            E2M3 => for_format!(@ $F, Float6E2, $body),
-            _ => for_format!(@ $F, Float4, $body),
-        }
-    };
-    (@ $F:ident, $name:ident, $body:expr) => {{
-        type $F = $name;
-        $body
-    }};
-}
-
 /// What `.relu` makes of a value that is then narrowed.
 #[inline(always)]
-fn shrink<T: Small>(x: f32, relu_too: bool, round: Round, satfinite: bool) -> u32 {
-    narrow(if relu_too { relu(x) } else { x }, T::FORMAT, round, satfinite)
+fn shrink(x: f32, format: Format, round: Round, modes: Modes) -> u32 {
+    narrow(if modes.relu { relu(x) } else { x }, format, round, modes.satfinite)
 }
 
 vectorised! {
-    /// From single precision, `a` in the upper half; of `MODE` bit 0 is `.relu`, bit 1 `.rz`.
-    fn narrow_two<T: Small; const MODE: usize>(
-        a: &Lanes<u32>, b: &Lanes<u32>, out: &mut Lanes<u32>, satfinite: bool
+    /// From single precision, `a` in the upper part.
+    fn narrow_two(
+        a: &Lanes<u32>, b: &Lanes<u32>, out: &mut Lanes<u32>, to: Format, round: Round, modes: Modes
     ) {
-        let (relu, round) = (MODE & 1 == 1, if MODE & 2 == 0 { Round::Rn } else { Round::Rz });
         for lane in 0..LANES {
-            let high = shrink::<T>(f32::from_bits(a[lane]), relu, round, satfinite);
-            out[lane] = high << pitch(T::FORMAT) | shrink::<T>(f32::from_bits(b[lane]), relu, round, satfinite);
+            let high = shrink(f32::from_bits(a[lane]), to, round, modes);
+            out[lane] = high << pitch(to) | shrink(f32::from_bits(b[lane]), to, round, modes);
         }
     }
 }
 
 vectorised! {
-    /// From one packed format to another; `RELU` is 1 for `.relu`.
-    fn narrow_pair<F: Small, T: Small; const RELU: usize>(a: &Lanes<u32>, out: &mut Lanes<u32>, satfinite: bool) {
-        let mask = (1 << F::FORMAT.bits) - 1;
+    /// From one packed format to another.
+    fn narrow_pair(a: &Lanes<u32>, out: &mut Lanes<u32>, from: Format, to: Format, modes: Modes) {
+        let mask = (1 << from.bits) - 1;
         for lane in 0..LANES {
-            let (high, low) = (widen(a[lane] >> pitch(F::FORMAT) & mask, F::FORMAT), widen(a[lane] & mask, F::FORMAT));
-            let high = shrink::<T>(high, RELU == 1, Round::Rn, satfinite);
-            out[lane] = high << pitch(T::FORMAT) | shrink::<T>(low, RELU == 1, Round::Rn, satfinite);
+            let (high, low) = (widen(a[lane] >> pitch(from) & mask, from), widen(a[lane] & mask, from));
+            let high = shrink(high, to, Round::Rn, modes);
+            out[lane] = high << pitch(to) | shrink(low, to, Round::Rn, modes);
         }
     }
 }
@@ -245,61 +200,50 @@ vectorised! {
 /// `d = {a, b}` from single precision, `a` in the upper half.
 fn two(decoder: &mut Decoder, i: &Instruction, modes: Modes, to: Packed) -> Decoded {
     let round = modes.round.unwrap_or(Round::Rn);
-    let Modes { relu, satfinite, .. } = modes;
-    if !(relu || satfinite) {
-        return for_round!(
+    match (to.format, modes.relu || modes.satfinite) {
+        // What nearly every kernel does to its results is compiled apart.
+        (F16, false) => for_round!(
             round,
-            R,
-            if to.format == F16 {
-                binary(decoder, i, |a: f32, b: f32| narrow(a, F16, R, false) << 16 | narrow(b, F16, R, false))
-            } else {
-                binary(decoder, i, |a: f32, b: f32| {
-                    narrow(a, BF16, R, false) << 16 | narrow(b, BF16, R, false)
-                })
-            }
-        );
-    }
-    let [d, a, b] = &i.operands[..] else { return Err(operands(3, i)) };
-    let (d, a, b) = (decoder.dst32(d)?, decoder.src32(a)?, decoder.src32(b)?);
-    for_format!(to.format, T => Ok(Action::run(move |cx| {
-        let mut out = [0; LANES];
-        let convert = match (relu, round) {
-            (false, Round::Rz) => narrow_two::<T, 2>,
-            (true, Round::Rz) => narrow_two::<T, 3>,
-            (false, _) => narrow_two::<T, 0>,
-            (true, _) => narrow_two::<T, 1>,
-        };
-        convert(cx.get(a), cx.get(b), &mut out, satfinite);
-        cx.set(d, &out);
-        Ok(())
-    })))
-}
-
-/// Between packed types of two values: from the halves to what is smaller, and back.
-fn repack(decoder: &mut Decoder, i: &Instruction, modes: Modes, to: Packed, from: Packed) -> Decoded {
-    let Modes { relu, satfinite, .. } = modes;
-    let smaller = from.format.bits == 16 && to.format.bits < 16;
-    let back = to.format == F16 && from.format.bits < 16;
-    let [d, a] = &i.operands[..] else { return Err(operands(2, i)) };
-    let (d, a) = (decoder.dst32(d)?, decoder.src32(a)?);
-    macro_rules! converted {
-        ($F:ident, $T:ident) => {
+            r,
+            binary(decoder, i, move |a: f32, b: f32| {
+                narrow(a, F16, r.mode(), false) << 16 | narrow(b, F16, r.mode(), false)
+            })
+        ),
+        (BF16, false) => for_round!(
+            round,
+            r,
+            binary(decoder, i, move |a: f32, b: f32| {
+                narrow(a, BF16, r.mode(), false) << 16 | narrow(b, BF16, r.mode(), false)
+            })
+        ),
+        (format, _) => {
+            let [d, a, b] = &i.operands[..] else { return Err(operands(3, i)) };
+            let (d, a, b) = (decoder.dst32(d)?, decoder.src32(a)?, decoder.src32(b)?);
             Ok(Action::run(move |cx| {
                 let mut out = [0; LANES];
-                let convert = if relu { narrow_pair::<$F, $T, 1> } else { narrow_pair::<$F, $T, 0> };
-                convert(cx.get(a), &mut out, satfinite);
+                narrow_two(cx.get(a), cx.get(b), &mut out, format, round, modes);
                 cx.set(d, &out);
                 Ok(())
             }))
-        };
+        }
     }
-    match from.format {
-        _ if from.count != 2 => Err("these types together".into()),
-        F16 if smaller => for_format!(to.format, T => converted!(Half, T)),
-        BF16 if smaller => for_format!(to.format, T => converted!(Bfloat, T)),
-        _ if back => for_format!(from.format, F => converted!(F, Half)),
-        _ => Err("these types together".into()),
+}
+
+/// Between packed types of two values: from the halves to what is smaller, and from that to f16.
+fn repack(decoder: &mut Decoder, i: &Instruction, modes: Modes, to: Packed, from: Packed) -> Decoded {
+    let smaller = from.format.bits == 16 && to.format.bits < 16;
+    let back = to.format == F16 && from.format.bits < 16;
+    if from.count != 2 || !(smaller || back) {
+        return Err("these types together".into());
     }
+    let [d, a] = &i.operands[..] else { return Err(operands(2, i)) };
+    let (d, a) = (decoder.dst32(d)?, decoder.src32(a)?);
+    Ok(Action::run(move |cx| {
+        let mut out = [0; LANES];
+        narrow_pair(cx.get(a), &mut out, from.format, to.format, modes);
+        cx.set(d, &out);
+        Ok(())
+    }))
 }
 
 /// `.rs`: two values, or four of a vector, and random bits.
@@ -357,11 +301,11 @@ pub(super) fn half_from_f32(decoder: &mut Decoder, i: &Instruction, format: Form
     };
     for_round!(
         round,
-        R,
+        r,
         if format == F16 {
-            unary(decoder, i, |a: f32| narrow(a, F16, R, false) as u16)
+            unary(decoder, i, move |a: f32| narrow(a, F16, r.mode(), false) as u16)
         } else {
-            unary(decoder, i, |a: f32| narrow(a, BF16, R, false) as u16)
+            unary(decoder, i, move |a: f32| narrow(a, BF16, r.mode(), false) as u16)
         }
     )
 }

@@ -1,7 +1,7 @@
 //! rcp, sqrt, rsqrt, sin, cos, lg2, ex2, tanh of single and double precision.
 
 use crate::decode::{Decoder, Modifiers, Unsupported};
-use crate::num::approx;
+use crate::num::{approx, float32, float64};
 use crate::ops::value::unary;
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Type};
@@ -26,26 +26,30 @@ fn form(i: &Instruction) -> Result<(bool, Flags, Type), Unsupported> {
 
 pub(super) fn rcp(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     match form(i)? {
-        (true, flags, Type::F32) => unary32(decoder, i, flags, approx::rcp),
-        (false, flags, Type::F32) => full::rcp32(decoder, i, flags),
+        (true, flags, Type::F32) => unary32(decoder, i, flags, |a, _| approx::rcp(a)),
+        (false, flags, Type::F32) => unary32(decoder, i, flags, float32::rcp),
         (true, Flags { ftz: true, .. }, Type::F64) => unary(decoder, i, approx::rcp_ftz_f64),
-        (false, flags @ Flags { ftz: false, .. }, Type::F64) => full::rcp64(decoder, i, flags),
+        (false, flags @ Flags { ftz: false, .. }, Type::F64) => {
+            full::unary64(decoder, i, flags, float64::rcp)
+        }
         _ => Err("this type with these modifiers".into()),
     }
 }
 
 pub(super) fn sqrt(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     match form(i)? {
-        (true, flags, Type::F32) => unary32(decoder, i, flags, approx::sqrt),
-        (false, flags, Type::F32) => full::sqrt32(decoder, i, flags),
-        (false, flags @ Flags { ftz: false, .. }, Type::F64) => full::sqrt64(decoder, i, flags),
+        (true, flags, Type::F32) => unary32(decoder, i, flags, |a, _| approx::sqrt(a)),
+        (false, flags, Type::F32) => unary32(decoder, i, flags, float32::sqrt),
+        (false, flags @ Flags { ftz: false, .. }, Type::F64) => {
+            full::unary64(decoder, i, flags, float64::sqrt)
+        }
         _ => Err("this type with these modifiers".into()),
     }
 }
 
 pub(super) fn rsqrt(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     match form(i)? {
-        (true, flags, Type::F32) => unary32(decoder, i, flags, approx::rsqrt),
+        (true, flags, Type::F32) => unary32(decoder, i, flags, |a, _| approx::rsqrt(a)),
         (true, Flags { ftz: true, .. }, Type::F64) => unary(decoder, i, approx::rsqrt_ftz_f64),
         (true, Flags { ftz: false, .. }, Type::F64) => unary(decoder, i, approx::rsqrt_f64),
         _ => Err("this type with these modifiers".into()),
@@ -59,14 +63,16 @@ pub(super) fn single(
     f: impl Fn(f32) -> f32 + Copy + Send + Sync + 'static,
 ) -> Decoded {
     match form(i)? {
-        (true, flags, Type::F32) => unary32(decoder, i, flags, f),
+        (true, flags, Type::F32) => unary32(decoder, i, flags, move |a, _| f(a)),
         _ => Err("this type with these modifiers".into()),
     }
 }
 
 pub(super) fn tanh(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     match form(i)? {
-        (true, flags @ Flags { ftz: false, .. }, Type::F32) => unary32(decoder, i, flags, approx::tanh),
+        (true, flags @ Flags { ftz: false, .. }, Type::F32) => {
+            unary32(decoder, i, flags, |a, _| approx::tanh(a))
+        }
         _ => Err("this type with these modifiers".into()),
     }
 }

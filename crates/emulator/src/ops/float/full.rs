@@ -2,11 +2,11 @@
 
 use crate::decode::{Decoder, Unsupported};
 use crate::num::small::{Format, widen};
-use crate::num::{Round, float32, float64};
+use crate::num::{Round, float32};
 use crate::program::Action;
 use crate::ptx::ast::Instruction;
 
-use super::{Flags, for_round};
+use super::{Flags, PLAIN, Rounding, for_round};
 use crate::ops::value::{binary, ternary, unary};
 
 /// The smaller or the greater of two.
@@ -18,84 +18,98 @@ pub(crate) enum Extreme {
 
 type Decoded = Result<Action, Unsupported>;
 
-/// What `.ftz` and `.sat` do, as types: so that each combination is compiled apart.
+/// What `.ftz`, `.sat` and the rounding mode do, as constants or as values.
 pub(super) trait Mode: Copy + Send + Sync + 'static {
-    fn operand(x: f32) -> f32;
-    fn result(x: f32) -> f32;
+    fn flags(self) -> Flags;
+
+    #[inline(always)]
+    fn round(self) -> Round {
+        self.flags().round.unwrap_or(Round::Rn)
+    }
+
+    #[inline(always)]
+    fn operand(self, x: f32) -> f32 {
+        if self.flags().ftz { float32::ftz(x) } else { x }
+    }
+
+    #[inline(always)]
+    fn result(self, x: f32) -> f32 {
+        let flushed = self.operand(x);
+        if self.flags().sat { float32::sat(flushed) } else { flushed }
+    }
 }
 
+/// To nearest, with or without `.ftz`.
 #[derive(Clone, Copy)]
-pub(super) struct Set<const FTZ: bool, const SAT: bool>;
+struct Common<const FTZ: bool>;
 
-impl<const FTZ: bool, const SAT: bool> Mode for Set<FTZ, SAT> {
+impl<const FTZ: bool> Mode for Common<FTZ> {
     #[inline(always)]
-    fn operand(x: f32) -> f32 {
-        if FTZ { float32::ftz(x) } else { x }
-    }
-
-    #[inline(always)]
-    fn result(x: f32) -> f32 {
-        let flushed = if FTZ { float32::ftz(x) } else { x };
-        if SAT { float32::sat(flushed) } else { flushed }
+    fn flags(self) -> Flags {
+        Flags { ftz: FTZ, ..PLAIN }
     }
 }
 
-/// Evaluates an expression for each combination of `.ftz` and `.sat` apart, in which it is a type.
+impl Mode for Flags {
+    #[inline(always)]
+    fn flags(self) -> Flags {
+        self
+    }
+}
+
+/// Evaluates an expression for the common modes apart; the others share one version, which looks at its mode as it runs.
 macro_rules! for_mode {
-    ($flags:expr, $mode:ident, $body:expr) => {{
-        match ($flags.ftz, $flags.sat) {
-            (false, false) => {
-                type $mode = Set<false, false>;
+    ($flags:expr, $mode:ident, $body:expr) => {
+        match $flags {
+            Flags { round: None | Some(Round::Rn), ftz: false, sat: false, .. } => {
+                let $mode = Common::<false>;
                 $body
             }
-            (true, false) => {
-                type $mode = Set<true, false>;
+            Flags { round: None | Some(Round::Rn), ftz: true, sat: false, .. } => {
+                let $mode = Common::<true>;
                 $body
             }
-            (false, true) => {
-                type $mode = Set<false, true>;
-                $body
-            }
-            (true, true) => {
-                type $mode = Set<true, true>;
-                $body
-            }
+            $mode => $body,
         }
-    }};
+    };
 }
 
-/// `d = f(a)` with `.ftz` and `.sat`.
+/// `d = f(a, mode)` with `.ftz` and `.sat`.
 pub(crate) fn unary32(
     decoder: &mut Decoder,
     i: &Instruction,
     flags: Flags,
-    f: impl Fn(f32) -> f32 + Copy + Send + Sync + 'static,
+    f: impl Fn(f32, Round) -> f32 + Copy + Send + Sync + 'static,
 ) -> Decoded {
-    for_mode!(flags, M, unary(decoder, i, move |a: f32| M::result(f(M::operand(a)))))
+    for_mode!(flags, m, unary(decoder, i, move |a: f32| m.result(f(m.operand(a), m.round()))))
 }
 
-/// `d = f(a, b)` with `.ftz` and `.sat`.
+/// `d = f(a, b, mode)` with `.ftz` and `.sat`.
 pub(super) fn binary32(
     decoder: &mut Decoder,
     i: &Instruction,
     flags: Flags,
-    f: impl Fn(f32, f32) -> f32 + Copy + Send + Sync + 'static,
-) -> Decoded {
-    for_mode!(flags, M, binary(decoder, i, move |a: f32, b: f32| M::result(f(M::operand(a), M::operand(b)))))
-}
-
-/// `d = f(a, b, c)` with `.ftz` and `.sat`.
-fn ternary32(
-    decoder: &mut Decoder,
-    i: &Instruction,
-    flags: Flags,
-    f: impl Fn(f32, f32, f32) -> f32 + Copy + Send + Sync + 'static,
+    f: impl Fn(f32, f32, Round) -> f32 + Copy + Send + Sync + 'static,
 ) -> Decoded {
     for_mode!(
         flags,
-        M,
+        m,
+        binary(decoder, i, move |a: f32, b: f32| m.result(f(m.operand(a), m.operand(b), m.round())))
+    )
+}
+
+/// `d = f(a, b, c, mode)` with `.ftz` and `.sat`.
+pub(super) fn ternary32(
+    decoder: &mut Decoder,
+    i: &Instruction,
+    flags: Flags,
+    f: impl Fn(f32, f32, f32, Round) -> f32 + Copy + Send + Sync + 'static,
+) -> Decoded {
+    for_mode!(
+        flags,
+        m,
         ternary(decoder, i, move |a: f32, b: f32, c: f32| {
-            M::result(f(M::operand(a), M::operand(b), M::operand(c)))
+            m.result(f(m.operand(a), m.operand(b), m.operand(c), m.round()))
         })
     )
 }
@@ -104,60 +118,34 @@ fn round(flags: Flags) -> Round {
     flags.round.unwrap_or(Round::Rn)
 }
 
-pub(super) fn add32(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, binary32(decoder, i, flags, |a, b| float32::add(a, b, R)))
+/// `d = f(a, mode)`
+pub(super) fn unary64(
+    decoder: &mut Decoder,
+    i: &Instruction,
+    flags: Flags,
+    f: impl Fn(f64, Round) -> f64 + Copy + Send + Sync + 'static,
+) -> Decoded {
+    for_round!(round(flags), r, unary(decoder, i, move |a: f64| f(a, r.mode())))
 }
 
-pub(super) fn sub32(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, binary32(decoder, i, flags, |a, b| float32::sub(a, b, R)))
+/// `d = f(a, b, mode)`
+pub(super) fn binary64(
+    decoder: &mut Decoder,
+    i: &Instruction,
+    flags: Flags,
+    f: impl Fn(f64, f64, Round) -> f64 + Copy + Send + Sync + 'static,
+) -> Decoded {
+    for_round!(round(flags), r, binary(decoder, i, move |a: f64, b: f64| f(a, b, r.mode())))
 }
 
-pub(super) fn mul32(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, binary32(decoder, i, flags, |a, b| float32::mul(a, b, R)))
-}
-
-pub(super) fn div32(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, binary32(decoder, i, flags, |a, b| float32::div(a, b, R)))
-}
-
-pub(super) fn fma32(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, ternary32(decoder, i, flags, |a, b, c| float32::fma(a, b, c, R)))
-}
-
-pub(super) fn rcp32(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, unary32(decoder, i, flags, |a| float32::rcp(a, R)))
-}
-
-pub(super) fn sqrt32(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, unary32(decoder, i, flags, |a| float32::sqrt(a, R)))
-}
-
-pub(super) fn add64(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, binary(decoder, i, |a: f64, b: f64| float64::add(a, b, R)))
-}
-
-pub(super) fn sub64(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, binary(decoder, i, |a: f64, b: f64| float64::sub(a, b, R)))
-}
-
-pub(super) fn mul64(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, binary(decoder, i, |a: f64, b: f64| float64::mul(a, b, R)))
-}
-
-pub(super) fn div64(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, binary(decoder, i, |a: f64, b: f64| float64::div(a, b, R)))
-}
-
-pub(super) fn fma64(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, ternary(decoder, i, |a: f64, b: f64, c: f64| float64::fma(a, b, c, R)))
-}
-
-pub(super) fn rcp64(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, unary(decoder, i, |a: f64| float64::rcp(a, R)))
-}
-
-pub(super) fn sqrt64(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(round(flags), R, unary(decoder, i, |a: f64| float64::sqrt(a, R)))
+/// `d = f(a, b, c, mode)`
+pub(super) fn ternary64(
+    decoder: &mut Decoder,
+    i: &Instruction,
+    flags: Flags,
+    f: impl Fn(f64, f64, f64, Round) -> f64 + Copy + Send + Sync + 'static,
+) -> Decoded {
+    for_round!(round(flags), r, ternary(decoder, i, move |a: f64, b: f64, c: f64| f(a, b, c, r.mode())))
 }
 
 /// Two numbers of single precision in one register.
@@ -176,35 +164,27 @@ pub(super) fn binary32x2(
     flags: Flags,
     f: impl Fn(f32, f32, Round) -> f32 + Copy + Send + Sync + 'static,
 ) -> Decoded {
-    for_round!(
-        round(flags),
-        R,
-        for_mode!(
-            flags,
-            M,
-            binary(decoder, i, move |a: u64, b: u64| {
-                let one = |a, b| M::result(f(M::operand(a), M::operand(b), R));
-                let ([a0, a1], [b0, b1]) = (pair(a), pair(b));
-                join(one(a0, b0), one(a1, b1))
-            })
-        )
+    for_mode!(
+        flags,
+        m,
+        binary(decoder, i, move |a: u64, b: u64| {
+            let one = |a, b| m.result(f(m.operand(a), m.operand(b), m.round()));
+            let ([a0, a1], [b0, b1]) = (pair(a), pair(b));
+            join(one(a0, b0), one(a1, b1))
+        })
     )
 }
 
 /// `fma.f32x2`
 pub(super) fn fma32x2(decoder: &mut Decoder, i: &Instruction, flags: Flags) -> Decoded {
-    for_round!(
-        round(flags),
-        R,
-        for_mode!(
-            flags,
-            M,
-            ternary(decoder, i, move |a: u64, b: u64, c: u64| {
-                let one = |a, b, c| M::result(float32::fma(M::operand(a), M::operand(b), M::operand(c), R));
-                let ([a0, a1], [b0, b1], [c0, c1]) = (pair(a), pair(b), pair(c));
-                join(one(a0, b0, c0), one(a1, b1, c1))
-            })
-        )
+    for_mode!(
+        flags,
+        m,
+        ternary(decoder, i, move |a: u64, b: u64, c: u64| {
+            let one = |a, b, c| m.result(float32::fma(m.operand(a), m.operand(b), m.operand(c), m.round()));
+            let ([a0, a1], [b0, b1], [c0, c1]) = (pair(a), pair(b), pair(c));
+            join(one(a0, b0, c0), one(a1, b1, c1))
+        })
     )
 }
 
@@ -216,30 +196,14 @@ pub(crate) fn mixed(
     format: Format,
     f: impl Fn(f32, f32, Round) -> f32 + Copy + Send + Sync + 'static,
 ) -> Decoded {
-    for_round!(
-        round(flags),
-        R,
-        for_mode!(
-            flags,
-            M,
-            binary(decoder, i, move |a: u16, c: f32| M::result(f(widen(a.into(), format), c, R)))
-        )
-    )
+    binary(decoder, i, move |a: u16, c: f32| flags.result(f(widen(a.into(), format), c, flags.round())))
 }
 
 /// `fma.f32.f16` and its like: the factors are widened.
 pub(crate) fn mixed_fma(decoder: &mut Decoder, i: &Instruction, flags: Flags, format: Format) -> Decoded {
-    for_round!(
-        round(flags),
-        R,
-        for_mode!(
-            flags,
-            M,
-            ternary(decoder, i, move |a: u16, b: u16, c: f32| {
-                M::result(float32::fma(widen(a.into(), format), widen(b.into(), format), c, R))
-            })
-        )
-    )
+    ternary(decoder, i, move |a: u16, b: u16, c: f32| {
+        flags.result(float32::fma(widen(a.into(), format), widen(b.into(), format), c, flags.round()))
+    })
 }
 
 /// `min` and `max` with `.NaN` and `.xorsign.abs`, of two operands.
@@ -249,16 +213,12 @@ pub(super) fn extreme32(
     flags: Flags,
     (which, nan, xorsign): (Extreme, bool, bool),
 ) -> Decoded {
-    use float32::{max, max_nan, min, min_nan, xorsign_abs};
+    let choose = choice(which, nan);
     match (which, nan, xorsign) {
-        (Extreme::Min, false, false) => binary32(decoder, i, flags, min),
-        (Extreme::Max, false, false) => binary32(decoder, i, flags, max),
-        (Extreme::Min, true, false) => binary32(decoder, i, flags, min_nan),
-        (Extreme::Max, true, false) => binary32(decoder, i, flags, max_nan),
-        (Extreme::Min, false, true) => binary32(decoder, i, flags, |a, b| xorsign_abs(a, b, min)),
-        (Extreme::Max, false, true) => binary32(decoder, i, flags, |a, b| xorsign_abs(a, b, max)),
-        (Extreme::Min, true, true) => binary32(decoder, i, flags, |a, b| xorsign_abs(a, b, min_nan)),
-        (Extreme::Max, true, true) => binary32(decoder, i, flags, |a, b| xorsign_abs(a, b, max_nan)),
+        (Extreme::Min, false, false) => binary32(decoder, i, flags, |a, b, _| float32::min(a, b)),
+        (Extreme::Max, false, false) => binary32(decoder, i, flags, |a, b, _| float32::max(a, b)),
+        (_, true, false) => binary32(decoder, i, flags, move |a, b, _| choose(a, b)),
+        (.., true) => binary32(decoder, i, flags, move |a, b, _| float32::xorsign_abs(a, b, choose)),
     }
 }
 
@@ -269,13 +229,16 @@ pub(super) fn extreme32_of_three(
     flags: Flags,
     (which, nan, abs): (Extreme, bool, bool),
 ) -> Decoded {
-    use float32::{max, max_nan, min, min_nan};
-    let choose = match (which, nan) {
-        (Extreme::Min, false) => min,
-        (Extreme::Max, false) => max,
-        (Extreme::Min, true) => min_nan,
-        (Extreme::Max, true) => max_nan,
-    };
+    let choose = choice(which, nan);
     let magnitude = move |x: f32| if abs { x.abs() } else { x };
-    ternary32(decoder, i, flags, move |a, b, c| choose(choose(magnitude(a), magnitude(b)), magnitude(c)))
+    ternary32(decoder, i, flags, move |a, b, c, _| choose(choose(magnitude(a), magnitude(b)), magnitude(c)))
+}
+
+fn choice(which: Extreme, nan: bool) -> fn(f32, f32) -> f32 {
+    match (which, nan) {
+        (Extreme::Min, false) => float32::min,
+        (Extreme::Max, false) => float32::max,
+        (Extreme::Min, true) => float32::min_nan,
+        (Extreme::Max, true) => float32::max_nan,
+    }
 }

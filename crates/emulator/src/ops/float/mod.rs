@@ -18,17 +18,17 @@ pub(crate) const FORMS: &[Form] = &[
     Form::float(
         "add (float)",
         "add{.rnd}{.ftz}{.sat}.f32; add{.rnd}{.ftz}.f32x2; add{.rnd}.f64 d, a, b",
-        |d, i| arithmetic(d, i, float32::add, full::add32, full::add64),
+        |d, i| arithmetic(d, i, float32::add, float64::add),
     ),
     Form::float(
         "sub (float)",
         "sub{.rnd}{.ftz}{.sat}.f32; sub{.rnd}{.ftz}.f32x2; sub{.rnd}.f64 d, a, b",
-        |d, i| arithmetic(d, i, float32::sub, full::sub32, full::sub64),
+        |d, i| arithmetic(d, i, float32::sub, float64::sub),
     ),
     Form::float(
         "mul (float)",
         "mul{.rnd}{.ftz}{.sat}.f32; mul{.rnd}{.ftz}.f32x2; mul{.rnd}.f64 d, a, b",
-        |d, i| arithmetic(d, i, float32::mul, full::mul32, full::mul64),
+        |d, i| arithmetic(d, i, float32::mul, float64::mul),
     ),
     Form::float("mad (float)", "mad.rnd{.ftz}{.sat}.f32; mad.rnd.f64 d, a, b, c", fma),
     Form::float("fma (float)", "fma.rnd{.ftz}{.sat}.f32; fma.rnd{.ftz}.f32x2; fma.rnd.f64 d, a, b, c", fma),
@@ -72,28 +72,41 @@ type Decoded = Result<Action, Unsupported>;
 pub(crate) const ROUNDS: [(&str, Round); 4] =
     [("rn", Round::Rn), ("rz", Round::Rz), ("rm", Round::Rm), ("rp", Round::Rp)];
 
-/// Evaluates an expression for each rounding mode apart, in which the mode is a constant.
+/// A rounding mode, as a constant or as a value.
+pub(crate) trait Rounding: Copy + Send + Sync + 'static {
+    fn mode(self) -> Round;
+}
+
+/// To nearest.
+#[derive(Clone, Copy)]
+pub(crate) struct Nearest;
+
+impl Rounding for Nearest {
+    #[inline(always)]
+    fn mode(self) -> Round {
+        Round::Rn
+    }
+}
+
+impl Rounding for Round {
+    #[inline(always)]
+    fn mode(self) -> Round {
+        self
+    }
+}
+
+/// Evaluates an expression for [`Nearest`] apart, which nearly every instruction rounds to; the other modes share one
+/// version, which looks at its mode as it runs.
 macro_rules! for_round {
-    ($round:expr, $constant:ident, $body:expr) => {{
+    ($round:expr, $rounding:ident, $body:expr) => {
         match $round {
-            $crate::num::Round::Rn | $crate::num::Round::Rna => {
-                const $constant: $crate::num::Round = $crate::num::Round::Rn;
+            $crate::num::Round::Rn => {
+                let $rounding = $crate::ops::float::Nearest;
                 $body
             }
-            $crate::num::Round::Rz => {
-                const $constant: $crate::num::Round = $crate::num::Round::Rz;
-                $body
-            }
-            $crate::num::Round::Rm => {
-                const $constant: $crate::num::Round = $crate::num::Round::Rm;
-                $body
-            }
-            $crate::num::Round::Rp => {
-                const $constant: $crate::num::Round = $crate::num::Round::Rp;
-                $body
-            }
+            $rounding => $body,
         }
-    }};
+    };
 }
 pub(crate) use for_round;
 
@@ -175,16 +188,15 @@ fn no_pair() -> Unsupported {
 fn arithmetic(
     decoder: &mut Decoder,
     i: &Instruction,
-    pair: impl Fn(f32, f32, Round) -> f32 + Copy + Send + Sync + 'static,
-    single: fn(&mut Decoder, &Instruction, Flags) -> Decoded,
-    double: fn(&mut Decoder, &Instruction, Flags) -> Decoded,
+    single: impl Fn(f32, f32, Round) -> f32 + Copy + Send + Sync + 'static,
+    double: impl Fn(f64, f64, Round) -> f64 + Copy + Send + Sync + 'static,
 ) -> Decoded {
     let mut modifiers = Modifiers::new(i);
     let flags = Flags::take(&mut modifiers);
     match kind(&mut modifiers)? {
-        Kind::Single => single(decoder, i, flags.within(SATURATED)?),
-        Kind::Double => double(decoder, i, flags.within(ROUNDED)?),
-        Kind::Singles => full::binary32x2(decoder, i, flags.within(PAIR)?, pair),
+        Kind::Single => full::binary32(decoder, i, flags.within(SATURATED)?, single),
+        Kind::Double => full::binary64(decoder, i, flags.within(ROUNDED)?, double),
+        Kind::Singles => full::binary32x2(decoder, i, flags.within(PAIR)?, single),
     }
 }
 
@@ -196,8 +208,8 @@ fn fma(decoder: &mut Decoder, i: &Instruction) -> Decoded {
         return Err("no rounding mode".into());
     }
     match kind(&mut modifiers)? {
-        Kind::Single => full::fma32(decoder, i, flags.within(SATURATED)?),
-        Kind::Double => full::fma64(decoder, i, flags.within(ROUNDED)?),
+        Kind::Single => full::ternary32(decoder, i, flags.within(SATURATED)?, float32::fma),
+        Kind::Double => full::ternary64(decoder, i, flags.within(ROUNDED)?, float64::fma),
         Kind::Singles if i.name == "fma" => full::fma32x2(decoder, i, flags.within(PAIR)?),
         Kind::Singles => Err(no_pair()),
     }
@@ -208,10 +220,12 @@ fn div(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     let approximate = modifiers.one_of(&[("approx", false), ("full", true)]);
     let flags = Flags::take(&mut modifiers).within(PAIR)?;
     match (kind(&mut modifiers)?, approximate, flags.round) {
-        (Kind::Single, Some(false), None) => full::binary32(decoder, i, flags, approx::div),
-        (Kind::Single, Some(true), None) => full::binary32(decoder, i, flags, approx::div_full),
-        (Kind::Single, None, Some(_)) => full::div32(decoder, i, flags),
-        (Kind::Double, None, Some(_)) => full::div64(decoder, i, flags.within(ROUNDED)?),
+        (Kind::Single, Some(false), None) => full::binary32(decoder, i, flags, |a, b, _| approx::div(a, b)),
+        (Kind::Single, Some(true), None) => {
+            full::binary32(decoder, i, flags, |a, b, _| approx::div_full(a, b))
+        }
+        (Kind::Single, None, Some(_)) => full::binary32(decoder, i, flags, float32::div),
+        (Kind::Double, None, Some(_)) => full::binary64(decoder, i, flags.within(ROUNDED)?, float64::div),
         _ => Err("such a division of this type".into()),
     }
 }
@@ -230,14 +244,14 @@ fn flushing(i: &Instruction) -> Result<(Flags, Kind), Unsupported> {
 fn abs(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     match flushing(i)? {
         (_, Kind::Double) => unary(decoder, i, float64::abs),
-        (flags, _) => unary32(decoder, i, flags, float32::abs),
+        (flags, _) => unary32(decoder, i, flags, |a, _| float32::abs(a)),
     }
 }
 
 fn neg(decoder: &mut Decoder, i: &Instruction) -> Decoded {
     match flushing(i)? {
         (_, Kind::Double) => unary(decoder, i, float64::neg),
-        (flags, _) => unary32(decoder, i, flags, float32::neg),
+        (flags, _) => unary32(decoder, i, flags, |a, _| float32::neg(a)),
     }
 }
 
