@@ -66,7 +66,7 @@ impl Gpu {
     ///
     /// # Errors
     ///
-    /// [`MemoryError::NoSpace`] when 47 bits of addresses are used up.
+    /// [`MemoryError::NoSpace`] when 47 bits of addresses are used up, and for more than 1 TiB at once.
     pub fn alloc(&self, bytes: u64) -> Result<u64, MemoryError> {
         self.0.memory.alloc(bytes)
     }

@@ -22,6 +22,11 @@ pub(crate) fn function_address(index: usize) -> u64 {
 impl Symbols {
     /// Allocates and initialises the module's variables.
     pub fn new(module: &Module, memory: &GlobalMemory) -> Result<Symbols, Unsupported> {
+        let global = module.variables.iter().filter(|it| it.space == Space::Global);
+        let bytes = global.fold(0u64, |sum, it| sum.saturating_add(it.bytes.unwrap_or(0)));
+        if bytes > GLOBAL_LIMIT {
+            return Err(format!("{bytes} bytes of global variables (at most {GLOBAL_LIMIT})"));
+        }
         let mut constants = 0;
         let mut variables = Vec::new();
         for variable in &module.variables {
@@ -126,6 +131,15 @@ pub(crate) struct Layout {
 /// The most bytes of local memory a thread has.
 const LOCAL_LIMIT: u64 = 512 * 1024;
 
+/// The most bytes of parameters an entry has.
+const PARAMS_LIMIT: u64 = 32_764;
+
+/// The most bytes of shared memory a block of any architecture has.
+const SHARED_LIMIT: u64 = 228 * 1024;
+
+/// The most bytes of `.global` variables a module has here: they are memory from the start, being 0.
+const GLOBAL_LIMIT: u64 = 1 << 30;
+
 impl Layout {
     /// Lays out a function. `common` are the shared variables that device functions use: they have the same
     /// addresses for every entry, which has its own after them.
@@ -153,7 +167,10 @@ impl Layout {
         let mut local = 0;
         layout.params = params(&function.params, function.entry, &mut local);
         if function.entry {
-            layout.params_bytes = u32::try_from(local).map_err(|_| "parameters of more than 4 GiB")?;
+            if local > PARAMS_LIMIT {
+                return Err(format!("{local} bytes of parameters (at most {PARAMS_LIMIT})"));
+            }
+            layout.params_bytes = local as u32;
             local = 0;
         }
         layout.returns = params(&function.returns, false, &mut local);
@@ -180,7 +197,7 @@ impl Layout {
             return Err(format!("{local} bytes of local memory (at most {LOCAL_LIMIT})"));
         }
         layout.local_bytes = next_multiple(local, 16) as u32;
-        layout.shared_bytes = u32::try_from(shared).map_err(|_| "more than 4 GiB of shared memory")?;
+        layout.shared_bytes = shared_bytes(shared)?;
         Ok(layout)
     }
 
@@ -188,6 +205,13 @@ impl Layout {
     pub fn variable(&self, symbols: &Symbols, index: usize) -> Value {
         self.shared.get(&index).copied().unwrap_or(Value::Known(symbols.variables[index]))
     }
+}
+
+fn shared_bytes(bytes: u64) -> Result<u32, Unsupported> {
+    if bytes > SHARED_LIMIT {
+        return Err(format!("{bytes} bytes of shared memory (at most {SHARED_LIMIT})"));
+    }
+    Ok(bytes as u32)
 }
 
 /// Shared variables that device functions use.
@@ -217,7 +241,7 @@ impl Common {
                 common.bodies.insert((function.name.clone(), variable.name.clone(), variable.line), value);
             }
         }
-        common.bytes = u32::try_from(bytes).map_err(|_| "more than 4 GiB of shared memory")?;
+        common.bytes = shared_bytes(bytes)?;
         Ok(common)
     }
 }

@@ -232,7 +232,7 @@ impl Warp {
         &mut self,
         launch: &Launch,
         function: usize,
-        caller: Option<(super::warp::Caller, u32)>,
+        caller: Option<super::warp::Caller>,
         lanes: u32,
         block: [u32; 3],
     ) -> Frame {
@@ -256,11 +256,15 @@ impl Warp {
                 }
             }
         }
-        let (caller, depth) = match caller {
-            Some((caller, depth)) => (Some(caller), depth + 1),
-            None => (None, 0),
+        let (depth, below) = match caller {
+            Some(caller) => {
+                let caller = self.frame(caller.frame);
+                (caller.depth + 1, caller.stack)
+            }
+            None => (0, 0),
         };
-        Frame { function, registers, caller, depth, lanes, local_base, touched: Default::default() }
+        let stack = below + super::warp::stack_bytes(this);
+        Frame { function, registers, caller, depth, stack, lanes, local_base, touched: Default::default() }
     }
 }
 

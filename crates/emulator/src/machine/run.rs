@@ -3,7 +3,7 @@
 use crate::count::Profile;
 use crate::fault::Problem;
 use crate::lanes::{Done, Reg, lanes_of};
-use crate::machine::warp::{Caller, Fragment};
+use crate::machine::warp::{Caller, Fragment, STACK_LIMIT, stack_bytes};
 use crate::machine::{Cluster, Context, Launch, Stop, Trouble, Waiting, Warp};
 use crate::memory::GlobalView;
 use crate::program::{Action, AnyReg, Call, CallTarget, FUNCTION_BASE, Instruction, Place};
@@ -262,10 +262,16 @@ impl Context<'_> {
         self.rest(index, all & !self.mask, self.pc + 1);
         self.rest(index, others, self.pc);
         let frame = self.warp.fragments[index].frame;
-        let depth = self.warp.frame(frame).depth;
+        let stack = self.warp.frame(frame).stack + stack_bytes(&self.launch.program.functions[function]);
+        if stack > STACK_LIMIT {
+            let what =
+                format!("a call that needs a stack of {stack} bytes (at most {STACK_LIMIT} for a thread)");
+            let lane = Some(mask.trailing_zeros());
+            return Err(Box::new(Trouble { problem: Problem::Illegal(what), lane }));
+        }
         let block = self.cluster.blocks[self.warp.rank].coordinates;
         let caller = Caller { frame, pc: self.pc };
-        let mut callee = self.warp.activate(self.launch, function, Some((caller, depth)), mask, block);
+        let mut callee = self.warp.activate(self.launch, function, Some(caller), mask, block);
         let from = self.warp.frame(frame).local_base;
         let program = self.launch.program;
         for (argument, parameter) in call.arguments.iter().zip(&program.functions[function].params) {

@@ -4,6 +4,7 @@ use crate::lanes::{LANES, Lanes};
 use crate::machine::Waiting;
 use crate::memory::LocalMemory;
 use crate::ops::wgmma::{Pending, Touched};
+use crate::program::Function;
 use crate::registers::RegisterFile;
 
 /// 32 lanes, of which the last warp of a block may lack some.
@@ -51,12 +52,24 @@ pub(crate) struct Frame {
     pub caller: Option<Caller>,
     /// Calls between the entry and this.
     pub depth: u32,
+    /// Bytes of a thread's stack that this and what called it take.
+    pub stack: u64,
     /// Lanes that have not returned.
     pub lanes: u32,
     /// Where its local memory starts.
     pub local_base: u32,
     /// What asynchronous products have to do with its registers.
     pub touched: Touched,
+}
+
+/// The most bytes of a thread's stack.
+pub(super) const STACK_LIMIT: u64 = 512 * 1024;
+
+/// What an activation takes of it: its local memory, and at most as many registers as a thread has.
+pub(super) fn stack_bytes(function: &Function) -> u64 {
+    let RegisterFile { b32, b64, b128, .. } = &function.registers;
+    let registers = 4 * b32.len() + 8 * b64.len() + 16 * b128.len();
+    u64::from(function.local_bytes) + registers.min(255 * 4) as u64
 }
 
 /// Where an activation goes when it ends.

@@ -16,6 +16,9 @@ const ALIGN: u64 = 512;
 /// The last address, exclusive, that 47 bits have room for.
 const LIMIT: u64 = 1 << 47;
 
+/// The most bytes of one allocation: their pages are a list.
+const LARGEST: u64 = 1 << 40;
+
 /// All of global memory.
 #[derive(Default)]
 pub(crate) struct GlobalMemory {
@@ -44,8 +47,8 @@ pub(crate) struct Page {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MemoryError {
-    /// The address space is used up.
-    #[error("allocating {bytes} bytes: no addresses are left")]
+    /// The address space is used up, or more than 1 TiB was asked for.
+    #[error("allocating {bytes} bytes: no addresses are left for so many")]
     NoSpace {
         /// What was asked for.
         bytes: u64,
@@ -76,7 +79,7 @@ impl GlobalMemory {
             Some(last) => (last.base + last.bytes).next_multiple_of(ALIGN) + ALIGN,
             None => GLOBAL_BASE,
         };
-        if bytes > LIMIT - base.min(LIMIT) {
+        if bytes > LARGEST.min(LIMIT - base.min(LIMIT)) {
             return Err(MemoryError::NoSpace { bytes });
         }
         let pages = (0..bytes.div_ceil(PAGE as u64)).map(|_| OnceLock::new()).collect();
