@@ -60,6 +60,9 @@ pub struct Counts {
     pub tensor_operations: u64,
     /// Bytes that lanes copied to shared memory asynchronously (`cp.async`).
     pub copied_bytes: u64,
+    /// Bytes that bulk copies and reductions (`cp.async.bulk`, `cp.reduce.async.bulk`) brought to or took from the shared
+    /// memory of blocks.
+    pub bulk_bytes: u64,
     /// Barriers that warps came to: of blocks, clusters and warps.
     pub barriers: u64,
     /// Atomic operations of lanes.
@@ -77,6 +80,7 @@ impl AddAssign for Counts {
         self.ideal_shared_wavefronts += other.ideal_shared_wavefronts;
         self.tensor_operations += other.tensor_operations;
         self.copied_bytes += other.copied_bytes;
+        self.bulk_bytes += other.bulk_bytes;
         self.barriers += other.barriers;
         self.atomics += other.atomics;
     }
@@ -146,6 +150,17 @@ fn sectors(request: &Request) -> u64 {
         }
         count += last + 1 - first.max(end).min(last + 1);
         end = last + 1;
+    }
+    count
+}
+
+/// Sectors of 32 bytes of ranges, given by address and length, of which each mostly follows the one before.
+pub(crate) fn sectors_of(ranges: impl Iterator<Item = (u64, u64)>) -> u64 {
+    let (mut count, mut end) = (0, 0);
+    for (address, bytes) in ranges {
+        let (first, last) = (address / 32, (address + bytes - 1) / 32 + 1);
+        count += last - first - u64::from(first + 1 == end);
+        end = last;
     }
     count
 }

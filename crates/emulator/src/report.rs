@@ -40,7 +40,7 @@ pub struct LineCounts {
 
 impl Counts {
     /// The counts with the names they are explained by.
-    fn named(&self) -> [(&'static str, u64); 11] {
+    fn named(&self) -> [(&'static str, u64); 12] {
         [
             ("instructions of warps", self.instructions),
             ("instructions of lanes", self.lane_instructions),
@@ -51,6 +51,7 @@ impl Counts {
             ("  without bank conflicts", self.ideal_shared_wavefronts),
             ("tensor-core operations", self.tensor_operations),
             ("bytes copied by cp.async", self.copied_bytes),
+            ("bytes of bulk copies", self.bulk_bytes),
             ("barriers", self.barriers),
             ("atomics", self.atomics),
         ]
@@ -102,6 +103,13 @@ impl Report {
         let mut text = format!("{}\n", self.kernel);
         for (name, value) in self.total.named() {
             let _ = writeln!(text, "  {name:<26} {:>20}", grouped(value));
+        }
+        let distinct = [
+            ("distinct global bytes read", self.global_unique_bytes_read),
+            ("distinct global bytes written", self.global_unique_bytes_written),
+        ];
+        for (name, value) in distinct {
+            let _ = writeln!(text, "  {name:<29} {:>17}", grouped(value));
         }
         let _ = writeln!(text, "\n  instructions of warps by class");
         for (class, count) in &self.warp_instructions {

@@ -29,6 +29,7 @@ use std::rc::Rc;
 
 use crate::check::clock::{Clock, Time, Unit};
 pub(crate) use crate::check::page::Conflict;
+pub(crate) use crate::check::page::PAGE;
 use crate::check::page::{Actor, Event, Way};
 pub(crate) use crate::check::shadow::Across;
 use crate::check::shadow::{Memory, Shadow};

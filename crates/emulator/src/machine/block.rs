@@ -4,6 +4,7 @@ use crate::fault::Problem;
 use crate::machine::{Launch, Mbarriers};
 use crate::memory::SharedMemory;
 use crate::ops::async_copy::CopyGroups;
+use crate::ops::bulk::BulkGroups;
 use crate::ops::setmaxnreg::Registers;
 use crate::ops::wgmma::Warpgroup;
 
@@ -21,6 +22,8 @@ pub(crate) struct Block {
     pub mbarriers: Mbarriers,
     /// Copies (`cp.async`) that have not landed, of each warp.
     pub copies: Vec<CopyGroups>,
+    /// Bulk copies to global memory that have not landed, of each warp.
+    pub bulk: Vec<BulkGroups>,
     pub registers: Registers,
     pub warpgroups: Vec<Warpgroup>,
 }
@@ -79,6 +82,7 @@ impl Block {
                 launch.warps(),
             ),
             copies: (0..launch.warps()).map(|_| CopyGroups::default()).collect(),
+            bulk: (0..launch.warps()).map(|_| BulkGroups::default()).collect(),
             warpgroups: (0..launch.warps().div_ceil(4)).map(|_| Warpgroup::default()).collect(),
         }
     }

@@ -48,8 +48,15 @@ pub(crate) enum Effect {
     /// Bytes arrive, which `begin_write` marked. Where they were read from shared memory, `begin_read` marked as many
     /// at this address of the block of this rank.
     Write { address: u64, data: Vec<u8>, source: Option<(usize, u64)> },
-    /// A word is replaced by a function of it.
-    Reduce { address: u64, bytes: usize, f: Box<dyn FnOnce(u64) -> u64> },
+    /// Elements of so many bytes each are replaced by a function of them and of those that arrive, which were read as
+    /// those of a write.
+    Reduce {
+        address: u64,
+        element: usize,
+        data: Vec<u8>,
+        f: fn(u64, u64) -> u64,
+        source: Option<(usize, u64)>,
+    },
     /// The copies (`cp.async`) of some lanes of a warp land that were issued before this one.
     Copies { warp: usize, lanes: u32, before: u64 },
 }
@@ -69,6 +76,12 @@ pub(crate) struct Arrival {
 impl Mbarriers {
     pub fn get(&self, address: u64) -> Option<&Mbarrier> {
         self.objects.get(&address)
+    }
+
+    /// The first object that operations in flight will bring bytes for: its address, and how many.
+    pub fn in_flight(&self) -> Option<(u64, u32)> {
+        let bytes = self.objects.iter().map(|(address, object)| (*address, object.in_flight()));
+        bytes.into_iter().find(|(_, bytes)| *bytes > 0)
     }
 
     /// Whether a lane that waits for a phase has something to do: the phase is over, or can be brought to its end.
@@ -101,11 +114,17 @@ impl Mbarrier {
 
     /// What the current phase waits for.
     pub fn missing(&self) -> String {
-        let flying: u32 = self.landings.iter().map(|it| it.bytes).sum();
         format!(
-            "{} arrivals and {} bytes are missing, {flying} bytes are in flight",
-            self.pending, self.transactions
+            "{} arrivals and {} bytes are missing, {} bytes are in flight",
+            self.pending,
+            self.transactions,
+            self.in_flight()
         )
+    }
+
+    /// Bytes that operations in flight will bring.
+    pub fn in_flight(&self) -> u32 {
+        self.landings.iter().map(|it| it.bytes).sum()
     }
 
     fn can_land(&self) -> bool {
@@ -177,8 +196,7 @@ impl Mbarrier {
             ));
         }
         if !self.landings.is_empty() {
-            let bytes: u32 = self.landings.iter().map(|it| it.bytes).sum();
-            let phase = self.phase;
+            let (bytes, phase) = (self.in_flight(), self.phase);
             return Err(format!(
                 "phase {phase} completes while {bytes} bytes are in flight that it does not expect"
             ));
@@ -264,7 +282,9 @@ impl Cluster {
         for landing in landings {
             bytes += landing.bytes;
             arrivals += landing.arrivals;
-            if let Effect::Write { data, source: Some((rank, address)), .. } = &landing.effect {
+            if let Effect::Write { data, source: Some((rank, address)), .. }
+            | Effect::Reduce { data, source: Some((rank, address)), .. } = &landing.effect
+            {
                 self.blocks[*rank].shared.end_read(*address, data.len() as u64);
             }
             self.blocks[rank].land(landing.effect);
@@ -284,12 +304,18 @@ impl Block {
                 self.shared.end_write(address, &data);
                 self.shared.forget_writers(address, data.len() as u64);
             }
-            Effect::Reduce { address, bytes, f } => {
-                let range = address as usize..address as usize + bytes;
-                let mut old = [0; 8];
-                old[..bytes].copy_from_slice(&self.shared.bytes[range.clone()]);
-                let new = f(u64::from_le_bytes(old)).to_le_bytes();
-                self.shared.bytes[range.clone()].copy_from_slice(&new[..bytes]);
+            Effect::Reduce { address, element, data, f, .. } => {
+                let range = address as usize..address as usize + data.len();
+                let word = |bytes: &[u8]| {
+                    let mut word = [0; 8];
+                    word[..element].copy_from_slice(bytes);
+                    u64::from_le_bytes(word)
+                };
+                let old = self.shared.bytes[range.clone()].chunks_exact_mut(element);
+                for (old, data) in old.zip(data.chunks_exact(element)) {
+                    let new = f(word(old), word(data)).to_le_bytes();
+                    old.copy_from_slice(&new[..element]);
+                }
                 self.shared.written[range].fill(true);
             }
             Effect::Copies { warp, lanes, before } => {

@@ -386,7 +386,7 @@ impl Context<'_> {
             return Ok(());
         }
         let done = block.registers.exit(index as usize);
-        done.map_err(|problem| Box::new(Trouble { problem, lane: None }))
+        done.and_then(|()| self.end_block()).map_err(|problem| Box::new(Trouble { problem, lane: None }))
     }
 }
 

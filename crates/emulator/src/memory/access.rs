@@ -56,6 +56,8 @@ pub(crate) enum Scope {
 impl Kind {
     pub const READ: Kind = Kind { write: false, strong: None };
     pub const WRITE: Kind = Kind { write: true, strong: None };
+    /// Of the reductions that bulk copies make, each by itself (PTX ISA, "cp.reduce.async.bulk").
+    pub const REDUCE: Kind = Kind { write: true, strong: Some(Strong { atomic: true, ..Strong::RELAXED }) };
 }
 
 impl Strong {

@@ -308,13 +308,15 @@ impl Allocation {
         }
     }
 
-    /// Makes words uninitialised.
+    /// Makes bytes uninitialised.
     pub fn forget(&self, address: u64, bytes: u64) {
-        let first = address - self.base;
-        for offset in (first..first + bytes).step_by(4) {
-            let (page, word) = (self.page(offset), offset as usize % PAGE / 4);
-            page.words[word].store(u32::from_ne_bytes([POISON; 4]), Relaxed);
-            page.written[word].store(0, Relaxed);
+        let (mut offset, end) = (address - self.base, address - self.base + bytes);
+        while offset < end {
+            let length = (4 - offset % 4).min(end - offset);
+            self.write(offset, length as u32, u32::from_ne_bytes([POISON; 4]));
+            let flags = super::local::masks(length as u32).1 << (offset % 4);
+            self.page(offset).written[offset as usize % PAGE / 4].fetch_and(!flags, Relaxed);
+            offset += length;
         }
     }
 
@@ -412,6 +414,55 @@ impl GlobalView {
     #[inline]
     pub fn page(&self, page: PageOf) -> &Page {
         self.allocations[page.allocation].pages[page.page].get_or_init(Page::new)
+    }
+
+    /// The allocation that holds a whole range, which was found before.
+    fn holder(&mut self, address: u64, bytes: u64) -> Option<&Allocation> {
+        match self.find(address, bytes) {
+            Found::In(index) => Some(&self.allocations[index]),
+            Found::Freed | Found::Outside => None,
+        }
+    }
+
+    /// The bytes of a range that lies within an allocation.
+    pub fn read(&mut self, address: u64, bytes: u64) -> Vec<u8> {
+        let mut out = vec![POISON; bytes as usize];
+        if let Some(allocation) = self.holder(address, bytes) {
+            allocation.read_bytes(address, &mut out);
+        }
+        out
+    }
+
+    /// Overwrites a range that lies within an allocation.
+    pub fn write(&mut self, address: u64, data: &[u8]) {
+        if let Some(allocation) = self.holder(address, data.len() as u64) {
+            allocation.write_bytes(address, data);
+        }
+    }
+
+    /// Makes a range uninitialised that lies within an allocation.
+    pub fn forget(&mut self, address: u64, bytes: u64) {
+        if let Some(allocation) = self.holder(address, bytes) {
+            allocation.forget(address, bytes);
+        }
+    }
+
+    /// Whether all bytes of a range were written that lies within an allocation.
+    pub fn is_written(&mut self, address: u64, bytes: u64) -> bool {
+        let mut written = vec![false; bytes as usize];
+        if let Some(allocation) = self.holder(address, bytes) {
+            allocation.read_written(address, &mut written);
+        }
+        written.iter().all(|it| *it)
+    }
+
+    /// Notes what the pages of a range hold before it is written to.
+    pub fn keep_range(&mut self, address: u64, bytes: u64) {
+        let Found::In(allocation) = self.find(address, bytes) else { return };
+        let offset = address - self.allocations[allocation].base;
+        for page in offset as usize / PAGE..((offset + bytes) as usize).div_ceil(PAGE) {
+            self.keep(PageOf { allocation, page });
+        }
     }
 
     /// What lies nearest to an address that is in no allocation.

@@ -14,7 +14,7 @@ mod transfer;
 
 pub(crate) use access::{Kind, Request, Scope, Space, Strong, Target};
 pub use global::MemoryError;
-pub(crate) use global::{GlobalMemory, GlobalView};
+pub(crate) use global::{Found, GlobalMemory, GlobalView};
 pub(crate) use journal::{Journal, Keeper};
 pub(crate) use local::LocalMemory;
 pub(crate) use proxy::{Proxies, Writer};

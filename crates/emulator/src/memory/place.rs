@@ -18,13 +18,35 @@ impl Context<'_> {
         bytes: u64,
         align: u64,
     ) -> Result<(usize, u64), Stop> {
+        self.place(lane, space, (address, bytes), align, true)
+    }
+
+    /// The same in the memory of the block itself, of what is read.
+    pub fn shared_source(&self, lane: usize, range: (u64, u64), align: u64) -> Result<u64, Stop> {
+        let (rank, address) = self.place(lane, Space::Shared, range, align, false)?;
+        if rank == self.warp.rank {
+            return Ok(address);
+        }
+        let access = access(false, SpaceName::Shared, address, range.1);
+        let nearest = format!("it is of block rank {rank}, and must be of the block itself");
+        Err(Stop::lane(lane, Problem::OutOfBounds { access, nearest }))
+    }
+
+    fn place(
+        &self,
+        lane: usize,
+        space: Space,
+        (address, bytes): (u64, u64),
+        align: u64,
+        write: bool,
+    ) -> Result<(usize, u64), Stop> {
         let Some((SpaceName::Shared, address)) = space.locate(address) else {
-            let mut access = access(true, SpaceName::Shared, address, bytes);
+            let mut access = access(write, SpaceName::Shared, address, bytes);
             access.space = space.locate(address).map(|(space, _)| space);
             return Err(Stop::lane(lane, Problem::WrongSpace { access }));
         };
         let (rank, address) = self.shared_address(address);
-        let access = access(true, SpaceName::Shared, address, bytes);
+        let access = access(write, SpaceName::Shared, address, bytes);
         if address % align != 0 {
             return Err(Stop::lane(lane, Problem::Misaligned { access, align }));
         }

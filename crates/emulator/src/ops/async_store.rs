@@ -127,7 +127,7 @@ fn check_written(cx: &Context, lane: usize, place: &Place, bytes: u64) -> Done {
 }
 
 /// The old value, and the operand.
-type Operation = fn(u64, u64) -> u64;
+pub(super) type Operation = fn(u64, u64) -> u64;
 
 fn reduce(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
     let mut modifiers = Modifiers::new(instruction);
@@ -146,9 +146,9 @@ fn reduce(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Un
         for lane in lanes_of(cx.mask) {
             let place = places.of(cx, lane, bytes)?;
             check_written(cx, lane, &place, bytes)?;
-            let operand = values[lane] as u64;
-            let f = Box::new(move |old| operation(old, operand));
-            let effect = Effect::Reduce { address: place.target, bytes: bytes as usize, f };
+            let element = bytes as usize;
+            let data = values[lane].to_le_bytes()[..element].to_vec();
+            let effect = Effect::Reduce { address: place.target, element, data, f: operation, source: None };
             enqueue(cx, lane, &place, Landing { effect, bytes: bytes as u32, arrivals: 0 })?;
         }
         Ok(())
@@ -156,7 +156,7 @@ fn reduce(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Un
 }
 
 /// An operation on values of a type, which lie in the low bits.
-fn operation(name: &str, ty: Type) -> Option<Operation> {
+pub(super) fn operation(name: &str, ty: Type) -> Option<Operation> {
     Some(match (name, ty) {
         ("inc", Type::U32) => |old, most| if old >= most { 0 } else { old + 1 },
         ("dec", Type::U32) => |old, most| if old == 0 || old > most { most } else { old - 1 },

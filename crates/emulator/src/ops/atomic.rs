@@ -34,7 +34,7 @@ pub(crate) const FORMS: &[Form] = &[
 ];
 
 /// What an operation makes of the bits of the old value and of its operands.
-type Operator = fn(u128, u128, u128) -> u128;
+pub(super) type Operator = fn(u128, u128, u128) -> u128;
 
 /// The operations of one type, and a form that global memory has of its own.
 struct Operation {
@@ -111,6 +111,12 @@ fn add_ftz_f32(a: u128, b: u128, _: u128) -> u128 {
 
 fn add_f64(a: u128, b: u128, _: u128) -> u128 {
     float64::add(f64::from_bits(a as u64), f64::from_bits(b as u64), Round::Rn).to_bits().into()
+}
+
+/// What reductions of one element in global memory make of it, by their name and type.
+pub(super) fn reduction(name: &str, ty: Type) -> Option<Operator> {
+    let is_half = matches!(ty, Type::F16 | Type::Bf16);
+    Operation::new(name, ty, is_half).map(|operation| operation.in_global)
 }
 
 impl Operation {

@@ -5,6 +5,7 @@ mod async_store;
 mod atomic;
 mod barrier;
 mod bits;
+pub(crate) mod bulk;
 mod cache;
 pub(crate) mod cluster;
 mod compare;
@@ -70,6 +71,7 @@ const FAMILIES: &[&[Form]] = &[
     atomic::FORMS,
     barrier::FORMS,
     bits::FORMS,
+    bulk::FORMS,
     cache::FORMS,
     cluster::FORMS,
     compare::FORMS,

@@ -1,0 +1,275 @@
+//! What the engine of bulk copies does: it reads and writes memory on behalf of a lane, through the asynchronous proxy.
+//!
+//! Sources are read when a copy is issued. Whoever changes them, in shared memory, before the copy is known to have read
+//! them is found by the marks that shared memory keeps.
+
+use crate::check::PAGE;
+use crate::count::sectors_of;
+use crate::fault::{Access, Problem, SpaceName};
+use crate::lanes::Done;
+use crate::machine::{Context, Effect, Landing, Stop, access};
+use crate::memory::{Found, Kind};
+use crate::ops::async_store::Operation;
+use crate::ops::atomic::Operator;
+use crate::tensor::tma::Chunk;
+
+/// A reduction in place of a copy.
+#[derive(Clone, Copy)]
+pub(super) struct Reduction<F> {
+    pub f: F,
+    /// Bytes of an element.
+    pub element: usize,
+}
+
+/// What a copy does to global memory when it lands.
+pub(super) struct GlobalWrite {
+    pub address: u64,
+    pub data: Vec<u8>,
+    pub reduction: Option<Reduction<Operator>>,
+}
+
+/// Bytes that arrive in shared memory from an address on.
+struct Arriving {
+    address: u64,
+    data: Vec<u8>,
+}
+
+/// The `mbarrier` that a copy signals, of the block of this rank, which is the one that the copy writes to.
+#[derive(Clone, Copy)]
+pub(super) struct Signal {
+    pub rank: usize,
+    pub mbarrier: u64,
+}
+
+impl Context<'_> {
+    /// A copy from global to the shared memory of blocks: the same bytes at the same addresses in each. What lies
+    /// outside of a tensor is `fill`.
+    pub(super) fn bulk_load(&mut self, lane: usize, chunks: &[Chunk], fill: u8, signals: &[Signal]) -> Done {
+        let mut arriving = Vec::new();
+        for row in rows(chunks) {
+            let bytes = row.iter().map(|it| u64::from(it.bytes)).sum();
+            let data = match row[0].global {
+                Some(address) => self.engine_reads_global(lane, address, bytes)?,
+                None => vec![fill; bytes as usize],
+            };
+            let mut rest = &data[..];
+            for chunk in row {
+                let (now, later) = rest.split_at(chunk.bytes as usize);
+                arriving.push((u64::from(chunk.shared), now.to_vec()));
+                rest = later;
+            }
+        }
+        self.count_sectors(chunks);
+        let arriving = joined(arriving);
+        for signal in signals {
+            for Arriving { address, data } in &arriving {
+                self.engine_sends(lane, *signal, *address, data.clone(), None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A copy or reduction from the block's shared memory to that of another one.
+    pub(super) fn bulk_send(
+        &mut self,
+        lane: usize,
+        (source, target): (u64, u64),
+        bytes: u64,
+        signal: Signal,
+        reduction: Option<Reduction<Operation>>,
+    ) -> Done {
+        let data = self.engine_reads_shared(lane, source, bytes)?;
+        let Some(Reduction { f, element }) = reduction else {
+            return self.engine_sends(lane, signal, target, data, Some(source));
+        };
+        self.check_reducible(lane, signal.rank, target, bytes)?;
+        let rank = self.warp.rank;
+        self.cluster.blocks[rank].shared.begin_read(source, bytes);
+        let effect = Effect::Reduce { address: target, element, data, f, source: Some((rank, source)) };
+        self.enqueue(lane, signal, bytes, effect)
+    }
+
+    /// Bytes begin to arrive in the shared memory of a block; `source` is where they were read from in the shared memory
+    /// of the block itself.
+    fn engine_sends(
+        &mut self,
+        lane: usize,
+        signal: Signal,
+        address: u64,
+        data: Vec<u8>,
+        source: Option<u64>,
+    ) -> Done {
+        let bytes = data.len() as u64;
+        self.check_target(lane, signal.rank, address, bytes)?;
+        let rank = self.warp.rank;
+        self.cluster.blocks[signal.rank].shared.begin_write(address, bytes);
+        if let Some(source) = source {
+            self.cluster.blocks[rank].shared.begin_read(source, bytes);
+        }
+        let effect = Effect::Write { address, data, source: source.map(|source| (rank, source)) };
+        self.enqueue(lane, signal, bytes, effect)
+    }
+
+    fn enqueue(&mut self, lane: usize, signal: Signal, bytes: u64, effect: Effect) -> Done {
+        self.profile.instructions[self.pc].bulk_bytes += bytes;
+        let landing = Landing { effect, bytes: bytes as u32, arrivals: 0 };
+        let done = self.cluster.enqueue(signal.rank, signal.mbarrier, landing);
+        done.map_err(|problem| Stop::lane(lane, problem))
+    }
+
+    /// A copy or reduction from the block's shared memory to global: what it will do there. Bytes outside of a tensor
+    /// are not written.
+    pub(super) fn bulk_store(
+        &mut self,
+        lane: usize,
+        chunks: &[Chunk],
+        reduction: Option<Reduction<Operator>>,
+    ) -> Result<Vec<GlobalWrite>, Stop> {
+        let mut writes = Vec::new();
+        for row in rows(chunks) {
+            let Some(address) = row[0].global else { continue };
+            let mut data = Vec::new();
+            for chunk in row {
+                data.extend(self.engine_reads_shared(lane, chunk.shared.into(), chunk.bytes.into())?);
+            }
+            self.engine_writes_global(lane, address, data.len() as u64, reduction.is_some())?;
+            writes.push(GlobalWrite { address, data, reduction });
+        }
+        self.count_sectors(chunks);
+        Ok(writes)
+    }
+
+    /// The bytes at an address of global memory, which must have been written.
+    fn engine_reads_global(&mut self, lane: usize, address: u64, bytes: u64) -> Result<Vec<u8>, Stop> {
+        self.check_global(lane, address, bytes, false)?;
+        self.check_global_written(lane, address, bytes)?;
+        self.touch_global(address, bytes, Kind::READ);
+        Ok(self.global.read(address, bytes))
+    }
+
+    /// Bytes of global memory will be overwritten, or reduced; until a copy lands nothing is known of them.
+    fn engine_writes_global(&mut self, lane: usize, address: u64, bytes: u64, reduces: bool) -> Done {
+        self.check_global(lane, address, bytes, true)?;
+        let kind = if reduces { Kind::REDUCE } else { Kind::WRITE };
+        self.touch_global(address, bytes, kind);
+        if reduces {
+            self.check_global_written(lane, address, bytes)
+        } else {
+            self.global.forget(address, bytes);
+            Ok(())
+        }
+    }
+
+    /// The bytes at an address of the block's shared memory, which lie within it.
+    fn engine_reads_shared(&mut self, lane: usize, address: u64, bytes: u64) -> Result<Vec<u8>, Stop> {
+        let checks = self.launch.options.checks;
+        let rank = self.warp.rank;
+        let shared = &self.cluster.blocks[rank].shared;
+        let access = access(false, SpaceName::Shared, address, bytes);
+        let range = address as usize..(address + bytes) as usize;
+        if shared.is_marked() && shared.is_arriving(address, bytes) {
+            let what =
+                "by a bulk copy, that an asynchronous copy has not finished writing: a wait is missing";
+            return Err(Stop::lane(lane, Problem::Asynchronous(format!("{access} {what}"))));
+        }
+        if checks.init && !shared.written[range.clone()].iter().all(|written| *written) {
+            return Err(Stop::lane(lane, Problem::Uninitialised { access }));
+        }
+        let data = shared.bytes[range].to_vec();
+        self.check_fenced(rank, address, bytes).map_err(|problem| Stop::lane(lane, problem))?;
+        Ok(data)
+    }
+
+    /// Nothing else concerns the bytes that a copy will write.
+    fn check_target(&self, lane: usize, rank: usize, address: u64, bytes: u64) -> Done {
+        let shared = &self.cluster.blocks[rank].shared;
+        if !shared.is_marked() {
+            return Ok(());
+        }
+        let what = if shared.is_arriving(address, bytes) {
+            "that an asynchronous copy has not finished writing: a wait is missing"
+        } else if shared.is_leaving(address, bytes) {
+            "that an asynchronous operation may still read: a wait is missing"
+        } else if shared.is_object(address, bytes) {
+            "that belong to an mbarrier"
+        } else {
+            return Ok(());
+        };
+        let access = access(true, SpaceName::Shared, address, bytes);
+        Err(Stop::lane(lane, Problem::Asynchronous(format!("{access} by a bulk copy, {what}"))))
+    }
+
+    /// What a reduction will act on is there to be read.
+    fn check_reducible(&self, lane: usize, rank: usize, address: u64, bytes: u64) -> Done {
+        self.check_target(lane, rank, address, bytes)?;
+        let written = &self.cluster.blocks[rank].shared.written[address as usize..][..bytes as usize];
+        if self.launch.options.checks.init && !written.iter().all(|it| *it) {
+            let access = access(false, SpaceName::Shared, address, bytes);
+            return Err(Stop::lane(lane, Problem::Uninitialised { access }));
+        }
+        self.check_fenced(rank, address, bytes).map_err(|problem| Stop::lane(lane, problem))
+    }
+
+    /// A range of global memory lies within an allocation.
+    pub(super) fn check_global(&mut self, lane: usize, address: u64, bytes: u64, write: bool) -> Done {
+        let access: Access = access(write, SpaceName::Global, address, bytes);
+        match self.global.find(address, bytes) {
+            Found::In(_) => Ok(()),
+            Found::Freed => Err(Stop::lane(lane, Problem::UseAfterFree { access })),
+            Found::Outside => {
+                let nearest = self.global.nearest(address);
+                Err(Stop::lane(lane, Problem::OutOfBounds { access, nearest }))
+            }
+        }
+    }
+
+    fn check_global_written(&mut self, lane: usize, address: u64, bytes: u64) -> Done {
+        if !self.launch.options.checks.init || self.global.is_written(address, bytes) {
+            return Ok(());
+        }
+        let access = access(false, SpaceName::Global, address, bytes);
+        Err(Stop::lane(lane, Problem::Uninitialised { access }))
+    }
+
+    /// Notes which bytes of global memory are accessed, and keeps what they held before.
+    fn touch_global(&mut self, address: u64, bytes: u64, kind: Kind) {
+        self.profile.instructions[self.pc].global_bytes += bytes;
+        let end = address + bytes;
+        let mut at = address;
+        while at < end {
+            let next = (at + 1).next_multiple_of(PAGE).min(end);
+            self.cluster.touched.add(at, next - at, kind.into());
+            at = next;
+        }
+        if kind.write {
+            self.global.keep_range(address, bytes);
+        }
+    }
+
+    fn count_sectors(&mut self, chunks: &[Chunk]) {
+        let ranges = chunks.iter().filter_map(|it| Some((it.global?, u64::from(it.bytes))));
+        self.profile.instructions[self.pc].global_sectors += sectors_of(ranges);
+    }
+}
+
+/// Chunks that follow each other in global memory, or that lie outside of it, together.
+fn rows(chunks: &[Chunk]) -> impl Iterator<Item = &[Chunk]> {
+    chunks.chunk_by(|one, next| match (one.global, next.global) {
+        (Some(one_at), Some(next_at)) => one_at + u64::from(one.bytes) == next_at,
+        (None, None) => true,
+        _ => false,
+    })
+}
+
+/// Pieces of data in the order of their addresses, those that follow each other together.
+fn joined(mut pieces: Vec<(u64, Vec<u8>)>) -> Vec<Arriving> {
+    pieces.sort_unstable_by_key(|(address, _)| *address);
+    let mut out: Vec<Arriving> = Vec::new();
+    for (address, data) in pieces {
+        match out.last_mut() {
+            Some(last) if last.address + last.data.len() as u64 == address => last.data.extend(data),
+            _ => out.push(Arriving { address, data }),
+        }
+    }
+    out
+}
