@@ -45,6 +45,7 @@ pub(super) fn copy(decoder: &mut Decoder, instruction: &Instruction) -> Result<A
         (said.noftz, "noftz"),
         (said.ty.is_some(), "type"),
     ])?;
+    said.refuse_tensor()?;
     match (target, source) {
         (Side::Global, _) => store(decoder, &said, &instruction.operands, None),
         (_, Side::Global) => load(decoder, &said, target, &instruction.operands),
@@ -66,6 +67,7 @@ pub(super) fn reduce(decoder: &mut Decoder, instruction: &Instruction) -> Result
         (source == Side::Global, "global as the source of a reduction"),
         (said.policy && target != Side::Global, "L2::cache_hint"),
     ])?;
+    said.refuse_tensor()?;
     let name = said.operation.ok_or("no operation")?;
     let ty = said.ty.ok_or("no type")?;
     let element = ty.bytes() as usize;
@@ -87,7 +89,7 @@ pub(super) fn reduce(decoder: &mut Decoder, instruction: &Instruction) -> Result
 }
 
 /// The reductions in global memory that the instruction has.
-fn global_reduction(name: &str, ty: Type) -> Option<Operator> {
+pub(super) fn global_reduction(name: &str, ty: Type) -> Option<Operator> {
     use Type::{B32, B64, Bf16, F16, F32, F64, S32, S64, U32, U64};
     let known = match name {
         "add" => matches!(ty, U32 | S32 | U64 | F32 | F64 | F16 | Bf16),
@@ -282,7 +284,7 @@ fn store(
             let from = cx.shared_source(lane, (cx.addresses(&source)[lane], bytes), UNIT)?;
             let chunks = masked(from as u32, to, bytes as u32, cx.get(mask)[lane]);
             let writes = cx.bulk_store(lane, &chunks, reduction)?;
-            cx.issue_store(lane, vec![(from, bytes)], writes);
+            cx.issue_store(lane, &chunks, writes);
         }
         Ok(())
     }))

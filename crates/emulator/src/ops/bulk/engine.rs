@@ -223,7 +223,7 @@ impl Context<'_> {
         }
     }
 
-    fn check_global_written(&mut self, lane: usize, address: u64, bytes: u64) -> Done {
+    pub(super) fn check_global_written(&mut self, lane: usize, address: u64, bytes: u64) -> Done {
         if !self.launch.options.checks.init || self.global.is_written(address, bytes) {
             return Ok(());
         }

@@ -14,6 +14,7 @@ use crate::machine::Context;
 use crate::ops::bulk::engine::GlobalWrite;
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand};
+use crate::tensor::tma::Chunk;
 
 /// Bulk copies to global memory of a warp's lanes that have not landed.
 #[derive(Default)]
@@ -37,8 +38,9 @@ struct Store {
 }
 
 impl Context<'_> {
-    /// A copy begins that reads these ranges of the block's shared memory.
-    pub(super) fn issue_store(&mut self, lane: usize, sources: Vec<(u64, u64)>, writes: Vec<GlobalWrite>) {
+    /// A copy begins of these bytes of the block's shared memory.
+    pub(super) fn issue_store(&mut self, lane: usize, chunks: &[Chunk], writes: Vec<GlobalWrite>) {
+        let sources = ranges(chunks);
         let (pc, warp) = (self.pc, self.warp.index as usize);
         self.profile.instructions[pc].bulk_bytes += writes.iter().map(|it| it.data.len() as u64).sum::<u64>();
         let block = self.block();
@@ -111,6 +113,21 @@ impl Context<'_> {
         }
         Ok(())
     }
+}
+
+/// Address and length of what chunks cover of shared memory, in order.
+fn ranges(chunks: &[Chunk]) -> Vec<(u64, u64)> {
+    let mut all: Vec<(u64, u64)> =
+        chunks.iter().map(|it| (u64::from(it.shared), u64::from(it.bytes))).collect();
+    all.sort_unstable();
+    let mut out: Vec<(u64, u64)> = Vec::new();
+    for (address, bytes) in all {
+        match out.last_mut() {
+            Some(last) if last.0 + last.1 == address => last.1 += bytes,
+            _ => out.push((address, bytes)),
+        }
+    }
+    out
 }
 
 /// Up to 16 bytes, the first the lowest.

@@ -16,6 +16,29 @@ pub(super) enum Side {
 const SIDES: [(&str, Side); 3] =
     [("global", Side::Global), ("shared::cta", Side::Block), ("shared::cluster", Side::Cluster)];
 
+/// Which elements of a tensor are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    Tile,
+    /// `.tile::gather4`
+    Gather,
+    /// `.tile::scatter4`
+    Scatter,
+    Im2col,
+    /// `.im2col_no_offs`
+    Im2colNoOffsets,
+}
+
+const LOADS: [(&str, Load); 5] = [
+    ("tile", Load::Tile),
+    ("tile::gather4", Load::Gather),
+    ("tile::scatter4", Load::Scatter),
+    ("im2col", Load::Im2col),
+    ("im2col_no_offs", Load::Im2colNoOffsets),
+];
+
+pub(super) const DIMENSIONS: [(&str, usize); 5] = [("1d", 1), ("2d", 2), ("3d", 3), ("4d", 4), ("5d", 5)];
+
 const OPERATIONS: [&str; 8] = ["add", "min", "max", "inc", "dec", "and", "or", "xor"];
 
 /// What the modifiers say, which texts have in different orders.
@@ -32,6 +55,11 @@ pub(super) struct Said<'a> {
     pub operation: Option<&'a str>,
     pub noftz: bool,
     pub ty: Option<Type>,
+    /// Dimensions of a tensor.
+    pub dimensions: Option<usize>,
+    pub load: Option<Load>,
+    /// `.cta_group::1`, which is how everything is where it does not stand.
+    pub cta_group: bool,
 }
 
 impl<'a> Said<'a> {
@@ -41,6 +69,14 @@ impl<'a> Said<'a> {
         loop {
             if let Some(side) = modifiers.one_of(&SIDES) {
                 said.sides.push(side);
+                continue;
+            }
+            if let Some(load) = modifiers.one_of(&LOADS) {
+                said.load = Some(load);
+                continue;
+            }
+            if let Some(dimensions) = modifiers.one_of(&DIMENSIONS) {
+                said.dimensions = Some(dimensions);
                 continue;
             }
             if let Some(ty) = modifiers.maybe_ty() {
@@ -54,6 +90,7 @@ impl<'a> Said<'a> {
                 Some("L2::cache_hint") => said.policy = true,
                 Some("cp_mask") => said.byte_mask = true,
                 Some("ignore_oob") => said.ignore_oob = true,
+                Some("cta_group::1") => said.cta_group = true,
                 Some("noftz") => said.noftz = true,
                 Some(name) if OPERATIONS.contains(&name) => said.operation = Some(name),
                 _ => break,
@@ -80,6 +117,20 @@ impl<'a> Said<'a> {
             return Err("a completion mechanism that this direction has not".into());
         }
         Ok((target, source))
+    }
+
+    /// Whether they are those of a prefetch from global memory.
+    pub fn is_prefetch(&self) -> bool {
+        self.sides == [Side::Global] && !self.mbarrier && !self.bulk_group
+    }
+
+    /// No modifiers of tensor copies are there.
+    pub fn refuse_tensor(&self) -> Result<(), Unsupported> {
+        self.refuse(&[
+            (self.dimensions.is_some(), "dim"),
+            (self.load.is_some(), "load_mode"),
+            (self.cta_group, "cta_group::1"),
+        ])
     }
 
     /// Those modifiers are not there that this instruction has not.
