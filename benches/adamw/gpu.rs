@@ -1,39 +1,26 @@
-//! The kernel, f32 parameters: up to a billion of them.
+//! The kernel: up to a billion parameters.
 
+use anyhow::Result;
 use bytemuck::Zeroable;
-use criterion::{BenchmarkId, Criterion, Throughput};
-use longhand_benches::Gpu;
-use longhand_gpu::DevicePtr;
-use longhand_kernels::adamw::{AdamW, AdamWArgs, AdamWTensor, State};
-use longhand_kernels::{Dtype, Result};
+use longhand_benches::{Bench, Gpu};
+use longhand_gpu::{Buffer, DevicePtr};
+use longhand_kernels::Dtype::F32;
+use longhand_kernels::adamw::{AdamW, AdamWArgs, AdamWPlan, AdamWTensor, AdamWTensors, State};
 
-const PARAMETERS: [usize; 4] = [1 << 20, 1 << 24, 1 << 28, 1 << 30];
+use crate::row;
 
-pub fn gpu(c: &mut Criterion) {
-    let Some(gpu) = Gpu::open("adamw") else { return };
-    for count in PARAMETERS {
-        let free = gpu.device.memory().expect("a device answers").free;
-        if 16 * count > free {
-            eprintln!(
-                "adamw on the GPU, {count} parameters: skipped: {} bytes needed, {free} free",
-                16 * count
-            );
-            continue;
-        }
-        step(c, &gpu, count).expect("the kernel takes any size");
-    }
+const PARAMETERS: [usize; 6] = [1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30];
+
+/// A parameter with its gradient, `m` and `v`.
+struct Set {
+    tensors: AdamWTensors,
+    _memory: [Buffer; 4],
 }
 
-fn step(c: &mut Criterion, gpu: &Gpu, count: usize) -> Result<()> {
-    let parameter = gpu.random_f32(count)?;
-    let gradient = gpu.random_f32(count)?;
-    let [m, v] = [gpu.stream.alloc(4 * count)?, gpu.stream.alloc(4 * count)?];
-    m.fill(0)?;
-    v.fill(0)?;
-    let state = gpu.stream.alloc(size_of_val(&State::zeroed()))?;
-    state.upload(0, bytemuck::bytes_of(&State::new(0, 1e-5)))?;
-
-    let plan = AdamW::new(Dtype::F32, Dtype::F32).plan(&gpu.device)?;
+fn set(gpu: &Gpu, plan: &AdamWPlan, count: usize) -> Result<Set> {
+    let [parameter, gradient, m] =
+        [gpu.random(F32, count)?, gpu.random(F32, count)?, gpu.random(F32, count)?];
+    let v = gpu.random_positive(F32, count)?;
     let tensor = AdamWTensor {
         count,
         parameter: parameter.ptr(),
@@ -44,21 +31,31 @@ fn step(c: &mut Criterion, gpu: &Gpu, count: usize) -> Result<()> {
     };
     let tensors = plan.tensors(&gpu.stream, &[tensor])?;
     tensors.gradients().set(&[gradient.ptr()])?;
-    let args = AdamWArgs {
-        tensors: &tensors,
-        state: state.ptr(),
-        gradient_scale: DevicePtr::NULL,
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
-    };
-    // SAFETY: every tensor is an allocation above of `count` elements, and lives until the timing has synchronised.
-    let launch = || unsafe { plan.launch(&gpu.stream, &args) };
-    let mut group = c.benchmark_group("adamw/gpu_f32");
-    group.throughput(Throughput::Bytes(28 * count as u64));
-    group.bench_function(BenchmarkId::from_parameter(count), |b| {
-        b.iter_custom(|iterations| gpu.time(iterations, launch).expect("a launch"));
-    });
-    group.finish();
+    Ok(Set { tensors, _memory: [parameter, gradient, m, v] })
+}
+
+pub fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
+    for count in gpu.lengths(&PARAMETERS, 1 << 14) {
+        let bytes = 16 * count;
+        bench.measure(row(count).needs(gpu.sets(bytes) * bytes), || {
+            let plan = AdamW::new(F32, F32).plan(&gpu.device)?;
+            let mut sets = gpu.cycle(bytes, || set(gpu, &plan, count))?;
+            let state = gpu.stream.alloc(size_of_val(&State::zeroed()))?;
+            state.upload(0, bytemuck::bytes_of(&State::new(0, 1e-5)))?;
+            Ok(move || {
+                let args = AdamWArgs {
+                    tensors: &sets.take().tensors,
+                    state: state.ptr(),
+                    gradient_scale: DevicePtr::NULL,
+                    beta1: 0.9,
+                    beta2: 0.999,
+                    eps: 1e-8,
+                };
+                // SAFETY: every tensor is an allocation of `count` elements, and lives until criterion has
+                // synchronised.
+                Ok(unsafe { plan.launch(&gpu.stream, &args) }?)
+            })
+        })?;
+    }
     Ok(())
 }

@@ -1,27 +1,29 @@
-//! One AdamW step by number of parameters: 28 bytes move per f32 parameter (read p, g, m, v; write p, m, v).
+//! One AdamW step of f32 by number of parameters: 28 bytes move for each (read p, g, m, v; write p, m, v).
 
 mod gpu;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use longhand_benches::normal;
+use anyhow::Result;
+use longhand_benches::{Bench, Row, normal};
 use longhand_tensor::{AdamW, AdamWOptions};
 
-const PARAMETERS: [usize; 3] = [1 << 20, 1 << 22, 1 << 24];
+const PARAMETERS: [usize; 4] = [1 << 20, 1 << 22, 1 << 24, 1 << 26];
 
-fn cpu(c: &mut Criterion) {
-    let mut group = c.benchmark_group("adamw/cpu_f32");
-    for count in PARAMETERS {
-        group.throughput(Throughput::Bytes(28 * count as u64));
-        let parameter = normal(&[count]).expect("memory").requires_grad();
-        let loss = parameter.mul(&parameter).and_then(|x| x.sum_all()).expect("memory");
-        let gradients = loss.backward().expect("the sum of squares has a gradient");
-        let named = vec![("parameter".to_owned(), parameter)];
-        let mut optimiser = AdamW::new(named, AdamWOptions::default()).expect("one parameter");
-        group.bench_function(BenchmarkId::from_parameter(count), |b| {
-            b.iter(|| optimiser.step(&gradients, 1e-5).expect("gradients fit"));
-        });
-    }
+fn row(count: usize) -> Row {
+    Row::new("AdamW", "f32", "P", count).moves(28 * count)
 }
 
-criterion_group! { name = benches; config = longhand_benches::criterion(); targets = cpu, gpu::gpu }
-criterion_main!(benches);
+fn cpu(bench: &mut Bench) -> Result<()> {
+    for count in PARAMETERS {
+        bench.measure(row(count).needs(24 * count), || {
+            let parameter = normal(&[count])?.requires_grad();
+            let gradients = parameter.mul(&parameter)?.sum_all()?.backward()?;
+            let mut optimiser = AdamW::new(vec![("p".to_owned(), parameter)], AdamWOptions::default())?;
+            Ok(move || Ok(optimiser.step(&gradients, 1e-5)?))
+        })?;
+    }
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    longhand_benches::main(cpu, gpu::gpu)
+}

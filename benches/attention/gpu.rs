@@ -1,83 +1,188 @@
-//! The kernels in bf16: one batch, 16 heads of 64 or 128.
+//! The kernels. Batch and heads are such that a launch has 16,384 tokens of width 2048, or one batch of more.
 
-use criterion::{BenchmarkId, Criterion, Throughput};
-use longhand_benches::{Gpu, attention_flops};
+use anyhow::Result;
+use longhand_benches::{Bench, Gpu, Row, attention_flops};
+use longhand_gpu::Buffer;
+use longhand_kernels::Dtype;
 use longhand_kernels::attention::{
     AttentionBackward, AttentionBackwardArgs, AttentionForward, AttentionForwardArgs, AttentionShape, Heads,
     Strides,
 };
-use longhand_kernels::{Dtype, Result};
 
-const HEADS: usize = 16;
-const TOKENS: [usize; 6] = [1024, 2048, 4096, 8192, 16_384, 32_768];
+const TOKENS: [usize; 10] = [1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288];
+/// Without a mask, beyond this an iteration takes seconds.
+const FULL_TOKENS: usize = 65_536;
+const WIDTH: usize = 2048;
+const BATCH_TOKENS: usize = 16_384;
 
-pub fn gpu(c: &mut Criterion) {
-    let Some(gpu) = Gpu::open("attention") else { return };
-    for head_dim in [64, 128] {
-        for causal in [false, true] {
-            for tokens in TOKENS {
-                passes(c, &gpu, head_dim, causal, tokens).expect("the kernels take these shapes");
+#[derive(Clone, Copy)]
+struct Case {
+    dtype: Dtype,
+    head_dim: usize,
+    causal: bool,
+    /// Query heads for each key head.
+    group: usize,
+}
+
+pub fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
+    let mut cases = Vec::new();
+    for head_dim in [128, 64] {
+        for causal in [true, false] {
+            cases.push(Case { dtype: Dtype::Bf16, head_dim, causal, group: 1 });
+        }
+    }
+    let usual = cases[0];
+    cases.push(Case { group: 4, ..usual });
+    cases.push(Case { dtype: Dtype::F16, ..usual });
+    for case in cases {
+        for tokens in gpu.lengths(&TOKENS, 64) {
+            if case.causal || tokens <= FULL_TOKENS {
+                case.forward(bench, gpu, tokens)?;
+                case.backward(bench, gpu, tokens)?;
             }
         }
     }
+    Ok(())
 }
 
-fn passes(c: &mut Criterion, gpu: &Gpu, head_dim: usize, causal: bool, tokens: usize) -> Result<()> {
-    let count = tokens * HEADS * head_dim;
-    let shape = AttentionShape { batch: 1, queries: tokens, keys: tokens, heads: HEADS, kv_heads: HEADS };
-    let [q, k, v, out, grad_out, grad_q, grad_k, grad_v] =
-        [(); 8].map(|()| gpu.random_bf16(count).expect("device memory"));
-    let lse = gpu.random_f32(tokens * HEADS)?;
-    let heads = |buffer: &longhand_gpu::Buffer| Heads {
-        data: buffer.ptr(),
-        strides: Strides::token_major(tokens, HEADS, head_dim),
-    };
-    let operations = attention_flops(HEADS, tokens, head_dim, causal);
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let variant = format!("bf16_d{head_dim}_{}", if causal { "causal" } else { "full" });
+/// The tensors of a forward pass.
+struct Forward {
+    q: Buffer,
+    k: Buffer,
+    v: Buffer,
+    out: Buffer,
+    lse: Buffer,
+}
 
-    let plan = AttentionForward::new(Dtype::Bf16, head_dim).causal(causal).plan(&gpu.device)?;
-    let args = AttentionForwardArgs {
-        shape,
-        scale,
-        q: heads(&q),
-        k: heads(&k),
-        v: heads(&v),
-        out: heads(&out),
-        lse: lse.ptr(),
-    };
-    // SAFETY: every tensor is an allocation above of this shape, and lives until the timing has synchronised.
-    let forward = || unsafe { plan.launch(&gpu.stream, &args) };
-    let mut group = c.benchmark_group(format!("attention/forward/gpu_{variant}"));
-    group.throughput(Throughput::Elements(operations));
-    group.bench_function(BenchmarkId::from_parameter(tokens), |b| {
-        b.iter_custom(|iterations| gpu.time(iterations, forward).expect("a launch"));
-    });
-    group.finish();
+/// Those of a backward pass.
+struct Backward {
+    forward: Forward,
+    grad_out: Buffer,
+    grad_q: Buffer,
+    grad_k: Buffer,
+    grad_v: Buffer,
+}
 
-    let plan = AttentionBackward::new(Dtype::Bf16, head_dim).causal(causal).plan(&gpu.device)?;
-    let workspace = gpu.stream.alloc(plan.workspace_bytes(&shape))?;
-    let args = AttentionBackwardArgs {
-        shape,
-        scale,
-        q: heads(&q),
-        k: heads(&k),
-        v: heads(&v),
-        out: heads(&out),
-        grad_out: heads(&grad_out),
-        lse: lse.ptr(),
-        workspace: workspace.ptr(),
-        grad_q: heads(&grad_q),
-        grad_k: heads(&grad_k),
-        grad_v: heads(&grad_v),
-    };
-    // SAFETY: as above; `out` and `lse` were left by the forward pass.
-    let backward = || unsafe { plan.launch(&gpu.stream, &args) };
-    let mut group = c.benchmark_group(format!("attention/backward/gpu_{variant}"));
-    group.throughput(Throughput::Elements(operations * 5 / 2));
-    group.bench_function(BenchmarkId::from_parameter(tokens), |b| {
-        b.iter_custom(|iterations| gpu.time(iterations, backward).expect("a launch"));
-    });
-    group.finish();
-    Ok(())
+impl Case {
+    fn shape(self, gpu: &Gpu, tokens: usize) -> AttentionShape {
+        let (width, batch_tokens) = if gpu.device.is_emulated() { (512, 128) } else { (WIDTH, BATCH_TOKENS) };
+        let heads = width / self.head_dim;
+        AttentionShape {
+            batch: (batch_tokens / tokens).max(1),
+            queries: tokens,
+            keys: tokens,
+            heads,
+            kv_heads: heads / self.group,
+        }
+    }
+
+    fn row(self, pass: &str, shape: &AttentionShape) -> Row {
+        let row = Row::new(&format!("attention {pass}"), &self.dtype.to_string(), "T", shape.queries);
+        let sizes = [("B", shape.batch), ("H", shape.heads), ("Hkv", shape.kv_heads), ("D", self.head_dim)];
+        let mask = if self.causal { "causal" } else { "full" };
+        let group = if self.group > 1 { format!(" GQA {}", self.group) } else { String::new() };
+        row.variant(&format!("{mask} D{}{group}", self.head_dim)).sizes(sizes)
+    }
+
+    fn flops(self, shape: &AttentionShape) -> u64 {
+        attention_flops(shape.batch, shape.heads, shape.queries, self.head_dim, self.causal)
+    }
+
+    /// Elements of `q`, and of `k`.
+    fn elements(self, shape: &AttentionShape) -> [usize; 2] {
+        let tokens = shape.batch * shape.queries * self.head_dim;
+        [tokens * shape.heads, tokens * shape.kv_heads]
+    }
+
+    fn heads(self, buffer: &Buffer, tokens: usize, heads: usize) -> Heads {
+        Heads { data: buffer.ptr(), strides: Strides::token_major(tokens, heads, self.head_dim) }
+    }
+
+    fn tensors(self, gpu: &Gpu, shape: &AttentionShape) -> Result<Forward> {
+        let [queries, keys] = self.elements(shape);
+        Ok(Forward {
+            q: gpu.random(self.dtype, queries)?,
+            k: gpu.random(self.dtype, keys)?,
+            v: gpu.random(self.dtype, keys)?,
+            out: gpu.random(self.dtype, queries)?,
+            lse: gpu.random(Dtype::F32, shape.batch * shape.heads * shape.queries)?,
+        })
+    }
+
+    fn forward_args(self, shape: AttentionShape, tensors: &Forward) -> AttentionForwardArgs {
+        AttentionForwardArgs {
+            shape,
+            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            q: self.heads(&tensors.q, shape.queries, shape.heads),
+            k: self.heads(&tensors.k, shape.keys, shape.kv_heads),
+            v: self.heads(&tensors.v, shape.keys, shape.kv_heads),
+            out: self.heads(&tensors.out, shape.queries, shape.heads),
+            lse: tensors.lse.ptr(),
+        }
+    }
+
+    fn forward(self, bench: &mut Bench, gpu: &Gpu, tokens: usize) -> Result<()> {
+        let shape = self.shape(gpu, tokens);
+        let [queries, keys] = self.elements(&shape);
+        let bytes = 2 * (queries + keys) * self.dtype.size();
+        let row = self.row("forward", &shape).flops(self.flops(&shape)).needs(gpu.sets(bytes) * bytes);
+        bench.measure(row, || {
+            let plan =
+                AttentionForward::new(self.dtype, self.head_dim).causal(self.causal).plan(&gpu.device)?;
+            let mut sets = gpu.cycle(bytes, || self.tensors(gpu, &shape))?;
+            Ok(move || {
+                let args = self.forward_args(shape, sets.take());
+                // SAFETY: every tensor is an allocation of this shape, and lives until criterion has synchronised.
+                Ok(unsafe { plan.launch(&gpu.stream, &args) }?)
+            })
+        })
+    }
+
+    fn backward(self, bench: &mut Bench, gpu: &Gpu, tokens: usize) -> Result<()> {
+        let shape = self.shape(gpu, tokens);
+        let [queries, keys] = self.elements(&shape);
+        let bytes = 4 * (queries + keys) * self.dtype.size();
+        let row =
+            self.row("backward", &shape).flops(self.flops(&shape) * 5 / 2).needs(gpu.sets(bytes) * bytes);
+        bench.measure(row, || {
+            let forward =
+                AttentionForward::new(self.dtype, self.head_dim).causal(self.causal).plan(&gpu.device)?;
+            let plan =
+                AttentionBackward::new(self.dtype, self.head_dim).causal(self.causal).plan(&gpu.device)?;
+            let workspace = gpu.stream.alloc(plan.workspace_bytes(&shape))?;
+            let mut sets = gpu.cycle(bytes, || {
+                let tensors = self.tensors(gpu, &shape)?;
+                // SAFETY: as above. `out` and `lse` have to be those of the inputs.
+                unsafe { forward.launch(&gpu.stream, &self.forward_args(shape, &tensors)) }?;
+                Ok(Backward {
+                    forward: tensors,
+                    grad_out: gpu.random(self.dtype, queries)?,
+                    grad_q: gpu.random(self.dtype, queries)?,
+                    grad_k: gpu.random(self.dtype, keys)?,
+                    grad_v: gpu.random(self.dtype, keys)?,
+                })
+            })?;
+            Ok(move || {
+                let set = sets.take();
+                let AttentionForwardArgs { shape, scale, q, k, v, out, lse } =
+                    self.forward_args(shape, &set.forward);
+                let args = AttentionBackwardArgs {
+                    shape,
+                    scale,
+                    q,
+                    k,
+                    v,
+                    out,
+                    grad_out: self.heads(&set.grad_out, shape.queries, shape.heads),
+                    lse,
+                    workspace: workspace.ptr(),
+                    grad_q: self.heads(&set.grad_q, shape.queries, shape.heads),
+                    grad_k: self.heads(&set.grad_k, shape.keys, shape.kv_heads),
+                    grad_v: self.heads(&set.grad_v, shape.keys, shape.kv_heads),
+                };
+                // SAFETY: as above.
+                Ok(unsafe { plan.launch(&gpu.stream, &args) }?)
+            })
+        })
+    }
 }

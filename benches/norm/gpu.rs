@@ -1,75 +1,106 @@
-//! The kernels in bf16 at width 768.
+//! The kernels in bf16.
 
-use criterion::{BenchmarkId, Criterion, Throughput};
-use longhand_benches::Gpu;
+use anyhow::Result;
+use longhand_benches::{Bench, Gpu};
+use longhand_gpu::Buffer;
+use longhand_kernels::Dtype;
 use longhand_kernels::norm::{
     LayerNormBackward, LayerNormBackwardArgs, LayerNormForward, LayerNormForwardArgs,
 };
-use longhand_kernels::{Dtype, Result};
 
-use crate::WIDTH;
+use crate::{WIDTH, row};
 
-const TOKENS: [usize; 5] = [1024, 4096, 16_384, 65_536, 262_144];
+const TOKENS: [usize; 7] = [1024, 4096, 16_384, 65_536, 131_072, 262_144, 524_288];
+const WIDTHS: [usize; 7] = [768, 1024, 2048, 4096, 8192, 16_384, 65_536];
+/// Elements of a tensor while the width varies: 128 MiB.
+const ELEMENTS: usize = 1 << 26;
+const ELEMENT: (&str, usize) = ("bf16", 2);
 
-pub fn gpu(c: &mut Criterion) {
-    let Some(gpu) = Gpu::open("norm") else { return };
-    for tokens in TOKENS {
-        passes(c, &gpu, tokens).expect("the kernels take these shapes");
+pub fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
+    for rows in gpu.lengths(&TOKENS, 64) {
+        forward(bench, gpu, "N", rows, WIDTH)?;
+        backward(bench, gpu, "N", rows, WIDTH)?;
     }
+    let elements = if gpu.device.is_emulated() { 1 << 16 } else { ELEMENTS };
+    for width in gpu.lengths(&WIDTHS, 1024) {
+        forward(bench, gpu, "W", elements / width, width)?;
+        backward(bench, gpu, "W", elements / width, width)?;
+    }
+    Ok(())
 }
 
-fn passes(c: &mut Criterion, gpu: &Gpu, rows: usize) -> Result<()> {
-    let [x, residual, sum, out, dy, dr, dx] =
-        [(); 7].map(|()| gpu.random_bf16(rows * WIDTH).expect("device memory"));
-    let [weight, bias, dweight, dbias] = [(); 4].map(|()| gpu.random_bf16(WIDTH).expect("device memory"));
-    let [mean, rstd] = [(); 2].map(|()| gpu.random_f32(rows).expect("device memory"));
+/// `x`, residual, sum and output; or sum, the two gradients of them and that of `x`.
+struct Set {
+    rows: [Buffer; 4],
+    columns: [Buffer; 4],
+    mean: Buffer,
+    rstd: Buffer,
+}
 
-    let plan = LayerNormForward::new(Dtype::Bf16, WIDTH)?.plan(&gpu.device)?;
-    let args = LayerNormForwardArgs {
-        rows,
-        eps: 1e-5,
-        x: x.ptr(),
-        x_stride: WIDTH as i64,
-        residual: residual.ptr(),
-        weight: weight.ptr(),
-        bias: bias.ptr(),
-        sum: sum.ptr(),
-        out: out.ptr(),
-        mean: mean.ptr(),
-        rstd: rstd.ptr(),
-    };
-    // SAFETY: every tensor is an allocation above of this shape, and lives until the timing has synchronised.
-    let forward = || unsafe { plan.launch(&gpu.stream, &args) };
-    let mut group = c.benchmark_group("norm/forward/gpu_bf16");
-    group.throughput(Throughput::Bytes((4 * rows * WIDTH * 2) as u64));
-    group.bench_function(BenchmarkId::from_parameter(rows), |b| {
-        b.iter_custom(|iterations| gpu.time(iterations, forward).expect("a launch"));
-    });
-    group.finish();
+fn set(gpu: &Gpu, rows: usize, width: usize) -> Result<Set> {
+    let matrix = || gpu.random(Dtype::Bf16, rows * width);
+    let vector = || gpu.random(Dtype::Bf16, width);
+    Ok(Set {
+        rows: [matrix()?, matrix()?, matrix()?, matrix()?],
+        columns: [vector()?, vector()?, vector()?, vector()?],
+        mean: gpu.random(Dtype::F32, rows)?,
+        rstd: gpu.random_positive(Dtype::F32, rows)?,
+    })
+}
 
-    let plan = LayerNormBackward::new(Dtype::Bf16, WIDTH)?.plan(&gpu.device)?;
-    let workspace = gpu.stream.alloc(plan.workspace_bytes(rows))?;
-    let args = LayerNormBackwardArgs {
-        rows,
-        dy: dy.ptr(),
-        dr: dr.ptr(),
-        sum: sum.ptr(),
-        sum_stride: WIDTH as i64,
-        weight: weight.ptr(),
-        mean: mean.ptr(),
-        rstd: rstd.ptr(),
-        dx: dx.ptr(),
-        dweight: dweight.ptr(),
-        dbias: dbias.ptr(),
-        workspace: workspace.ptr(),
-    };
-    // SAFETY: as above; `sum`, `mean` and `rstd` were left by the forward pass.
-    let backward = || unsafe { plan.launch(&gpu.stream, &args) };
-    let mut group = c.benchmark_group("norm/backward/gpu_bf16");
-    group.throughput(Throughput::Bytes((4 * rows * WIDTH * 2) as u64));
-    group.bench_function(BenchmarkId::from_parameter(rows), |b| {
-        b.iter_custom(|iterations| gpu.time(iterations, backward).expect("a launch"));
-    });
-    group.finish();
-    Ok(())
+fn forward(bench: &mut Bench, gpu: &Gpu, axis: &str, rows: usize, width: usize) -> Result<()> {
+    let bytes = 4 * 2 * rows * width;
+    let row = row("forward", axis, rows, width, ELEMENT).needs(gpu.sets(bytes) * bytes);
+    bench.measure(row, || {
+        let plan = LayerNormForward::new(Dtype::Bf16, width)?.plan(&gpu.device)?;
+        let mut sets = gpu.cycle(bytes, || set(gpu, rows, width))?;
+        Ok(move || {
+            let Set { rows: [x, residual, sum, out], columns: [weight, bias, ..], mean, rstd } = sets.take();
+            let args = LayerNormForwardArgs {
+                rows,
+                eps: 1e-5,
+                x: x.ptr(),
+                x_stride: width as i64,
+                residual: residual.ptr(),
+                weight: weight.ptr(),
+                bias: bias.ptr(),
+                sum: sum.ptr(),
+                out: out.ptr(),
+                mean: mean.ptr(),
+                rstd: rstd.ptr(),
+            };
+            // SAFETY: every tensor is an allocation of this shape, and lives until criterion has synchronised.
+            Ok(unsafe { plan.launch(&gpu.stream, &args) }?)
+        })
+    })
+}
+
+fn backward(bench: &mut Bench, gpu: &Gpu, axis: &str, rows: usize, width: usize) -> Result<()> {
+    let bytes = 4 * 2 * rows * width;
+    let row = row("backward", axis, rows, width, ELEMENT).needs(gpu.sets(bytes) * bytes);
+    bench.measure(row, || {
+        let plan = LayerNormBackward::new(Dtype::Bf16, width)?.plan(&gpu.device)?;
+        let workspace = gpu.stream.alloc(plan.workspace_bytes(rows))?;
+        let mut sets = gpu.cycle(bytes, || set(gpu, rows, width))?;
+        Ok(move || {
+            let Set { rows: [sum, dy, dr, dx], columns: [weight, dweight, dbias, _], mean, rstd } =
+                sets.take();
+            let args = LayerNormBackwardArgs {
+                rows,
+                dy: dy.ptr(),
+                dr: dr.ptr(),
+                sum: sum.ptr(),
+                sum_stride: width as i64,
+                weight: weight.ptr(),
+                mean: mean.ptr(),
+                rstd: rstd.ptr(),
+                dx: dx.ptr(),
+                dweight: dweight.ptr(),
+                dbias: dbias.ptr(),
+                workspace: workspace.ptr(),
+            };
+            // SAFETY: as above.
+            Ok(unsafe { plan.launch(&gpu.stream, &args) }?)
+        })
+    })
 }

@@ -1,36 +1,57 @@
-//! Layer norm + residual, forward and backward, by context length: (T, 768) rows, in bytes that have to move.
+//! Layer norm + residual, forward and backward, by context length and by width, in bytes that have to move.
+//!
+//! Forward reads `x` and the residual and writes the sum and the output; backward reads the two gradients and the sum
+//! and writes one gradient for both.
 
 mod gpu;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use longhand_benches::normal;
-use longhand_tensor::{no_grad, ops};
+use anyhow::Result;
+use longhand_benches::{Bench, Row, normal};
+use longhand_tensor::{Tensor, no_grad, ops};
 
 const WIDTH: usize = 768;
-const TOKENS: [usize; 6] = [256, 512, 1024, 2048, 4096, 8192];
+const TOKENS: [usize; 7] = [256, 512, 1024, 2048, 4096, 8192, 16_384];
+const WIDTHS: [usize; 4] = [768, 4096, 16_384, 65_536];
+/// Elements of a tensor while the width varies.
+const ELEMENTS: usize = 1 << 22;
 
-fn cpu(c: &mut Criterion) {
-    // Forward reads x and residual and writes y and r; backward reads dy, dr and r and writes dx, once for both.
-    for (pass, arrays) in [("forward", 4), ("forward_backward", 8)] {
-        let mut group = c.benchmark_group(format!("norm/{pass}/cpu_f32"));
-        for tokens in TOKENS {
-            group.throughput(Throughput::Bytes((arrays * tokens * WIDTH * 4) as u64));
-            let [x, residual] =
-                std::array::from_fn(|_| normal(&[tokens, WIDTH]).expect("memory").requires_grad());
-            let [weight, bias] = std::array::from_fn(|_| normal(&[WIDTH]).expect("memory").requires_grad());
-            let norm = || ops::layer_norm_residual(&x, Some(&residual), &weight, &bias, 1e-5);
-            group.bench_function(BenchmarkId::from_parameter(tokens), |b| {
-                if pass == "forward" {
-                    b.iter(|| no_grad(norm).expect("shapes fit"));
-                } else {
-                    b.iter(|| {
-                        norm().and_then(|(y, r)| y.add(&r)?.sum_all()?.backward()).expect("shapes fit")
-                    });
-                }
-            });
-        }
-    }
+/// `axis` is what varies: `N`, rows, or `W`, their width.
+fn row(pass: &str, axis: &str, rows: usize, width: usize, element: (&str, usize)) -> Row {
+    let (dtype, bytes) = element;
+    let (value, variant) = match axis {
+        "N" => (rows, format!("residual W{width}")),
+        _ => (width, format!("residual {}M elements", (rows * width) >> 20)),
+    };
+    let row = Row::new(&format!("layer norm {pass}"), dtype, axis, value).variant(&variant);
+    row.sizes([("N", rows), ("W", width)]).moves(4 * rows * width * bytes)
 }
 
-criterion_group! { name = benches; config = longhand_benches::criterion(); targets = cpu, gpu::gpu }
-criterion_main!(benches);
+fn cpu(bench: &mut Bench) -> Result<()> {
+    let by_tokens = TOKENS.map(|tokens| ("N", tokens, WIDTH));
+    let by_width = WIDTHS.map(|width| ("W", ELEMENTS / width, width));
+    for (axis, rows, width) in by_tokens.into_iter().chain(by_width) {
+        let norm = || -> Result<_> {
+            let tensor = |shape: &[usize]| -> Result<Tensor> { Ok(normal(shape)?.requires_grad()) };
+            let [x, residual] = [tensor(&[rows, width])?, tensor(&[rows, width])?];
+            let [weight, bias] = [tensor(&[width])?, tensor(&[width])?];
+            Ok(move || ops::layer_norm_residual(&x, Some(&residual), &weight, &bias, 1e-5))
+        };
+        bench.measure(row("forward", axis, rows, width, ("f32", 4)), || {
+            let norm = norm()?;
+            Ok(move || Ok(no_grad(&norm)?))
+        })?;
+        bench.measure_prepared(row("backward", axis, rows, width, ("f32", 4)), || {
+            let norm = norm()?;
+            let forward = move || {
+                let (y, sum) = norm()?;
+                Ok(y.add(&sum)?.sum_all()?)
+            };
+            Ok((forward, |sum: Tensor| Ok(sum.backward()?)))
+        })?;
+    }
+    Ok(())
+}
+
+fn main() -> Result<()> {
+    longhand_benches::main(cpu, gpu::gpu)
+}

@@ -1,73 +1,123 @@
-//! Kernels on a GPU, timed by its own clock.
+//! What benches on a GPU share: inputs that are not zeros, and enough of them to leave the cache behind.
 
-use std::time::Duration;
-
-use half::bf16;
-use longhand_gpu::{Buffer, Device, Event, Result, Stream};
+use anyhow::Result;
+use half::{bf16, f16};
+use longhand_gpu::{Buffer, Device, Stream};
+use longhand_kernels::Dtype;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-/// The first GPU and a stream on it.
+/// Distinct random elements; a longer buffer repeats them.
+const RANDOM: usize = 1 << 22;
+
+/// A GPU and the stream on which everything runs.
+#[derive(Clone)]
 pub struct Gpu {
     /// The device.
     pub device: Device,
     /// What is timed runs here.
     pub stream: Stream,
+    tensors: longhand_tensor::Gpu,
 }
 
 impl Gpu {
-    /// The first GPU. Where there is none, says on standard error why `what` is skipped.
-    pub fn open(what: &str) -> Option<Gpu> {
-        let open = || -> Result<Gpu> {
-            let device = Device::cuda(0)?;
-            Ok(Gpu { stream: device.new_stream()?, device })
+    /// The device and the stream of tensors.
+    #[must_use]
+    pub fn new(tensors: longhand_tensor::Gpu) -> Gpu {
+        Gpu { device: tensors.device().clone(), stream: tensors.stream().clone(), tensors }
+    }
+
+    /// As tensors know it.
+    #[must_use]
+    pub fn tensors(&self) -> &longhand_tensor::Gpu {
+        &self.tensors
+    }
+
+    /// The sizes, of which an emulated GPU, a million times slower, gets one that is small instead.
+    #[must_use]
+    pub fn lengths(&self, lengths: &[usize], small: usize) -> Vec<usize> {
+        if self.device.is_emulated() { vec![small] } else { lengths.to_vec() }
+    }
+
+    /// Device memory with `count` random numbers in [-1, 1): never zeros, which take less power to multiply.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn random(&self, dtype: Dtype, count: usize) -> Result<Buffer> {
+        self.filled(dtype, count, |bits| bits as i32 as f32 / 2f32.powi(31))
+    }
+
+    /// Device memory with `count` random numbers in [0, 1).
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn random_positive(&self, dtype: Dtype, count: usize) -> Result<Buffer> {
+        self.filled(dtype, count, |bits| bits as f32 / 2f32.powi(32))
+    }
+
+    /// Device memory with `count` random integers below `limit`.
+    ///
+    /// # Errors
+    /// When there is no memory for them.
+    pub fn random_ids(&self, count: usize, limit: usize) -> Result<Buffer> {
+        let mut rng = StdRng::seed_from_u64(count as u64);
+        let ids: Vec<u32> = (0..count).map(|_| rng.next_u32() % limit as u32).collect();
+        self.upload(4 * count, bytemuck::cast_slice(&ids))
+    }
+
+    fn filled(&self, dtype: Dtype, count: usize, value: fn(u32) -> f32) -> Result<Buffer> {
+        let mut rng = StdRng::seed_from_u64(count as u64);
+        let values = (0..count.min(RANDOM)).map(|_| value(rng.next_u32()));
+        let bytes: Vec<u8> = match dtype {
+            Dtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
+            Dtype::Bf16 => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
+            Dtype::F16 => values.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
         };
-        open().inspect_err(|error| eprintln!("{what} on the GPU: skipped: {error}")).ok()
+        self.upload(dtype.size() * count, &bytes)
     }
 
-    /// Device memory with `count` random bf16 numbers in [-1, 1): never zeros, which take less power to multiply.
-    ///
-    /// # Errors
-    /// When there is no memory for them.
-    pub fn random_bf16(&self, count: usize) -> Result<Buffer> {
-        let mut rng = StdRng::seed_from_u64(count as u64);
-        let values: Vec<bf16> =
-            (0..count).map(|_| bf16::from_f32(rng.next_u32() as i32 as f32 / 2f32.powi(31))).collect();
-        self.upload(bytemuck::cast_slice(&values))
-    }
-
-    /// Device memory with `count` random f32 numbers in [-1, 1).
-    ///
-    /// # Errors
-    /// When there is no memory for them.
-    pub fn random_f32(&self, count: usize) -> Result<Buffer> {
-        let mut rng = StdRng::seed_from_u64(count as u64);
-        let values: Vec<f32> = (0..count).map(|_| rng.next_u32() as i32 as f32 / 2f32.powi(31)).collect();
-        self.upload(bytemuck::cast_slice(&values))
-    }
-
-    fn upload(&self, bytes: &[u8]) -> Result<Buffer> {
-        let buffer = self.stream.alloc(bytes.len())?;
-        buffer.upload(0, bytes)?;
+    /// `bytes`, again and again until they fill a buffer.
+    fn upload(&self, len: usize, bytes: &[u8]) -> Result<Buffer> {
+        let buffer = self.stream.alloc(len)?;
+        for offset in (0..len).step_by(bytes.len().max(1)) {
+            buffer.upload(offset, &bytes[..bytes.len().min(len - offset)])?;
+        }
         Ok(buffer)
     }
 
-    /// Time on the device from the first of `iterations` launches to the end of the last.
+    /// How many sets of inputs of so many bytes it takes to go through more than twice the second-level cache, so
+    /// that none is still there when its turn comes again.
+    #[must_use]
+    pub fn sets(&self, bytes: usize) -> usize {
+        const MOST: usize = 64;
+        if self.device.is_emulated() { 1 } else { (2 * self.device.l2_bytes() / bytes.max(1) + 1).min(MOST) }
+    }
+
+    /// As many sets of inputs, to take in turn.
     ///
     /// # Errors
-    /// What `launch` returns, or what the device refuses.
-    pub fn time<E: From<longhand_gpu::Error>>(
-        &self,
-        iterations: u64,
-        mut launch: impl FnMut() -> std::result::Result<(), E>,
-    ) -> std::result::Result<Duration, E> {
-        let (start, end) = (Event::new(&self.device)?, Event::new(&self.device)?);
-        self.stream.record(&start)?;
-        for _ in 0..iterations {
-            launch()?;
-        }
-        self.stream.record(&end)?;
-        self.stream.synchronize()?;
-        Ok(Duration::from_secs_f64(f64::from(end.elapsed_ms(&start)?) / 1e3))
+    /// What `make` returns.
+    pub fn cycle<T>(&self, bytes: usize, mut make: impl FnMut() -> Result<T>) -> Result<Cycle<T>> {
+        let sets = (0..self.sets(bytes)).map(|_| make()).collect::<Result<_>>()?;
+        Ok(Cycle { sets, at: 0 })
+    }
+}
+
+/// Sets of inputs that take turns.
+pub struct Cycle<T> {
+    sets: Vec<T>,
+    at: usize,
+}
+
+impl<T> Cycle<T> {
+    /// The one whose turn it is.
+    pub fn take(&mut self) -> &T {
+        self.at = (self.at + 1) % self.sets.len();
+        &self.sets[self.at]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.sets.iter()
     }
 }

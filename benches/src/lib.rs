@@ -1,26 +1,27 @@
-//! What the benches share: inputs, criterion's settings, and the algorithms that Longhand's are measured against.
+//! What the benches share.
+//!
+//! A bench is a small file: for each length a [`Row`] says what is computed and how much of it, and a closure sets it
+//! up. [`main`] chooses the device (`LONGHAND_DEVICE`), [`Bench::measure`] times it by the device's own [`Clock`]
+//! through criterion, whose files hold the samples, and writes the row beside them.
 #![forbid(unsafe_code)]
 
+mod bench;
+mod clock;
 mod gpu;
 mod naive;
+mod place;
+mod row;
 
-pub use gpu::Gpu;
+pub use bench::{Bench, main, main_on_cpu};
+pub use clock::{Clock, Started};
+pub use gpu::{Cycle, Gpu};
 pub use naive::attention as naive_attention;
+pub use place::Place;
+pub use row::Row;
 
-use std::time::Duration;
-
-use criterion::Criterion;
 use longhand_tensor::{Device, Dtype, Result, Tensor};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-
-/// Criterion for launches that take from a millisecond to seconds: ten samples, enough for a ratio.
-pub fn criterion() -> Criterion {
-    Criterion::default()
-        .sample_size(10)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-}
 
 /// A tensor of normal deviates on the CPU in f32, the same for the same shape. Never zeros: those are faster to
 /// multiply than what models hold.
@@ -32,8 +33,9 @@ pub fn normal(shape: &[usize]) -> Result<Tensor> {
 }
 
 /// Floating-point operations of an attention forward pass over T queries and T keys, counting only what the mask lets
-/// through: two products of 2 T² D for each head. A backward pass is 2.5 times as many.
-pub fn attention_flops(heads: usize, tokens: usize, head_dim: usize, causal: bool) -> u64 {
-    let whole = 4 * heads as u64 * (tokens as u64).pow(2) * head_dim as u64;
+/// through: two products of 2 T² D for each head of each batch. A backward pass is 2.5 times as many.
+#[must_use]
+pub fn attention_flops(batch: usize, heads: usize, tokens: usize, head_dim: usize, causal: bool) -> u64 {
+    let whole = 4 * (batch * heads) as u64 * (tokens as u64).pow(2) * head_dim as u64;
     if causal { whole / 2 } else { whole }
 }

@@ -80,6 +80,15 @@ impl Cuda {
         self.api.check(status, || operation.to_owned())
     }
 
+    /// The pool, which counts the peak.
+    fn counting_pool(&self) -> Result<sys::CUmemoryPool> {
+        let unsupported = || Error::Unsupported {
+            device: self.properties.name.clone(),
+            what: "memory pool, which counts the peak",
+        };
+        self.pool.ok_or_else(unsupported)
+    }
+
     /// Bytes that the pool holds and nobody uses.
     fn idle_in_pool(&self) -> Result<usize> {
         let Some(pool) = self.pool else { return Ok(0) };
@@ -193,6 +202,26 @@ impl Driver for Cuda {
         // SAFETY: the driver writes two numbers.
         self.check(unsafe { (self.api.f.cuMemGetInfo_v2)(&mut free, &mut total) }, "query memory")?;
         Ok(Memory { free: free + self.idle_in_pool()?, total })
+    }
+
+    fn peak_memory(&self) -> Result<usize> {
+        let (pool, mut peak) = (self.counting_pool()?, 0u64);
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        let value = ptr::from_mut(&mut peak).cast();
+        // SAFETY: the pool is alive; the attribute is a u64.
+        let status = unsafe { (self.api.f.cuMemPoolGetAttribute)(pool, attribute, value) };
+        self.check(status, "query the memory pool")?;
+        Ok(usize::try_from(peak).unwrap_or(usize::MAX))
+    }
+
+    fn reset_peak_memory(&self) -> Result<()> {
+        // 0 alone may be written, and stands for what is in use (CUDA driver API, "Stream Ordered Memory Allocator").
+        let (pool, mut zero) = (self.counting_pool()?, 0u64);
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        let value = ptr::from_mut(&mut zero).cast();
+        // SAFETY: as above.
+        let status = unsafe { (self.api.f.cuMemPoolSetAttribute)(pool, attribute, value) };
+        self.check(status, "reset the peak of the memory pool")
     }
 
     fn new_stream(&self) -> Result<u64> {

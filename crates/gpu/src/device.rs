@@ -125,6 +125,26 @@ impl Device {
         self.driver().memory()
     }
 
+    /// The most bytes that were allocated through this device at once, since it was opened or since
+    /// [`Device::reset_peak_memory`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Driver`](crate::Error::Driver); [`Error::Unsupported`](crate::Error::Unsupported) on a device without
+    /// memory pools.
+    pub fn peak_memory(&self) -> Result<usize> {
+        self.driver().peak_memory()
+    }
+
+    /// Counts [`Device::peak_memory`] from what is allocated now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::peak_memory`].
+    pub fn reset_peak_memory(&self) -> Result<()> {
+        self.driver().reset_peak_memory()
+    }
+
     /// A new stream, which does not wait for CUDA's default stream.
     ///
     /// # Errors

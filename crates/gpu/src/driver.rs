@@ -48,6 +48,10 @@ pub(crate) trait Driver: Send + Sync {
 
     fn memory(&self) -> Result<Memory>;
 
+    /// The most bytes that were allocated at once, since the device was opened or this was last reset.
+    fn peak_memory(&self) -> Result<usize>;
+    fn reset_peak_memory(&self) -> Result<()>;
+
     /// The CUDA device behind this, for libraries that work on CUDA devices only.
     fn as_cuda(&self) -> Option<&Cuda> {
         None

@@ -27,6 +27,8 @@ struct State {
     events: Vec<Option<Instant>>,
     /// What launches did, where that is recorded.
     reports: Option<Vec<emulator::Report>>,
+    /// The most bytes that were allocated at once.
+    peak: usize,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -65,6 +67,10 @@ impl Emulated {
         self.state().reports.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    fn allocated(&self) -> usize {
+        usize::try_from(self.gpu.allocated()).unwrap_or(usize::MAX)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,8 +106,16 @@ impl Driver for Emulated {
     }
 
     fn memory(&self) -> Result<Memory> {
-        let allocated = usize::try_from(self.gpu.allocated()).unwrap_or(usize::MAX);
-        Ok(Memory { free: MEMORY.saturating_sub(allocated), total: MEMORY })
+        Ok(Memory { free: MEMORY.saturating_sub(self.allocated()), total: MEMORY })
+    }
+
+    fn peak_memory(&self) -> Result<usize> {
+        Ok(self.state().peak)
+    }
+
+    fn reset_peak_memory(&self) -> Result<()> {
+        self.state().peak = self.allocated();
+        Ok(())
     }
 
     fn as_emulated(&self) -> Option<&Emulated> {
@@ -148,7 +162,10 @@ impl Driver for Emulated {
         if bytes > free {
             return Err(Error::OutOfMemory { requested: bytes, free, total });
         }
-        Ok(DevicePtr(self.gpu.alloc(bytes as u64)?))
+        let pointer = self.gpu.alloc(bytes as u64)?;
+        let mut state = self.state();
+        state.peak = state.peak.max(self.allocated());
+        Ok(DevicePtr(pointer))
     }
 
     unsafe fn free(&self, _: u64, pointer: DevicePtr) {

@@ -395,3 +395,20 @@ fn an_emulated_device_has_no_cublaslt_and_says_so() {
     let error = Cublaslt::new(&device).err().unwrap().to_string();
     assert_eq!(error, "emulated sm_80 has no cuBLASLt");
 }
+
+#[test]
+fn the_peak_of_memory_is_the_most_that_was_allocated_at_once_since_it_was_reset() {
+    const BYTES: usize = 32 << 20;
+    for device in devices() {
+        let device = again(&device);
+        let stream = device.new_stream().unwrap();
+        let kept = stream.alloc(BYTES).unwrap();
+        drop([stream.alloc(BYTES).unwrap(), stream.alloc(BYTES).unwrap()]);
+        drop(stream.alloc(BYTES).unwrap());
+        stream.synchronize().unwrap();
+        assert_eq!(device.peak_memory().unwrap(), 3 * BYTES, "{device:?}");
+        device.reset_peak_memory().unwrap();
+        assert_eq!(device.peak_memory().unwrap(), BYTES, "{device:?}");
+        drop(kept);
+    }
+}

@@ -1,0 +1,184 @@
+//! Running benches through criterion, and writing beside its files what they were of.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use serde_json::json;
+
+use crate::{Clock, Gpu, Place, Row};
+
+/// A bench in the making: a device, and criterion with its clock.
+pub struct Bench {
+    place: Place,
+    criterion: Criterion<Clock>,
+    /// Where criterion writes.
+    folder: PathBuf,
+}
+
+/// The whole of a bench executable: `cpu` on the CPU, `gpu` on a GPU or the emulated one, by `LONGHAND_DEVICE`.
+///
+/// # Errors
+/// A device that cannot be opened, and what the benches return.
+pub fn main(cpu: fn(&mut Bench) -> Result<()>, gpu: fn(&mut Bench, &Gpu) -> Result<()>) -> Result<()> {
+    let mut bench = Bench::new(Place::from_environment()?);
+    match bench.place {
+        Place::Cpu => cpu(&mut bench)?,
+        Place::Gpu(ref here) => {
+            let here = here.clone();
+            gpu(&mut bench, &here)?;
+        }
+    }
+    bench.criterion.final_summary();
+    Ok(())
+}
+
+/// The whole of a bench executable for what no GPU does.
+///
+/// # Errors
+/// What the benches return.
+pub fn main_on_cpu(benches: fn(&mut Bench) -> Result<()>) -> Result<()> {
+    let mut bench = Bench::new(Place::Cpu);
+    benches(&mut bench)?;
+    bench.criterion.final_summary();
+    Ok(())
+}
+
+impl Bench {
+    fn new(place: Place) -> Bench {
+        let folder = folder();
+        let clock = match &place {
+            Place::Gpu(gpu) => Clock::Stream(gpu.stream.clone()),
+            Place::Cpu => Clock::Wall,
+        };
+        // Ten samples in a second are enough for a median and its spread, and leave time for many lengths.
+        let criterion = Criterion::default()
+            .with_measurement(clock)
+            .output_directory(&folder)
+            .sample_size(10)
+            .nresamples(1001)
+            .warm_up_time(Duration::from_millis(300))
+            .measurement_time(Duration::from_secs(1))
+            .without_plots()
+            .configure_from_args();
+        Bench { place, criterion, folder }
+    }
+
+    /// Where it runs.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Times what `setup` returns. `setup` runs only if criterion's filter lets the row through, and there is the
+    /// memory that the row needs.
+    ///
+    /// # Errors
+    /// What `setup` or the timed function returned; a file that cannot be written.
+    pub fn measure<R, F>(&mut self, row: Row, setup: impl FnOnce() -> Result<F>) -> Result<()>
+    where
+        F: FnMut() -> Result<R>,
+    {
+        self.measure_prepared(row, || {
+            let mut routine = setup()?;
+            Ok((|| Ok(()), move |()| routine()))
+        })
+    }
+
+    /// As [`Bench::measure`], where each iteration consumes something that is prepared outside the time.
+    ///
+    /// # Errors
+    /// As [`Bench::measure`].
+    pub fn measure_prepared<T, R, P, F>(
+        &mut self,
+        mut row: Row,
+        setup: impl FnOnce() -> Result<(P, F)>,
+    ) -> Result<()>
+    where
+        P: FnMut() -> Result<T>,
+        F: FnMut(T) -> Result<R>,
+    {
+        self.place.name().clone_into(&mut row.work.device);
+        let name = format!("{}/{}/{}", row.work.operation, row.function(), row.length());
+        let free = self.place.free_bytes().unwrap_or(usize::MAX);
+        if row.bytes > free {
+            let why = format!("{} MiB of memory needed, {} free", row.bytes >> 20, free >> 20);
+            return self.leave_out(&name, &why);
+        }
+
+        self.place.reset_peak();
+        let mut setup = Some(setup);
+        let mut ready = None;
+        let mut failure = None;
+        let mut group = self.criterion.benchmark_group(&row.work.operation);
+        group.throughput(match row.unit {
+            "byte" => Throughput::BytesDecimal(row.amount),
+            _ => Throughput::Elements(row.amount),
+        });
+        group.bench_function(BenchmarkId::new(row.function(), row.length()), |b| {
+            if let Some(setup) = setup.take() {
+                ready = setup().map_err(|error| failure = Some(error)).ok();
+            }
+            let Some((prepare, routine)) = &mut ready else {
+                // Criterion insists on an iteration; the error ends the bench right after.
+                return b.iter(|| ());
+            };
+            let mut keep = |result: Result<R>| result.map_err(|error| failure.get_or_insert(error)).ok();
+            if size_of::<T>() == 0 {
+                return b.iter(|| keep(prepare().and_then(&mut *routine)));
+            }
+            let batch = BatchSize::PerIteration;
+            b.iter_batched(&mut *prepare, |input| keep(input.and_then(&mut *routine)), batch);
+        });
+        group.finish();
+        if let Some(error) = failure {
+            return Err(error.context(name));
+        }
+        if ready.is_none() {
+            return Ok(()); // criterion's filter did not let it through
+        }
+        let note = json!({
+            "id": name,
+            "work": row.work,
+            "implementation": row.implementation,
+            "amount": row.amount as f64,
+            "unit": row.unit,
+            "peak_bytes": self.place.peak_bytes(),
+        });
+        self.note(&name, &note)
+    }
+
+    /// Tells that something is not measured, and why.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn leave_out(&self, what: &str, why: &str) -> Result<()> {
+        eprintln!("{what}: left out: {why}");
+        self.note(what, &json!({ "what": what, "why": why }))
+    }
+
+    /// Writes what criterion's files do not say to a file of its own.
+    fn note(&self, name: &str, note: &serde_json::Value) -> Result<()> {
+        let folder = self.folder.join("rows");
+        let file: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+        let path = folder.join(file + ".json");
+        let write = || {
+            fs::create_dir_all(&folder)?;
+            fs::write(&path, note.to_string())
+        };
+        write().with_context(|| path.display().to_string())
+    }
+}
+
+/// Where criterion would write of itself.
+fn folder() -> PathBuf {
+    let target = || {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+        target
+            .unwrap_or_else(|| [env!("CARGO_MANIFEST_DIR"), "..", "target"].iter().collect())
+            .join("criterion")
+    };
+    std::env::var_os("CRITERION_HOME").map_or_else(target, PathBuf::from)
+}
