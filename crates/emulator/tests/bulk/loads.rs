@@ -95,6 +95,7 @@ fn addresses_and_sizes_are_checked() {
     assert!(matches!(load("buffer", "%in", "250", "bar"), Problem::Illegal(_)));
     assert!(matches!(load("buffer", "%in+16224", "256", "bar"), Problem::OutOfBounds { .. }));
     assert!(matches!(load("buffer+16288", "%in", "256", "bar"), Problem::OutOfBounds { .. }));
+    assert!(matches!(load("buffer", "-16", "256", "bar"), Problem::OutOfBounds { .. }));
     assert!(matches!(load("buffer", "%buffer", "256", "bar"), Problem::OutOfBounds { .. }));
 }
 

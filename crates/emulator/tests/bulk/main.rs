@@ -1,6 +1,7 @@
 //! Bulk copies: each form against its formula; each fault planted, and mended.
 
 mod clusters;
+mod gemm;
 mod loads;
 mod reductions;
 mod stores;

@@ -221,7 +221,7 @@ fn with_ignored(
     let parts = [(0, left.min(bytes), false), (left, middle, true), (left + middle, right, false)];
     let chunk = |(offset, bytes, read): (u32, u32, bool)| Chunk {
         shared: shared + offset,
-        global: read.then_some(global + u64::from(offset)),
+        global: read.then_some(global.wrapping_add(offset.into())),
         bytes,
     };
     Ok(parts.into_iter().filter(|(_, bytes, _)| *bytes > 0).map(chunk).collect())
@@ -294,7 +294,7 @@ fn store(
 fn masked(shared: u32, global: u64, bytes: u32, mask: u32) -> Vec<Chunk> {
     let chunk = |offset: u32, bytes| Chunk {
         shared: shared + offset,
-        global: Some(global + u64::from(offset)),
+        global: Some(global.wrapping_add(offset.into())),
         bytes,
     };
     if mask & 0xFFFF == 0xFFFF {

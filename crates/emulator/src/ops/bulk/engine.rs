@@ -255,7 +255,7 @@ impl Context<'_> {
 /// Chunks that follow each other in global memory, or that lie outside of it, together.
 fn rows(chunks: &[Chunk]) -> impl Iterator<Item = &[Chunk]> {
     chunks.chunk_by(|one, next| match (one.global, next.global) {
-        (Some(one_at), Some(next_at)) => one_at + u64::from(one.bytes) == next_at,
+        (Some(one_at), Some(next_at)) => one_at.wrapping_add(one.bytes.into()) == next_at,
         (None, None) => true,
         _ => false,
     })

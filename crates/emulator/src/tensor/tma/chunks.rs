@@ -129,7 +129,8 @@ impl TensorMap {
         // Elements of a row that lie in the tensor.
         let inside = from.max(0)..(from + i64::from(count)).min(self.dims[0] as i64);
         for unit in (0..bytes).step_by(16) {
-            let place = self.swizzle.apply(shared.wrapping_add(number * bytes + unit));
+            let place =
+                self.swizzle.apply(shared.wrapping_add(number.wrapping_mul(bytes)).wrapping_add(unit));
             // Outside, inside, outside again; mostly only one of them.
             let first = from + i64::from(unit) / size as i64;
             let last = first + 16 / size as i64;
