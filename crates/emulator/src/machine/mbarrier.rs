@@ -84,6 +84,21 @@ impl Mbarriers {
         bytes.into_iter().find(|(_, bytes)| *bytes > 0)
     }
 
+    /// Bytes of the shared memory of the block of this rank that operations in flight will bring.
+    pub fn in_flight_from(&self, from: usize) -> usize {
+        let landings = self.objects.values().flat_map(|object| &object.landings);
+        let bytes = landings.map(|landing| match &landing.effect {
+            Effect::Write { data, source: Some((rank, _)), .. }
+            | Effect::Reduce { data, source: Some((rank, _)), .. }
+                if *rank == from =>
+            {
+                data.len()
+            }
+            _ => 0,
+        });
+        bytes.sum()
+    }
+
     /// Whether a lane that waits for a phase has something to do: the phase is over, or can be brought to its end.
     pub fn may_pass(&self, address: u64, phase: u64) -> bool {
         self.get(address).is_none_or(|object| object.phase != phase || object.can_land())

@@ -62,6 +62,7 @@ fn send(form: &str, before: &str, after: &str) -> String {
 }
 
 const SEND: &str = "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes";
+const ADD: &str = "cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.add.u32";
 const PAIR: Setup = Setup { cluster: 2, checks: Checks::ALL };
 
 #[test]
@@ -74,9 +75,31 @@ fn a_block_sends_to_another() {
 #[test]
 fn overwriting_what_is_being_sent_is_found() {
     let again = |sync: &str| format!("{sync} @%q st.shared.u32 [buffer+16], %t;");
-    let Problem::Asynchronous(what) = problem(&send(SEND, "", &again("")), PAIR) else { panic!() };
-    assert!(what.contains("may still read"), "{what}");
-    launch(&send(SEND, "", &again(&format!("{} {SYNC}", WAIT.replace("WAIT", "EARLY")))), PAIR).unwrap();
+    let landed = format!("{} {SYNC}", WAIT.replace("WAIT", "EARLY"));
+    for (form, before) in [(SEND, ""), (ADD, "st.shared.u32 [%to+4096], %t;")] {
+        let Problem::Asynchronous(what) = problem(&send(form, before, &again("")), PAIR) else { panic!() };
+        assert!(what.contains("may still read"), "{what}");
+        launch(&send(form, before, &again(&landed)), PAIR).unwrap_or_else(|fault| panic!("{fault}"));
+    }
+}
+
+#[test]
+fn a_block_that_ends_before_what_it_sent_was_read_is_found() {
+    // The first block does not wait for the second, which waits for what comes only after a while.
+    let slow = "mov.u32 %r9, 0; setp.eq.u32 %p3, %rank, 0; @%p3 bra GO;
+        SPIN: add.u32 %r9, %r9, 1; setp.lt.u32 %p4, %r9, 20000; @%p4 bra SPIN; GO:";
+    let body = |last: &str| {
+        format!(
+            "{FILL} fence.proxy.async; {} mov.u32 %r4, 1; add.u32 %r5, %buffer, 4096;
+            mapa.shared::cluster.u32 %r5, %r5, %r4; mapa.shared::cluster.u32 %r6, %bar, %r4;
+            setp.eq.u32 %p5, %rank, 0; and.pred %p6, %p5, %q; @%p6 {SEND} [%r5], [buffer], 256, [%r6];
+            {slow} @%p5 bra END; {WAIT} END: {last}",
+            expect_all(256)
+        )
+    };
+    let Problem::Asynchronous(what) = problem(&body(""), PAIR) else { panic!() };
+    assert!(what.contains("256 bytes of its shared memory are on their way to block rank 1"), "{what}");
+    launch(&body(SYNC), PAIR).unwrap_or_else(|fault| panic!("{fault}"));
 }
 
 #[test]
@@ -142,12 +165,11 @@ fn reductions_into_another_block_are_those_of_their_names() {
 
 #[test]
 fn a_reduction_of_what_nobody_wrote_or_fenced_is_found() {
-    let form = "cp.reduce.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes.add.u32";
-    let problem = problem(&send(form, "", ""), PAIR);
+    let problem = problem(&send(ADD, "", ""), PAIR);
     assert!(matches!(problem, Problem::Uninitialised { .. }), "{problem}");
     let write = "st.shared.u32 [%to+4096], %t;";
-    let late = send(form, "", "").replace("fence.proxy.async;", &format!("fence.proxy.async; {write}"));
+    let late = send(ADD, "", "").replace("fence.proxy.async;", &format!("fence.proxy.async; {write}"));
     let Problem::Asynchronous(what) = super::problem(&late, PAIR) else { panic!() };
     assert!(what.contains("without fence.proxy.async since"), "{what}");
-    launch(&send(form, write, ""), PAIR).unwrap();
+    launch(&send(ADD, write, ""), PAIR).unwrap();
 }

@@ -98,6 +98,14 @@ fn each_lane_waits_for_its_own_groups_the_oldest_first() {
 }
 
 #[test]
+fn a_lane_that_waits_for_its_own_groups_waits_for_no_other_lane() {
+    let issue = format!("{FILL} {FENCE} {} cp.async.bulk.commit_group;", store(256));
+    let write = "bar.sync 0; @%q st.shared.u32 [buffer], %t;";
+    fault(&format!("{issue} @!%q cp.async.bulk.wait_group.read 0; {write} {DONE}"));
+    run(&format!("{issue} cp.async.bulk.wait_group.read 0; {write} {DONE}"));
+}
+
+#[test]
 fn what_was_not_committed_is_not_waited_for() {
     let write = "@%q st.shared.u32 [buffer], %t;";
     let wait = "@%q cp.async.bulk.wait_group.read 0;";

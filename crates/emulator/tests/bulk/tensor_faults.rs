@@ -132,6 +132,14 @@ fn misused_maps_are_found() {
     illegal(outside.problem(&format!("{EXPECT} {im2col}")), "within its corners");
     let gather = "@%q cp.async.bulk.tensor.2d.shared::cta.global.tile::gather4.mbarrier::complete_tx::bytes [tile], [%map, {%c0, %c1, %c2, %c3, %c4}], [bar];";
     illegal(given.problem(&format!("{EXPECT} {gather}")), "boxes of one row");
+    let one_row = TensorMap { mode: Mode::Tiled { box_dims: vec![32, 1] }, ..plain() };
+    let last = gather.replace("[tile]", "[tile+32256]");
+    Given::new(one_row.clone())
+        .launch(&format!("mul.lo.u32 %box, %box, 4; {EXPECT} {last} {WAIT}"), false)
+        .unwrap();
+    let beyond = gather.replace("[tile]", "[tile+32384]");
+    let problem = Given::new(one_row).problem(&format!("mul.lo.u32 %box, %box, 4; {EXPECT} {beyond}"));
+    assert!(matches!(problem, Problem::OutOfBounds { .. }), "{problem}");
     let halves = Given::new(TensorMap { element: TensorElement::U16, ..plain() });
     illegal(
         halves.problem(&format!("{EXPECT} {FILL} {WAIT} {}", reduce(2, "add"))),

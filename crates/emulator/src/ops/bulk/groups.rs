@@ -99,6 +99,14 @@ impl Context<'_> {
                  was to tell of: a wait is missing"
             )));
         }
+        let rank = self.warp.rank;
+        let sent = self.cluster.blocks.iter().map(|block| block.mbarriers.in_flight_from(rank));
+        if checked && let Some((target, bytes)) = sent.enumerate().find(|(_, bytes)| *bytes > 0) {
+            return Err(Problem::Asynchronous(format!(
+                "the block ends while {bytes} bytes of its shared memory are on their way to block rank {target}: a \
+                 wait is missing"
+            )));
+        }
         for warp in 0..self.block().bulk.len() {
             let stores = std::mem::take(&mut self.block().bulk[warp].issued);
             if let Some(store) = stores.iter().find(|store| checked && !store.sources.is_empty()) {
