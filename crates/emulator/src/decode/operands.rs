@@ -341,7 +341,9 @@ impl<'a> Decoder<'a> {
             }
         };
         match operand {
-            Operand::Register(id) | Operand::Address(Base::Register(id), _) => add(*id, 0),
+            Operand::Register(id) | Operand::Selected(id, _) | Operand::Address(Base::Register(id), _) => {
+                add(*id, 0);
+            }
             Operand::Component(id, component) => add(*id, *component),
             Operand::Vector(operands) | Operand::List(operands) => {
                 operands.iter().for_each(|operand| self.mentioned(operand, found));

@@ -301,6 +301,8 @@ pub enum Operand {
     Register(RegisterId),
     /// `%v1.x` is component 0.
     Component(RegisterId, u32),
+    /// `%r1.b0`, `%r1.h10`: the bytes or halves that a video instruction takes of a register.
+    Selected(RegisterId, String),
     /// `!%p1`
     Not(RegisterId),
     /// `%tid.x`, `%laneid`: its name without the `%`.

@@ -63,7 +63,9 @@ impl Checker<'_> {
 
     fn operand(&self, operand: &Operand) {
         match operand {
-            Operand::Register(register) | Operand::Not(register) => self.register(*register),
+            Operand::Register(register) | Operand::Not(register) | Operand::Selected(register, _) => {
+                self.register(*register);
+            }
             Operand::Component(register, index) => {
                 self.register(*register);
                 assert!(*index < self.body.registers[register.0 as usize].vector);

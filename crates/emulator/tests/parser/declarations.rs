@@ -238,3 +238,20 @@ fn limits_of_the_launch_are_kept() {
     assert!(module(".entry a () .maxntid 1, 2, 3, 4 { ret; }").is_err());
     assert!(module(".entry a () .maxntid 0x100000000 { ret; }").is_err());
 }
+
+#[test]
+fn textures_samplers_and_surfaces_are_handles_whose_properties_say_nothing() {
+    let parsed = module(
+        ".global .texref t; .extern .global .surfref s[4];
+         .global .samplerref p = { addr_mode_0 = clamp_to_border, filter_mode = nearest, normalized = 1 };
+         .global .samplerref q[2] = { { filter_mode = linear }, { filter_mode = nearest } };
+         .entry k (.param .texref u) { .reg .b32 %r<4>; tex.1d.v4.s32.s32 {%r0, %r1, %r2, %r3}, [t, p, {%r0}]; ret; }",
+    )
+    .expect("it is PTX");
+    let bytes: Vec<Option<u64>> = parsed.variables.iter().map(|it| it.bytes).collect();
+    assert_eq!(bytes, [Some(8), Some(32), Some(8), Some(16)]);
+    assert!(parsed.variables.iter().all(|it| it.init.is_empty()));
+    assert_eq!(parsed.functions[0].params[0].bytes, 8);
+    assert!(module(".global .samplerref p = { filter_mode };").is_err());
+    assert!(module(&format!(".global .samplerref p = {}", "{".repeat(100_000))).is_err());
+}

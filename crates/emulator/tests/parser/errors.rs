@@ -20,8 +20,8 @@ fn an_error_says_where_and_what() {
         (text(module(".reg .b32 %r<3>;")), "PTX 4:1: found `.reg`, expected it within a function"),
         (text(module(".global x;")), "PTX 4:9: found `x`, expected a type"),
         (
-            text(module(".global .texref x;")),
-            "PTX 4:9: found `.texref`, expected a fundamental type such as `.b32`",
+            text(module(".global .tensor x;")),
+            "PTX 4:9: found `.tensor`, expected a fundamental type such as `.b32`",
         ),
         (text(module(".global .v4 .f64 x;")), "PTX 4:18: found `x`, expected a vector of at most 16 bytes"),
         (

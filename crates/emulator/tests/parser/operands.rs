@@ -85,6 +85,31 @@ fn components_of_vectors_have_numbers() {
 }
 
 #[test]
+fn bytes_and_halves_of_a_register_are_selected_by_name() {
+    let selected = |part: &str| Operand::Selected(RegisterId(0), part.to_owned());
+    assert_eq!(operands("%r1.b0, %r1.h1, %r1.b3210, %r1.h10"), ["b0", "h1", "b3210", "h10"].map(selected));
+    for not_one in ["%r1.b8", "%r1.h", "%r1.c0", "%r1.b01234", "%v1.b0"] {
+        assert!(body(&format!("op {not_one};")).is_err(), "{not_one}");
+    }
+}
+
+#[test]
+fn elements_of_arrays_are_addresses_with_an_offset() {
+    let body = body(
+        ".shared .b32 x[9]; .local .v2 .f32 y[3][4]; .global .b8 z[5];
+         op x[2], x[1+1]+1, y[1], z[4]; op x[a]; ",
+    );
+    assert_eq!(errors(body)[0].0, 6);
+    let body = crate::body(".shared .b32 x[9]; .global .v2 .f64 y[3]; op x[2], x[1+1]+1, y[1], x;").unwrap();
+    let offsets = |operand: &Operand| match operand {
+        Operand::Symbol(_, offset) => *offset,
+        _ => -1,
+    };
+    assert_eq!(body.instructions[0].operands.iter().map(offsets).collect::<Vec<_>>(), [8, 9, 16, 0]);
+    assert!(crate::body("op a[1];").is_err());
+}
+
+#[test]
 fn addresses_have_a_base_and_an_offset() {
     let base = || Base::Register(RegisterId(0));
     let param = || Base::Symbol(Symbol::Param(0));

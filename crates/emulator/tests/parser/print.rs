@@ -222,6 +222,7 @@ impl Printer<'_> {
             Operand::Component(register, index) => {
                 format!("{}.{}", name(register), ["x", "y", "z", "w"][*index as usize])
             }
+            Operand::Selected(register, part) => format!("{}.{part}", name(register)),
             Operand::Not(register) => format!("!{}", name(register)),
             Operand::Special(name) => format!("%{name}"),
             Operand::Integer(value) => format!("{value}"),

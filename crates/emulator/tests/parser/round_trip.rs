@@ -264,6 +264,12 @@ impl Used {
                 *operand =
                     if vector == 1 { Operand::Register(id) } else { Operand::Component(id, *index % vector) };
             }
+            Operand::Selected(register, part) => {
+                let id = self.id(*register);
+                let scalar = self.drawn[self.ids[id.0 as usize]].1 == 1;
+                *operand =
+                    if scalar { Operand::Selected(id, std::mem::take(part)) } else { Operand::Register(id) };
+            }
             Operand::Address(base, _) => self.base(base),
             Operand::TensorAddress(base, _, groups) => {
                 self.base(base);
@@ -316,6 +322,7 @@ fn element() -> impl Strategy<Value = Operand> {
     prop_oneof![
         register().prop_map(Operand::Register),
         (register(), 0..4_u32).prop_map(|(register, index)| Operand::Component(register, index)),
+        (register(), "[bh][0-7]{1,4}").prop_map(|(register, part)| Operand::Selected(register, part)),
         select(vec!["tid.x", "laneid", "clusterid.z"]).prop_map(|name| Operand::Special(name.to_owned())),
         any::<u64>().prop_map(Operand::Integer),
         any::<u32>().prop_map(Operand::F32),

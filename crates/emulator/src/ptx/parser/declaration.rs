@@ -16,6 +16,8 @@ pub(super) struct Shape {
     pub vector: u32,
     /// In bytes.
     pub align: u64,
+    /// Of a texture, sampler or surface, which is taken for a handle of 64 bits.
+    pub opaque: bool,
 }
 
 impl Shape {
@@ -77,7 +79,7 @@ impl<'t> Parser<'t> {
 
     /// `.align 8 .v4 .f32`, in any order, with attributes that say nothing of what a program computes.
     pub fn shape(&mut self) -> Parsed<Shape> {
-        let (mut ty, mut vector, mut align) = (None, None, None);
+        let (mut ty, mut vector, mut align, mut opaque) = (None, None, None, false);
         while self.token.kind == Kind::Dotted {
             match self.token.text {
                 "align" => align = Some(self.align()?),
@@ -92,7 +94,8 @@ impl<'t> Parser<'t> {
                     self.advance();
                 }
                 name if ty.is_none() => {
-                    ty = Type::from_name(name);
+                    opaque = matches!(name, "texref" | "samplerref" | "surfref");
+                    ty = if opaque { Some(Type::B64) } else { Type::from_name(name) };
                     if ty.is_none() {
                         return self.fail("a fundamental type such as `.b32`");
                     }
@@ -109,7 +112,7 @@ impl<'t> Parser<'t> {
         if bytes > LARGEST_VECTOR {
             return self.fail("a vector of at most 16 bytes");
         }
-        Ok(Shape { ty, vector, align: align.unwrap_or(bytes) })
+        Ok(Shape { ty, vector, align: align.unwrap_or(bytes), opaque })
     }
 
     fn align(&mut self) -> Parsed<u64> {
@@ -154,7 +157,9 @@ impl<'t> Parser<'t> {
         let dimensions = self.dimensions()?;
         let mut bytes = self.array_bytes(name, shape, &dimensions)?;
         let mut init = Vec::new();
-        if self.at("=") {
+        if shape.opaque && self.accept("=") {
+            self.properties()?;
+        } else if self.at("=") {
             self.check_initialised(space, shape)?;
             init = self.initializer(shape, &dimensions)?;
             bytes = bytes.or_else(|| dimensions.bytes_of(init.len() as u64, shape));
@@ -177,6 +182,24 @@ impl<'t> Parser<'t> {
             line: name.line,
         };
         Ok((name, variable))
+    }
+
+    /// `{ filter_mode = linear, addr_mode_0 = wrap }` of a sampler, or several of these in braces: they say how textures
+    /// are read, which nothing here does.
+    fn properties(&mut self) -> Parsed<()> {
+        self.enclosed("{", "}", |p| {
+            if p.at("{") {
+                return p.nested(Self::properties);
+            }
+            p.expect_name("a property")?;
+            p.expect("=")?;
+            if p.token.kind == Kind::Word {
+                p.advance();
+                return Ok(());
+            }
+            p.integer().map(|_| ())
+        })?;
+        Ok(())
     }
 
     fn check_initialised(&self, space: Space, shape: Shape) -> Parsed<()> {

@@ -3,7 +3,7 @@
 use super::Parser;
 use super::cursor::Parsed;
 use super::names::Name;
-use crate::ptx::ast::{Base, Operand, RegisterId};
+use crate::ptx::ast::{Base, Operand, RegisterId, Symbol};
 use crate::ptx::lexer::{Kind, Token};
 use crate::ptx::number::Value;
 use crate::ptx::special::is_special;
@@ -55,13 +55,30 @@ impl<'t> Parser<'t> {
     fn named(&mut self, word: Token<'t>) -> Parsed<Option<Operand>> {
         match self.find(word) {
             Some(Name::Register(register)) => self.component(register).map(Some),
-            Some(Name::Symbol(symbol)) => Ok(Some(Operand::Symbol(symbol, self.offset()?))),
+            Some(Name::Symbol(symbol)) => {
+                let start = if self.at("[") { self.subscript(symbol)? } else { 0 };
+                Ok(Some(Operand::Symbol(symbol, start.wrapping_add(self.offset()?))))
+            }
             Some(Name::Unused(..)) | None if word.text == "_" => Ok(Some(Operand::Sink)),
             Some(Name::Unused(..)) | None => self.special(word),
         }
     }
 
-    /// `%v1.x`
+    /// `[2]` after an array: how many bytes lie before that element.
+    fn subscript(&mut self, symbol: Symbol) -> Parsed<i64> {
+        let variable = match symbol {
+            Symbol::Global(index) => &self.module.variables[index],
+            Symbol::Local(index) => &self.state.body.variables[index],
+            _ => return self.fail("`,` or `;`: only variables are arrays"),
+        };
+        let element = variable.ty.bytes() * u64::from(variable.vector);
+        self.expect("[")?;
+        let index = self.integer()?;
+        self.expect("]")?;
+        Ok(index.wrapping_mul(element) as i64)
+    }
+
+    /// `%v1.x`, or `%r1.b0` of a video instruction
     fn component(&mut self, register: RegisterId) -> Parsed<Operand> {
         let vector = self.state.body.registers[register.0 as usize].vector;
         if self.token.kind != Kind::Dotted {
@@ -74,6 +91,9 @@ impl<'t> Parser<'t> {
             "w" | "a" => 3,
             _ => u32::MAX,
         };
+        if vector == 1 && is_selector(self.token.text) {
+            return Ok(Operand::Selected(register, self.advance().text.to_owned()));
+        }
         if vector == 1 || index >= vector {
             return self.fail("`,` or `;`: the register has no such component");
         }
@@ -155,4 +175,10 @@ impl<'t> Parser<'t> {
         };
         Ok((base, self.offset()?))
     }
+}
+
+/// `b0`, `h1`, or of a vector instruction `b3210`, `h10`.
+fn is_selector(text: &str) -> bool {
+    let digits = text.strip_prefix(['b', 'h']).unwrap_or_default();
+    (1..=4).contains(&digits.len()) && digits.bytes().all(|digit| (b'0'..b'8').contains(&digit))
 }
