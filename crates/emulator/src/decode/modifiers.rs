@@ -61,6 +61,17 @@ impl<'a> Modifiers<'a> {
         self.one_of(&TYPES)
     }
 
+    /// None of those that follow but these may stand there twice: for instructions whose modifiers come in any order.
+    pub fn distinct(&self, but: &[&str]) -> Result<(), Unsupported> {
+        let again = |(index, name): (usize, &String)| {
+            self.rest[..index].contains(name) && !but.contains(&name.as_str())
+        };
+        match self.rest.iter().enumerate().find(|it| again(*it)) {
+            None => Ok(()),
+            Some((_, name)) => Err(format!("modifier .{name} twice")),
+        }
+    }
+
     /// All must have been taken.
     pub fn finish(&self) -> Result<(), Unsupported> {
         match self.peek() {

@@ -165,9 +165,12 @@ fn modifiers(instruction: &Instruction) -> Result<Said<'_>, Unsupported> {
         noftz: false,
         policy: false,
     };
+    modifiers.distinct(&[])?;
     loop {
         if let Some(found) = modifiers.maybe_ty() {
-            ty = Some(found);
+            if let Some(other) = ty.replace(found) {
+                return Err(format!("types {other:?} and {found:?}"));
+            }
             continue;
         }
         match modifiers.peek() {
@@ -187,7 +190,9 @@ fn modifiers(instruction: &Instruction) -> Result<Said<'_>, Unsupported> {
             Some("v4") => said.vector = 4,
             Some("v8") => said.vector = 8,
             Some(name @ ("and" | "or" | "xor" | "exch" | "cas" | "add" | "inc" | "dec" | "min" | "max")) => {
-                operation = Some(name);
+                if let Some(other) = operation.replace(name) {
+                    return Err(format!("operations .{other} and .{name}"));
+                }
             }
             _ => break,
         }

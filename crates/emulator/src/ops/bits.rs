@@ -249,7 +249,9 @@ fn find(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsu
 }
 
 fn fns(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
-    only_type(instruction)?;
+    let mut modifiers = Modifiers::new(instruction);
+    modifiers.need("type", &[("b32", ())])?;
+    modifiers.finish()?;
     let [d, mask, base, offset] = &instruction.operands[..] else { return Err("operands".into()) };
     let d = decoder.dst32(d)?;
     let [mask, base, offset] = [mask, base, offset].map(|it| decoder.src32(it));

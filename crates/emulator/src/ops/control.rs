@@ -5,6 +5,7 @@ use crate::decode::{Decoder, Modifiers, Unsupported};
 use crate::fault::Problem;
 use crate::machine::{Stop, Waiting};
 use crate::ops::Form;
+use crate::ops::value::operands;
 use crate::program::{Action, AnyReg, Call, CallTarget, Place};
 use crate::ptx::ast::{Instruction, Operand, Symbol, Targets};
 
@@ -22,22 +23,34 @@ pub(crate) const FORMS: &[Form] = &[
         class: Class::Control,
         decode: call,
     },
-    Form {
-        name: "ret",
-        syntax: "ret{.uni}",
-        class: Class::Control,
-        decode: |_, i| uniform(i, Action::Return),
-    },
-    Form { name: "exit", syntax: "exit", class: Class::Control, decode: |_, i| uniform(i, Action::Exit) },
+    Form { name: "ret", syntax: "ret{.uni}", class: Class::Control, decode: ret },
+    Form { name: "exit", syntax: "exit", class: Class::Control, decode: |_, i| alone(i, Action::Exit) },
     Form { name: "trap", syntax: "trap", class: Class::Control, decode: trap },
     Form { name: "brkpt", syntax: "brkpt", class: Class::Control, decode: trap },
     Form { name: "nanosleep", syntax: "nanosleep.u32 time", class: Class::Control, decode: nanosleep },
 ];
 
+/// Of `bra` and `ret` all lanes may be said to go the same way, which changes nothing.
 fn uniform(instruction: &Instruction, action: Action) -> Result<Action, Unsupported> {
     let mut modifiers = Modifiers::new(instruction);
     modifiers.flag("uni");
     modifiers.finish()?;
+    Ok(action)
+}
+
+fn ret(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
+    if !instruction.operands.is_empty() {
+        return Err(operands(0, instruction));
+    }
+    uniform(instruction, Action::Return)
+}
+
+/// An instruction that is its name alone.
+fn alone(instruction: &Instruction, action: Action) -> Result<Action, Unsupported> {
+    Modifiers::new(instruction).finish()?;
+    if !instruction.operands.is_empty() {
+        return Err(operands(0, instruction));
+    }
     Ok(action)
 }
 
@@ -115,13 +128,15 @@ fn place(decoder: &mut Decoder, operand: &Operand) -> Result<Place, Unsupported>
 }
 
 fn trap(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
-    uniform(instruction, Action::run(|_| Err(Stop::warp(Problem::Trap("the kernel stopped itself".into())))))
+    alone(instruction, Action::run(|_| Err(Stop::warp(Problem::Trap("the kernel stopped itself".into())))))
 }
 
-fn nanosleep(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
+fn nanosleep(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
     let mut modifiers = Modifiers::new(instruction);
-    modifiers.flag("u32");
+    modifiers.need("type", &[("u32", ())])?;
     modifiers.finish()?;
+    let [time] = &instruction.operands[..] else { return Err(operands(1, instruction)) };
+    decoder.src32(time)?;
     Ok(Action::run(|cx| {
         cx.cluster.polls += 1;
         Err(Stop::DoneThenWait(Waiting::Turn))

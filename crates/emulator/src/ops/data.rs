@@ -196,6 +196,7 @@ fn modifiers(
 ) -> Result<Access, Unsupported> {
     let mut modifiers = Modifiers::new(instruction);
     let mut access = Access { space: Space::Generic, strong: None, vector: 1, ty: Type::B32 };
+    modifiers.distinct(&[])?;
     loop {
         let Some(next) = modifiers.peek() else { return Err("no type".into()) };
         match next {
@@ -228,6 +229,19 @@ fn modifiers(
     Ok(access)
 }
 
+/// Registers that are loaded to or stored from may be wider than the type, and no predicates ("Operand Size Exceeding
+/// Instruction-Type Size").
+fn holds(decoder: &Decoder, register: &Operand, ty: Type) -> Result<(), Unsupported> {
+    match decoder.declared(register) {
+        Some(Type::Pred) => Err("a predicate where a value in memory goes".into()),
+        Some(declared) if declared.bytes() < ty.bytes() => {
+            Err(format!("a register of type {declared:?} where {} bytes go", ty.bytes()))
+        }
+        _ if ty == Type::Pred => Err("a predicate in memory".into()),
+        _ => Ok(()),
+    }
+}
+
 /// Parameters of an entry are a space of their own; those of device functions, and those passed to them, are local.
 fn parameter_space(decoder: &Decoder, address: &Operand) -> Space {
     match decoder.space_of(address) {
@@ -247,6 +261,7 @@ fn ld(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupp
     if elements.len() as u64 != access.vector {
         return Err(format!("{} registers for a vector of {}", elements.len(), access.vector));
     }
+    elements.iter().try_for_each(|it| holds(decoder, it, access.ty))?;
     let size = access.ty.bytes() as u32;
     let bytes = size * access.vector as u32;
     let signed = matches!(access.ty, Type::S8 | Type::S16 | Type::S32);
@@ -359,6 +374,7 @@ fn st(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupp
     if elements.len() as u64 != access.vector {
         return Err(format!("{} values for a vector of {}", elements.len(), access.vector));
     }
+    elements.iter().try_for_each(|it| holds(decoder, it, access.ty))?;
     let size = access.ty.bytes() as u32;
     let bytes = size * access.vector as u32;
     let sources: Vec<Source> =

@@ -34,7 +34,7 @@ impl Draw {
         match self.below(8) {
             0 | 1 => self.bits() & all,
             2 | 3 => {
-                let borders = [0, 1 << fraction, exponents / 2 << fraction, exponents << fraction];
+                let borders = [0, 1 << fraction, (exponents / 2) << fraction, exponents << fraction];
                 let border = borders[self.below(4) as usize];
                 (border.wrapping_add(self.below(5)).wrapping_sub(2) & (all >> 1)) | sign
             }

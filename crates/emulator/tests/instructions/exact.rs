@@ -156,7 +156,7 @@ impl Number {
             negative: self.negative != other.negative,
             mantissa: numerator.mantissa / other.mantissa,
             exponent: numerator.exponent - other.exponent,
-            inexact: numerator.mantissa % other.mantissa != 0,
+            inexact: !numerator.mantissa.is_multiple_of(other.mantissa),
         }
     }
 

@@ -179,10 +179,11 @@ fn extremes_know_nan_zeros_and_signs() {
 
 #[test]
 fn signs_and_kinds_are_those_of_the_bits() {
+    type Holds = Box<dyn Fn(u64) -> bool>;
     fn tests(format: Format, bits: u32) -> Vec<Case> {
         let infinity = format.infinity();
         let of = move |x: u64| x & (format.sign() - 1);
-        let kinds: [(&str, Box<dyn Fn(u64) -> bool>); 6] = [
+        let kinds: [(&str, Holds); 6] = [
             ("finite", Box::new(move |x| of(x) < infinity)),
             ("infinite", Box::new(move |x| of(x) == infinity)),
             ("number", Box::new(move |x| of(x) <= infinity)),

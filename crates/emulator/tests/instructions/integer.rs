@@ -108,7 +108,7 @@ fn results_are_the_low_bits_of_the_exact_ones() {
             cases.push(ty.case("max.relu", 2, |[a, b, _]| a.max(b).max(0)));
             cases.push(ty.case("mad24.hi.sat", 3, move |[a, b, c]| {
                 let [a, b] = [a, b].map(|it| short(it, 24, true));
-                ty.clamp(i128::from((a * b >> 16) as i32) + c)
+                ty.clamp(i128::from(((a * b) >> 16) as i32) + c)
             }));
         }
         // Of a divisor of 0 the result is not defined.
@@ -131,12 +131,15 @@ fn short(value: i128, bits: u32, signed: bool) -> i128 {
     if signed && rest >> (bits - 1) == 1 { rest - (1 << bits) } else { rest }
 }
 
+/// Of one half.
+type Operation = fn(i128, i128) -> i128;
+
 #[test]
 fn pairs_of_16_bits_are_two_operations() {
     let mut cases = Vec::new();
     for ty in &TYPES[..2] {
         let ty = *ty;
-        let operations: [(&str, fn(i128, i128) -> i128, bool); 6] = [
+        let operations: [(&str, Operation, bool); 6] = [
             ("add", |a, b| a + b, false),
             ("add.sat", |a, b| a + b, true),
             ("min", i128::min, false),

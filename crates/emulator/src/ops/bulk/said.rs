@@ -66,6 +66,7 @@ impl<'a> Said<'a> {
     /// Takes all modifiers.
     pub fn new(modifiers: &mut Modifiers<'a>) -> Result<Self, Unsupported> {
         let mut said = Said::default();
+        modifiers.distinct(&SIDES.map(|(name, _)| name))?;
         loop {
             if let Some(side) = modifiers.one_of(&SIDES) {
                 said.sides.push(side);
@@ -80,7 +81,9 @@ impl<'a> Said<'a> {
                 continue;
             }
             if let Some(ty) = modifiers.maybe_ty() {
-                said.ty = Some(ty);
+                if let Some(other) = said.ty.replace(ty) {
+                    return Err(format!("types {other:?} and {ty:?}"));
+                }
                 continue;
             }
             match modifiers.peek() {

@@ -22,6 +22,7 @@ use crate::lanes::{Done, Pred, Reg};
 use crate::machine::{Context, Stop};
 use crate::ops::Form;
 use crate::ops::mma::{ELEMENTS, accumulator};
+use crate::ops::value::operands;
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand};
 use crate::tensor::wgmma::{self, Descriptor, Major, Shape};
@@ -65,6 +66,12 @@ fn modifiers<'a>(instruction: &'a Instruction, name: &str) -> Result<Modifiers<'
         modifiers.need("modifier", &[(name, ())])?;
     }
     Ok(modifiers)
+}
+
+/// Takes the modifiers of an instruction that has no operands.
+fn alone(instruction: &Instruction, name: &str) -> Result<(), Unsupported> {
+    modifiers(instruction, name)?.finish()?;
+    if instruction.operands.is_empty() { Ok(()) } else { Err(operands(0, instruction)) }
 }
 
 /// Where a lies.
@@ -188,7 +195,7 @@ impl MmaAsync {
 }
 
 fn fence(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
-    modifiers(instruction, "fence")?.finish()?;
+    alone(instruction, "fence")?;
     Ok(Action::run(move |cx| {
         cx.whole_warp()?;
         cx.fence_registers();
@@ -197,7 +204,7 @@ fn fence(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupport
 }
 
 fn commit_group(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
-    modifiers(instruction, "commit_group")?.finish()?;
+    alone(instruction, "commit_group")?;
     Ok(Action::run(move |cx| {
         cx.whole_warp()?;
         cx.warp.products.commit();
