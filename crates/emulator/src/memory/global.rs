@@ -7,7 +7,7 @@ use crate::memory::journal::Keeper;
 use crate::memory::{GLOBAL_BASE, POISON};
 
 /// Bytes of a page.
-const PAGE: usize = 1 << 16;
+pub(super) const PAGE: usize = 1 << 16;
 
 /// Allocations start at multiples of this, as those of CUDA do (of at least 256), with at least as much between them
 /// that belongs to none.
@@ -38,9 +38,9 @@ pub(crate) struct Allocation {
 /// Words are atomics, since blocks run on several threads and a kernel may be wrong; every access is relaxed, which
 /// costs nothing.
 pub(crate) struct Page {
-    words: Box<[AtomicU32]>,
+    pub(super) words: Box<[AtomicU32]>,
     /// For each word, a bit for each byte that was written.
-    written: Box<[AtomicU8]>,
+    pub(super) written: Box<[AtomicU8]>,
 }
 
 /// Why memory could not be allocated, freed, read or written by the host.
@@ -249,7 +249,7 @@ impl Allocation {
     }
 
     #[inline]
-    fn page(&self, offset: u64) -> &Page {
+    pub(super) fn page(&self, offset: u64) -> &Page {
         self.pages[offset as usize / PAGE].get_or_init(Page::new)
     }
 
@@ -278,70 +278,6 @@ impl Allocation {
         let _ = page.words[word].fetch_update(Relaxed, Relaxed, replace);
         page.written[word].fetch_or(flags << shift, Relaxed);
     }
-
-    /// Reads bytes, however they lie.
-    pub fn read_bytes(&self, address: u64, target: &mut [u8]) {
-        let mut offset = address - self.base;
-        let mut rest = target;
-        while !rest.is_empty() {
-            let length = (4 - offset as usize % 4).min(rest.len());
-            let (now, later) = rest.split_at_mut(length);
-            now.copy_from_slice(&self.read(offset, length as u32).0.to_le_bytes()[..length]);
-            offset += length as u64;
-            rest = later;
-        }
-    }
-
-    /// Tells of each byte whether it was written.
-    pub fn read_written(&self, address: u64, target: &mut [bool]) {
-        let mut offset = address - self.base;
-        let mut rest = target;
-        while !rest.is_empty() {
-            let length = (4 - offset as usize % 4).min(rest.len());
-            let (now, later) = rest.split_at_mut(length);
-            let flags = self.page(offset).written[offset as usize % PAGE / 4].load(Relaxed) >> (offset % 4);
-            for (k, now) in now.iter_mut().enumerate() {
-                *now = flags >> k & 1 == 1;
-            }
-            offset += length as u64;
-            rest = later;
-        }
-    }
-
-    /// Makes bytes uninitialised.
-    pub fn forget(&self, address: u64, bytes: u64) {
-        let (mut offset, end) = (address - self.base, address - self.base + bytes);
-        while offset < end {
-            let length = (4 - offset % 4).min(end - offset);
-            self.write(offset, length as u32, u32::from_ne_bytes([POISON; 4]));
-            let flags = super::local::masks(length as u32).1 << (offset % 4);
-            self.page(offset).written[offset as usize % PAGE / 4].fetch_and(!flags, Relaxed);
-            offset += length;
-        }
-    }
-
-    /// Writes bytes, however they lie.
-    pub fn write_bytes(&self, address: u64, source: &[u8]) {
-        let mut offset = address - self.base;
-        let mut rest = source;
-        while !rest.is_empty() {
-            let length = (4 - offset as usize % 4).min(rest.len());
-            let mut word = [0; 4];
-            word[..length].copy_from_slice(&rest[..length]);
-            self.write(offset, length as u32, u32::from_le_bytes(word));
-            offset += length as u64;
-            rest = &rest[length..];
-        }
-    }
-
-    fn write_bytes_where(&self, address: u64, source: &[u8], wanted: impl Fn(usize) -> bool) {
-        let offset = address - self.base;
-        for (k, byte) in source.iter().enumerate() {
-            if wanted(k) {
-                self.write(offset + k as u64, 1, u32::from(*byte));
-            }
-        }
-    }
 }
 
 /// Global memory as one worker sees it during a launch.
@@ -356,8 +292,8 @@ pub(crate) struct GlobalView {
 /// A page: the indices of its allocation, and of itself there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct PageOf {
-    allocation: usize,
-    page: usize,
+    pub(super) allocation: usize,
+    pub(super) page: usize,
 }
 
 /// Where a range lies.
@@ -414,55 +350,6 @@ impl GlobalView {
     #[inline]
     pub fn page(&self, page: PageOf) -> &Page {
         self.allocations[page.allocation].pages[page.page].get_or_init(Page::new)
-    }
-
-    /// The allocation that holds a whole range, which was found before.
-    fn holder(&mut self, address: u64, bytes: u64) -> Option<&Allocation> {
-        match self.find(address, bytes) {
-            Found::In(index) => Some(&self.allocations[index]),
-            Found::Freed | Found::Outside => None,
-        }
-    }
-
-    /// The bytes of a range that lies within an allocation.
-    pub fn read(&mut self, address: u64, bytes: u64) -> Vec<u8> {
-        let mut out = vec![POISON; bytes as usize];
-        if let Some(allocation) = self.holder(address, bytes) {
-            allocation.read_bytes(address, &mut out);
-        }
-        out
-    }
-
-    /// Overwrites a range that lies within an allocation.
-    pub fn write(&mut self, address: u64, data: &[u8]) {
-        if let Some(allocation) = self.holder(address, data.len() as u64) {
-            allocation.write_bytes(address, data);
-        }
-    }
-
-    /// Makes a range uninitialised that lies within an allocation.
-    pub fn forget(&mut self, address: u64, bytes: u64) {
-        if let Some(allocation) = self.holder(address, bytes) {
-            allocation.forget(address, bytes);
-        }
-    }
-
-    /// Whether all bytes of a range were written that lies within an allocation.
-    pub fn is_written(&mut self, address: u64, bytes: u64) -> bool {
-        let mut written = vec![false; bytes as usize];
-        if let Some(allocation) = self.holder(address, bytes) {
-            allocation.read_written(address, &mut written);
-        }
-        written.iter().all(|it| *it)
-    }
-
-    /// Notes what the pages of a range hold before it is written to.
-    pub fn keep_range(&mut self, address: u64, bytes: u64) {
-        let Found::In(allocation) = self.find(address, bytes) else { return };
-        let offset = address - self.allocations[allocation].base;
-        for page in offset as usize / PAGE..((offset + bytes) as usize).div_ceil(PAGE) {
-            self.keep(PageOf { allocation, page });
-        }
     }
 
     /// What lies nearest to an address that is in no allocation.

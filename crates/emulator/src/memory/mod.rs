@@ -9,6 +9,7 @@ mod journal;
 mod local;
 mod place;
 mod proxy;
+mod range;
 mod shared;
 mod transfer;
 
