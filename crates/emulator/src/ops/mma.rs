@@ -5,7 +5,7 @@ use crate::decode::{Decoder, Modifiers, Unsupported};
 use crate::fault::Problem;
 use crate::lanes::{Done, LANES, Lanes, Reg};
 use crate::machine::{Context, Stop};
-use crate::ops::Form;
+use crate::ops::{Decode, Form, mma_rare};
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand};
 use crate::tensor::mma::{Shape, mma as multiply};
@@ -15,10 +15,24 @@ pub(crate) const FORMS: &[Form] = &[Form {
     name: "mma",
     syntax: "mma.sync.aligned.shape.row.col{.satfinite}.dtype.atype.btype.ctype d, a, b, c, \
              with shape m16n8k4 (tf32), m16n8k8 (f16, bf16, tf32), m16n8k16 (f16, bf16, e4m3, e5m2, s8, u8), \
-             m16n8k32 (e4m3, e5m2, s8, u8, s4, u4), m16n8k64 (s4, u4), m8n8k16 (s8, u8), m8n8k32 (s4, u4)",
+             m16n8k32 (e4m3, e5m2, s8, u8, s4, u4), m16n8k64 (s4, u4), m8n8k16 (s8, u8), m8n8k32 (s4, u4); \
+             mma.sync.aligned.shape.row.col.f64.f64.f64.f64, with shape m8n8k4, m16n8k4, m16n8k8, m16n8k16; \
+             mma.sync.aligned.shape.row.col.s32.b1.b1.s32.xor|.and.popc, with shape m8n8k128, m16n8k128, m16n8k256",
     class: Class::Matrix,
-    decode: mma,
+    decode: |decoder, instruction| match instruction.modifiers.iter().find_map(|it| rare(it)) {
+        Some(decode) => decode(decoder, instruction),
+        None => mma(decoder, instruction),
+    },
 }];
+
+/// What decodes a product of a type that goes a way of its own.
+fn rare(modifier: &str) -> Option<Decode> {
+    match modifier {
+        "f64" => Some(mma_rare::double),
+        "b1" => Some(mma_rare::bits),
+        _ => None,
+    }
+}
 
 /// The types of multiplicands by name.
 pub(super) const ELEMENTS: [(&str, Element); 9] = [
@@ -101,7 +115,11 @@ pub(super) fn targets(
     fragment(decoder, operand, count)?.iter().map(|element| decoder.dst32(element)).collect()
 }
 
-fn fragment(decoder: &Decoder, operand: &Operand, count: usize) -> Result<Vec<Operand>, Unsupported> {
+pub(super) fn fragment(
+    decoder: &Decoder,
+    operand: &Operand,
+    count: usize,
+) -> Result<Vec<Operand>, Unsupported> {
     let elements = decoder.elements(operand);
     if elements.len() != count {
         return Err(format!("{} registers for a fragment of {count}", elements.len()));

@@ -20,6 +20,7 @@ mod integer;
 mod matrix;
 mod mbarrier;
 mod mma;
+mod mma_rare;
 pub(crate) mod setmaxnreg;
 mod value;
 pub(crate) mod wgmma;
@@ -43,7 +44,7 @@ pub(crate) struct Form {
     pub decode: Decode,
 }
 
-type Decode = fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>;
+pub(crate) type Decode = fn(&mut Decoder, &Instruction) -> Result<Action, Unsupported>;
 
 impl Form {
     const fn integer(name: &'static str, syntax: &'static str, decode: Decode) -> Form {
@@ -87,6 +88,7 @@ const FAMILIES: &[&[Form]] = &[
     matrix::FORMS,
     mbarrier::FORMS,
     mma::FORMS,
+    mma_rare::FORMS,
     wgmma::FORMS,
 ];
 

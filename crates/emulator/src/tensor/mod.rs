@@ -6,6 +6,7 @@ mod element;
 pub mod ldmatrix;
 pub mod mma;
 mod product;
+pub(crate) mod rare;
 pub mod tma;
 pub mod wgmma;
 

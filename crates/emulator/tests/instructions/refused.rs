@@ -109,6 +109,14 @@ const EXAMPLES: &[(&str, &str)] = &[
         "mma",
         "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {f0, f1, f2, f3}, {r0, r1, r2, r3}, {r4, r5}, {f0, f1, f2, f3}",
     ),
+    (
+        "mma.sp",
+        "mma.sp.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {f0, f1, f2, f3}, {r0, r1}, {r2, r3}, {f0, f1, f2, f3}, r4, 0",
+    ),
+    (
+        "mma.sp::ordered_metadata",
+        "mma.sp::ordered_metadata.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {f0, f1, f2, f3}, {r0, r1}, {r2, r3}, {f0, f1, f2, f3}, r4, 0",
+    ),
     ("mov", "mov.u32 r0, r1"),
     ("movmatrix", "movmatrix.sync.aligned.m8n8.trans.b16 r0, r1"),
     ("mul (float)", "mul.rz.f64 e0, e1, e2"),
