@@ -97,8 +97,8 @@ fn double_precision_is_fused_and_in_order_of_k() {
             let (g, t) = (lane >> 2, lane % 4);
             match k {
                 4 => (if i == 0 { g } else { g + 8 }, t),
-                8 => (if i % 2 == 0 { g } else { g + 8 }, if i < 2 { t } else { t + 4 }),
-                _ => (if i % 2 == 0 { g } else { g + 8 }, if i % 2 == 0 { i * 2 + t } else { i * 2 - 2 + t }),
+                8 => (g + i % 2 * 8, if i < 2 { t } else { t + 4 }),
+                _ => (g + i % 2 * 8, (i - i % 2) * 2 + t),
             }
         };
         let b_place = |lane: usize, i: usize| (lane % 4 + i * 4, lane >> 2);
