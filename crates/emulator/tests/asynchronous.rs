@@ -332,7 +332,7 @@ mod barriers {
             ),
             (
                 format!(
-                    "{init32} mbarrier.arrive.shared.b64 _, [bar]; @%q mbarrier.inval.shared.b64 [bar]; @%q mbarrier.arrive.shared.b64 _, [bar];"
+                    "{init32} mbarrier.arrive.shared.b64 _, [bar]; bar.warp.sync -1; @%q mbarrier.inval.shared.b64 [bar]; @%q mbarrier.arrive.shared.b64 _, [bar];"
                 ),
                 "not initialised",
             ),
@@ -359,7 +359,8 @@ mod barriers {
             let what = fault(&body, WARP);
             assert!(what.contains(expected), "{what}, and not: {expected}\n{body}");
         }
-        let mended = "mbarrier.arrive.shared.b64 _, [bar]; @%q mbarrier.inval.shared.b64 [bar];
+        let mended =
+            "mbarrier.arrive.shared.b64 _, [bar]; bar.warp.sync -1; @%q mbarrier.inval.shared.b64 [bar];
             @%q st.shared.u64 [bar], %wide; @%q mbarrier.init.shared.b64 [bar], 1;";
         run(&format!("{init32} {mended}"));
     }

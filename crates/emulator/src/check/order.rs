@@ -89,7 +89,7 @@ impl Races {
         let mut clocks: Vec<_> =
             strand.fenced(lane).map(|(scope, clock)| (scope.min(strong.scope), Rc::new(clock))).collect();
         if strong.release {
-            clocks.push((strong.scope, Rc::new(strand.released(lane, now))));
+            clocks.push((strong.scope, Rc::new(strand.released(1 << lane, now))));
         }
         // An atomic operation leaves what was published before; a store does not.
         if !strong.atomic {

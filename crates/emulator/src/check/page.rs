@@ -21,6 +21,8 @@ pub(crate) struct Page {
     /// The last of the strong writes among them, and of all of them.
     latest_write: Time,
     latest: Time,
+    /// Whether engines accessed it: what they do, nobody knows of who has only met all threads.
+    engines: bool,
 }
 
 /// For each cell, the last access of one kind by a unit.
@@ -52,10 +54,11 @@ impl From<Kind> for Way {
 }
 
 /// Who makes an access, and what is ordered before it.
+#[derive(Clone, Copy)]
 pub(crate) struct Actor<'a> {
     pub unit: Unit,
     pub clock: &'a Clock,
-    /// Whatever happened up to this time is known.
+    /// Whatever threads did up to this time is known.
     pub all: Time,
     /// The warp whose lanes each know what they did themselves, and up to when.
     pub own: Unit,
@@ -83,6 +86,15 @@ pub(crate) struct Conflict {
     pub earlier_lane: u32,
     pub earlier_pc: u32,
     pub earlier_is_write: bool,
+}
+
+/// An access to the shared memory of a block by another one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stranger {
+    pub unit: Unit,
+    pub lane: u32,
+    pub pc: u32,
+    pub is_write: bool,
 }
 
 impl Actor<'_> {
@@ -149,7 +161,7 @@ impl Plane {
 
 impl Page {
     pub fn new() -> Self {
-        Page { shift: 2, writes: None, planes: Vec::new(), latest_write: 0, latest: 0 }
+        Page { shift: 2, writes: None, planes: Vec::new(), latest_write: 0, latest: 0, engines: false }
     }
 
     fn cells(&self) -> usize {
@@ -194,6 +206,8 @@ impl Page {
                 &same[..bytes as usize >> self.shift]
             }
         };
+        self.engines |= actor.unit.is_engine();
+        let actor = &Actor { all: if self.engines { 0 } else { actor.all }, ..*actor };
         self.check_writes(event, actor, start, lanes)?;
         self.check_planes(event, actor, start, lanes)?;
         if event.way.write && event.way.strong.is_none() {
@@ -217,12 +231,7 @@ impl Page {
         if plane.latest <= actor.all {
             return Ok(());
         }
-        for (cell, lanes) in (start..).zip(lanes) {
-            if plane.times[cell] > actor.all {
-                check_cell(plane, units[cell], event, actor, cell, *lanes)?;
-            }
-        }
-        Ok(())
+        check_cells(plane, |cell| units[cell], event, actor, start, lanes)
     }
 
     /// Other accesses come before, so far as they matter to this one.
@@ -244,13 +253,24 @@ impl Page {
             {
                 continue;
             }
-            for (cell, lanes) in (start..).zip(lanes) {
-                if plane.times[cell] > actor.all {
-                    check_cell(plane, plane.unit, event, actor, cell, *lanes)?;
-                }
-            }
+            check_cells(plane, |_| plane.unit, event, actor, start, lanes)?;
         }
         Ok(())
+    }
+
+    /// An access by another block that is not known.
+    pub fn unknown_of_others(&self, block: u32, clock: &Clock) -> Option<Stranger> {
+        let writes = self.writes.iter().map(|(plane, units)| (plane, Some(units)));
+        let planes = writes.chain(self.planes.iter().map(|plane| (plane, None)));
+        planes.into_iter().find_map(|(plane, units)| {
+            (0..self.cells()).find_map(|cell| {
+                let unit = units.map_or(plane.unit, |units| units[cell]);
+                let (time, lanes) = (plane.times[cell], plane.lanes[cell]);
+                let lane = lanes_of(lanes).find(|lane| !clock.knows(unit, 1 << lane, time));
+                let lane = lane.filter(|_| time > 0 && unit.block() != block)? as u32;
+                Some(Stranger { unit, lane, pc: plane.pcs[cell], is_write: plane.way.write })
+            })
+        })
     }
 
     fn record_write(
@@ -332,6 +352,29 @@ impl Page {
         });
         self.planes[free].set(cell, &[lanes], event);
     }
+}
+
+/// The lanes that access neighbouring cells each know of what a plane holds there, which is of these units.
+#[inline]
+fn check_cells(
+    plane: &Plane,
+    units: impl Fn(usize) -> Unit,
+    event: &Event,
+    actor: &Actor,
+    start: usize,
+    lanes: &[u32],
+) -> Result<(), Conflict> {
+    // Neighbours mostly hold the same access, of which all lanes know the same but those that made it.
+    let mut last = None;
+    for (cell, lanes) in (start..).zip(lanes) {
+        let unit = units(cell);
+        let held = (plane.times[cell], plane.lanes[cell], unit);
+        if held.0 > actor.all && last != Some(held) {
+            check_cell(plane, unit, event, actor, cell, *lanes)?;
+            last = (unit != actor.own).then_some(held);
+        }
+    }
+    Ok(())
 }
 
 /// Each of these lanes knows of what a plane's cell holds.

@@ -46,6 +46,11 @@ impl Shadow {
         Shadow { shared: (0..blocks).map(|_| block()).collect(), global: Pages::default(), across }
     }
 
+    /// The pages of the shared memory of the block of a rank.
+    pub fn shared(&self, rank: usize) -> &[Page] {
+        &self.shared[rank]
+    }
+
     /// Lanes access one after another as many bytes from an address on, or all of them the same ones.
     #[inline]
     pub fn access(

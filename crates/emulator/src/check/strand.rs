@@ -10,6 +10,8 @@ use crate::memory::Scope;
 /// knows what it did itself goes without saying.
 pub(crate) struct Strand {
     pub unit: Unit,
+    /// When it last accessed memory.
+    pub latest: Time,
     /// Blocks of the cluster.
     cluster: Rc<[u32]>,
     /// Each lane is in one of them.
@@ -48,16 +50,11 @@ impl Strand {
     /// A warp that knows nothing yet.
     pub fn new(unit: Unit, cluster: Rc<[u32]>) -> Self {
         let group = Group { lanes: u32::MAX, clock: Rc::default(), all: 0 };
-        Strand { unit, cluster, groups: vec![group], fences: Vec::new(), seen: Vec::new() }
+        Strand { unit, latest: 0, cluster, groups: vec![group], fences: Vec::new(), seen: Vec::new() }
     }
 
     pub fn groups(&self) -> &[Group] {
         &self.groups
-    }
-
-    fn clock(&self, lane: usize) -> &Rc<Clock> {
-        let of = |it: &&Group| it.lanes >> lane & 1 == 1;
-        self.groups.iter().find(of).map_or(&self.groups[0].clock, |group| &group.clock)
     }
 
     /// Gives lanes another clock, which knows at least what they knew.
@@ -72,7 +69,7 @@ impl Strand {
     }
 
     /// What these lanes know together.
-    fn together(&mut self, lanes: u32) -> Rc<Clock> {
+    fn together(&self, lanes: u32) -> Rc<Clock> {
         let mut groups = self.groups.iter().filter(|group| group.lanes & lanes != 0);
         let Some(first) = groups.next() else { return Rc::default() };
         let mut clock = Rc::clone(&first.clock);
@@ -108,10 +105,10 @@ impl Strand {
         }
     }
 
-    /// What a lane knows, and all that it did up to a time.
-    pub fn released(&self, lane: usize, time: Time) -> Clock {
-        let mut clock = Clock::clone(self.clock(lane));
-        clock.learn(self.unit, 1 << lane, time);
+    /// What lanes know together, and all that they did up to a time.
+    pub fn released(&self, lanes: u32, time: Time) -> Clock {
+        let mut clock = Clock::clone(&self.together(lanes));
+        clock.learn(self.unit, lanes, time);
         clock
     }
 

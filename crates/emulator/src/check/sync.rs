@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::check::clock::{Clock, Time, Unit};
+use crate::check::operation::Operation;
 use crate::check::strand::Strand;
+use crate::lanes::lanes_of;
 use crate::memory::Scope;
 
 /// What those know and did that came to a barrier.
@@ -37,6 +39,30 @@ impl Gathering {
             }
         });
         self.came.push(Arrival { unit: strand.unit, lanes, time, waits });
+    }
+
+    /// Lanes of a warp come whose arrival by itself orders nothing: only what fences of at least this scope have made
+    /// known counts.
+    pub fn arrive_fenced(&mut self, strand: &Strand, lanes: u32, least: Scope) {
+        for lane in lanes_of(lanes) {
+            for (_, clock) in strand.fenced(lane).filter(|(scope, _)| *scope >= least) {
+                self.clock.join(&clock);
+            }
+        }
+        self.last = None;
+    }
+
+    /// Adds what is known anyway.
+    pub fn know(&mut self, clock: &Clock) {
+        self.clock.join(clock);
+        self.last = None;
+    }
+
+    /// An operation completes.
+    pub fn join(&mut self, operation: &Operation) {
+        self.know(&operation.clock);
+        let Operation { unit, lanes, time, .. } = *operation;
+        self.came.push(Arrival { unit, lanes, time, waits: false });
     }
 
     /// Adds what others know and did.

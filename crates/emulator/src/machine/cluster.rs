@@ -69,8 +69,7 @@ impl Running {
             .map(|(rank, index)| Warp::new(launch, rank, index, blocks[rank].coordinates))
             .collect();
         let barrier = ClusterBarrier::new(blocks.len(), launch.threads());
-        // What the barrier of a cluster orders is not followed.
-        let races = across.filter(|_| blocks.len() == 1).map(|across| {
+        let races = across.map(|across| {
             let numbers = blocks.iter().map(|block| launch.block_number(block.coordinates)).collect();
             Box::new(Races::new(numbers, launch.threads(), blocks[0].shared.len(), Rc::clone(across)))
         });

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::check::Operation;
 use crate::fault::Problem;
 use crate::machine::{Block, Cluster};
 
@@ -41,6 +42,8 @@ pub(crate) struct Landing {
     pub bytes: u32,
     /// How often it arrives.
     pub arrivals: u32,
+    /// What who waits for it learns. None where races are not looked for.
+    pub operation: Option<Operation>,
 }
 
 /// What an operation does to the memory of the block whose `mbarrier` it signals.
@@ -233,13 +236,16 @@ impl Cluster {
         if count == 0 || count > MOST {
             return refuse(format!("initialised for {count} arrivals (must be 1 to {MOST})"));
         }
-        if block.shared.is_arriving(address, MBARRIER_BYTES) {
+        if block.shared.arriving(address, MBARRIER_BYTES).is_some() {
             return refuse("initialised where an asynchronous copy has not finished writing".into());
         }
         let landings = VecDeque::new();
         let object = Mbarrier { expected: count, pending: count, transactions: 0, phase: 0, landings };
         block.shared.set_object(address, object.bits());
         block.shared.begin_object(address);
+        if let Some(races) = &mut self.races {
+            races.forget_phases((rank, address));
+        }
         block.mbarriers.objects.insert(address, object);
         self.changes += 1;
         Ok(())
@@ -292,11 +298,15 @@ impl Cluster {
         {
             return Ok(object.phase);
         }
-        let landings = self.mbarrier(rank, address, |object| Ok(std::mem::take(&mut object.landings)))?;
+        let (phase, landings) =
+            self.mbarrier(rank, address, |object| Ok((object.phase, std::mem::take(&mut object.landings))))?;
         let (mut bytes, mut arrivals) = (0, 0);
         for landing in landings {
             bytes += landing.bytes;
             arrivals += landing.arrivals;
+            if let (Some(races), Some(operation)) = (&mut self.races, &landing.operation) {
+                races.complete_at((rank, address), phase, operation);
+            }
             if let Effect::Write { data, source: Some((rank, address)), .. }
             | Effect::Reduce { data, source: Some((rank, address)), .. } = &landing.effect
             {

@@ -373,20 +373,24 @@ impl Context<'_> {
     fn exit(&mut self, mask: u32) -> Result<(), Box<Trouble>> {
         self.warp.live &= !mask;
         self.cluster.changes += 1;
-        let writer = self.writer();
+        let (writer, generation) = (self.writer(), self.cluster.barrier.generation);
         self.cluster.barrier.exit(writer, mask);
         let (rank, index) = (self.warp.rank, self.warp.index);
         let block = &mut self.cluster.blocks[rank];
         let complete = block.exit(mask.count_ones());
+        let is_last = block.live == 0;
         if let Some(races) = &mut self.cluster.races {
             races.exit(rank, index, mask);
             complete.into_iter().for_each(|id| races.complete(rank, id, block.live, true));
         }
+        self.cluster.tell_barrier(generation);
         if self.warp.live != 0 {
             return Ok(());
         }
-        let done = block.registers.exit(index as usize);
-        done.and_then(|()| self.end_block()).map_err(|problem| Box::new(Trouble { problem, lane: None }))
+        let done = self.block().registers.exit(index as usize);
+        let done = done.and_then(|()| self.end_block());
+        let done = if is_last { done.and_then(|()| self.check_strangers()) } else { done };
+        done.map_err(|problem| Box::new(Trouble { problem, lane: None }))
     }
 }
 

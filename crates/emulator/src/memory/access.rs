@@ -3,7 +3,6 @@
 //! Data travels as words of 32 bits: an access of 8 or 16 bits is one word of which the upper bits are 0, one of 128
 //! bits is four.
 
-use crate::check::Conflict;
 use crate::fault::{Access, Problem, SpaceName};
 use crate::lanes::{Done, LANES, Lanes, lanes_of};
 use crate::machine::{Context, Stop, access};
@@ -109,6 +108,18 @@ pub(crate) enum Target {
     Param,
 }
 
+impl Target {
+    pub fn space(self) -> SpaceName {
+        match self {
+            Target::Global => SpaceName::Global,
+            Target::Shared(_) => SpaceName::Shared,
+            Target::Local => SpaceName::Local,
+            Target::Const => SpaceName::Const,
+            Target::Param => SpaceName::Param,
+        }
+    }
+}
+
 /// One access by some of the lanes, to one memory, with addresses within that memory.
 pub(crate) struct Request<'a> {
     pub target: Target,
@@ -128,14 +139,7 @@ impl Request<'_> {
     }
 
     pub fn access(&self, lane: usize) -> Access {
-        let space = match self.target {
-            Target::Global => SpaceName::Global,
-            Target::Shared(_) => SpaceName::Shared,
-            Target::Local => SpaceName::Local,
-            Target::Const => SpaceName::Const,
-            Target::Param => SpaceName::Param,
-        };
-        access(self.kind.write, space, self.addresses[lane], self.bytes.into())
+        access(self.kind.write, self.target.space(), self.addresses[lane], self.bytes.into())
     }
 }
 
@@ -482,19 +486,8 @@ impl Context<'_> {
     #[inline(always)]
     pub fn check_races_of(&mut self, warp: u32, pc: usize, request: &Request) -> Done {
         let Some(races) = &mut self.cluster.races else { return Ok(()) };
-        races.access(self.warp.rank, warp, pc, request).map_err(|conflict| self.race(request, conflict))
-    }
-
-    #[cold]
-    fn race(&self, request: &Request, conflict: Conflict) -> Stop {
-        let Conflict { lane, earlier, earlier_lane, earlier_pc, earlier_is_write } = conflict;
-        let number = earlier.block();
-        let mut blocks = self.cluster.blocks.iter().map(|block| block.coordinates);
-        let mine = blocks.find(|coordinates| self.launch.block_number(*coordinates) == number);
-        let block = mine.unwrap_or_else(|| self.launch.block_of(number));
-        let earlier = self.launch.program.location(earlier_pc as usize, block, earlier.index(), earlier_lane);
-        let access = request.access(lane);
-        Stop::lane(lane, Problem::Race { access, earlier_is_write, earlier: Box::new(earlier) })
+        let done = races.access(self.warp.rank, warp, pc, request);
+        done.map_err(|conflict| self.race(request.access(conflict.lane), &conflict))
     }
 
     /// Nobody touches shared memory that an asynchronous operation is still to write, or changes what one still reads.
@@ -506,17 +499,8 @@ impl Context<'_> {
             return Ok(());
         }
         for lane in lanes_of(request.mask) {
-            let (address, bytes) = (request.addresses[lane], u64::from(request.bytes));
-            let what = if shared.is_arriving(address, bytes) {
-                "that an asynchronous copy has not finished writing: a wait is missing"
-            } else if shared.is_object(address, bytes) {
-                "that belong to an mbarrier"
-            } else if request.kind.write && shared.is_leaving(address, bytes) {
-                "that an asynchronous operation may still read: a wait is missing"
-            } else {
-                continue;
-            };
-            return Err(Stop::lane(lane, Problem::Asynchronous(format!("{} {what}", request.access(lane)))));
+            let done = self.check_flight(rank, &request.access(lane), "");
+            done.map_err(|problem| Stop::lane(lane, problem))?;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! hardware. Global addresses are generic addresses.
 
 mod access;
+mod engine;
 mod global;
 mod journal;
 mod local;
@@ -19,7 +20,7 @@ pub(crate) use global::{Found, GlobalMemory, GlobalView};
 pub(crate) use journal::{Journal, Keeper};
 pub(crate) use local::LocalMemory;
 pub(crate) use proxy::{Proxies, Writer};
-pub(crate) use shared::SharedMemory;
+pub(crate) use shared::{Issuer, SharedMemory};
 
 /// Generic addresses of shared memory: the address of `shared::cluster` within.
 pub(crate) const SHARED_WINDOW: u64 = 0x0100_0000_0000;

@@ -1,5 +1,7 @@
 //! Shared memory of one block.
 
+use std::ops::Range;
+
 use crate::memory::POISON;
 
 /// Shared memory, static and dynamic, and what is known of each byte.
@@ -17,12 +19,24 @@ struct Flight {
     arriving: Vec<u16>,
     /// For each byte, how many operations in flight read it.
     leaving: Vec<u16>,
+    /// For each 4 bytes, who issued the last operation that was to read or write one of them.
+    issuers: Vec<Issuer>,
     /// For each byte, whether it belongs to an `mbarrier` object.
     objects: Vec<bool>,
     /// For each byte, who wrote it last through the generic proxy: see [`super::Proxies`].
     writers: Vec<u32>,
     /// Ranges that are marked as arriving, leaving or objects; while it is 0 nothing needs to be looked up.
     count: u64,
+}
+
+/// Who issued an asynchronous operation.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Issuer {
+    /// The instruction.
+    pub pc: u32,
+    /// 32 times the rank of the block, and the number of the warp in it.
+    pub warp: u16,
+    pub lane: u8,
 }
 
 impl SharedMemory {
@@ -32,6 +46,7 @@ impl SharedMemory {
         let flight = || Flight {
             arriving: vec![0; bytes],
             leaving: vec![0; bytes],
+            issuers: vec![Issuer::default(); bytes.div_ceil(4)],
             objects: vec![false; bytes],
             writers: vec![0; bytes],
             count: 0,
@@ -72,16 +87,14 @@ impl SharedMemory {
         self.flight.as_ref().is_some_and(|flight| flight.count > 0)
     }
 
-    /// Whether an operation in flight will write one of these bytes.
-    pub fn is_arriving(&self, address: u64, bytes: u64) -> bool {
-        let range = address as usize..(address + bytes) as usize;
-        self.flight.as_ref().is_some_and(|flight| flight.arriving[range].iter().any(|count| *count > 0))
+    /// Who issued an operation in flight that will write one of these bytes.
+    pub fn arriving(&self, address: u64, bytes: u64) -> Option<Issuer> {
+        self.flight.as_ref()?.issuer(|flight| &flight.arriving, address, bytes)
     }
 
-    /// Whether an operation in flight reads one of these bytes.
-    pub fn is_leaving(&self, address: u64, bytes: u64) -> bool {
-        let range = address as usize..(address + bytes) as usize;
-        self.flight.as_ref().is_some_and(|flight| flight.leaving[range].iter().any(|count| *count > 0))
+    /// Who issued an operation in flight that reads one of these bytes.
+    pub fn leaving(&self, address: u64, bytes: u64) -> Option<Issuer> {
+        self.flight.as_ref()?.issuer(|flight| &flight.leaving, address, bytes)
     }
 
     /// Whether one of these bytes belongs to an `mbarrier` object.
@@ -135,11 +148,11 @@ impl SharedMemory {
 
     /// An asynchronous write begins: until it lands, the bytes hold poison.
     #[inline]
-    pub fn begin_write(&mut self, address: u64, bytes: u64) {
+    pub fn begin_write(&mut self, address: u64, bytes: u64, issuer: Issuer) {
         let range = address as usize..(address + bytes) as usize;
         self.bytes[range.clone()].fill(POISON);
         if let Some(flight) = &mut self.flight {
-            flight.count += 1;
+            flight.begin(&range, issuer);
             flight.arriving[range].iter_mut().for_each(|count| *count += 1);
         }
     }
@@ -157,10 +170,11 @@ impl SharedMemory {
     }
 
     /// An asynchronous read begins.
-    pub fn begin_read(&mut self, address: u64, bytes: u64) {
+    pub fn begin_read(&mut self, address: u64, bytes: u64, issuer: Issuer) {
         if let Some(flight) = &mut self.flight {
-            flight.count += 1;
-            flight.leaving[address as usize..][..bytes as usize].iter_mut().for_each(|count| *count += 1);
+            let range = address as usize..(address + bytes) as usize;
+            flight.begin(&range, issuer);
+            flight.leaving[range].iter_mut().for_each(|count| *count += 1);
         }
     }
 
@@ -170,5 +184,21 @@ impl SharedMemory {
             flight.count -= 1;
             flight.leaving[address as usize..][..bytes as usize].iter_mut().for_each(|count| *count -= 1);
         }
+    }
+}
+
+impl Flight {
+    /// Who issued the operation that the first of these bytes is marked for in a list of counts.
+    #[inline]
+    fn issuer(&self, list: fn(&Flight) -> &Vec<u16>, address: u64, bytes: u64) -> Option<Issuer> {
+        let range = address as usize..(address + bytes) as usize;
+        let marked = list(self)[range.clone()].iter().position(|count| *count > 0)?;
+        Some(self.issuers[(range.start + marked) / 4])
+    }
+
+    #[inline]
+    fn begin(&mut self, range: &Range<usize>, issuer: Issuer) {
+        self.count += 1;
+        self.issuers[range.start / 4..range.end.div_ceil(4)].fill(issuer);
     }
 }

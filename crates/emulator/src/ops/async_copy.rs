@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 
+use crate::check::Completes;
 use crate::count::Class;
 use crate::decode::{Address, Decoder, Modifiers, Unsupported};
 use crate::fault::Problem;
 use crate::lanes::{Done, LANES, Lanes, Pred, Reg, lanes_of, test2};
 use crate::machine::{Context, Effect, Landing, Stop};
-use crate::memory::{Kind, Request, SharedMemory, Space, Target};
+use crate::memory::{Issuer, Kind, Request, SharedMemory, Space, Target};
 use crate::ops::Form;
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand, Type};
@@ -50,6 +51,8 @@ pub(crate) struct CopyGroups {
     issued: VecDeque<Issued>,
     /// Those that landed last, as far as they did: nobody has been told yet.
     landed: Vec<Landed>,
+    /// Lanes that have copies which landed because an `mbarrier` was waited for.
+    landed_for_others: u32,
     /// How often copies were issued.
     count: u64,
     /// How many groups each lane has committed.
@@ -248,15 +251,15 @@ fn issue<const N: usize>(cx: &mut Context, request: &Request, data: &[Lanes<u32>
         return Err(Stop::lane(lane, Problem::OutOfBounds { access: request.access(lane), nearest }));
     }
     let bytes = 4 * N as u64;
-    let checked = cx.launch.options.checks.asynchronous;
+    let (checked, issuer) = (cx.launch.options.checks.asynchronous, cx.issuer(0));
     let block = &mut cx.cluster.blocks[rank];
     for lane in lanes_of(request.mask) {
         let address = request.addresses[lane];
-        if checked && block.shared.is_arriving(address, bytes) {
+        if checked && block.shared.arriving(address, bytes).is_some() {
             let what = format!("{}, to which another lane copies at the same time", request.access(lane));
             return Err(Stop::lane(lane, Problem::Asynchronous(what)));
         }
-        block.shared.begin_write(address, bytes);
+        block.shared.begin_write(address, bytes, Issuer { lane: lane as u8, ..issuer });
     }
     cx.profile.instructions[cx.pc].copied_bytes += bytes * u64::from(request.mask.count_ones());
     let copies = &mut block.copies[cx.warp.index as usize];
@@ -275,23 +278,46 @@ fn issue<const N: usize>(cx: &mut Context, request: &Request, data: &[Lanes<u32>
 
 impl Context<'_> {
     /// Copies are writes when they are issued, which no access before may race with, and when they land, which no access
-    /// after may. They landed because the phase before this of an `mbarrier` was waited for, or their groups were.
-    pub fn tell_landed(&mut self, mbarrier: Option<((usize, u64), u64)>) -> Done {
+    /// after may. Lanes have waited for their own.
+    fn tell_landed(&mut self, lanes: u32) -> Done {
+        let (rank, warp) = (self.warp.rank, self.warp.index);
+        let copies = &mut self.block().copies[warp as usize];
+        let elsewhere = copies.landed_for_others & lanes;
+        copies.landed_for_others &= !lanes;
+        for landed in std::mem::take(&mut copies.landed) {
+            landed.request(rank, |request| self.check_races_of(warp, landed.pc, request))?;
+        }
+        if let Some(races) = self.cluster.races.as_mut().filter(|_| elsewhere != 0) {
+            races.know_copies(rank, warp, elsewhere);
+        }
+        Ok(())
+    }
+
+    /// The same of copies that landed because a phase of an `mbarrier` of the block is over.
+    pub fn tell_landed_at(&mut self, mbarrier: (usize, u64), phase: u64) -> Done {
         let rank = self.warp.rank;
         for warp in 0..self.block().copies.len() {
-            let landed = std::mem::take(&mut self.block().copies[warp].landed);
-            for Landed { mask, targets, words, pc } in landed {
-                let addresses = targets.map(u64::from);
-                let (target, kind, bytes) = (Target::Shared(rank), Kind::WRITE, 4 * words);
-                let request =
-                    Request { target, mask, addresses: &addresses, bytes, kind, data: &[], page: None };
-                self.check_races_of(warp as u32, pc, &request)?;
-                if let (Some(races), Some((mbarrier, phase))) = (&mut self.cluster.races, mbarrier) {
-                    races.copies_arrive_at(rank, warp as u32, mask, mbarrier, phase.saturating_sub(1));
-                }
+            let copies = &mut self.block().copies[warp];
+            for landed in std::mem::take(&mut copies.landed) {
+                self.block().copies[warp].landed_for_others |= landed.mask;
+                let Some(races) = &mut self.cluster.races else { continue };
+                let done = landed.request(rank, |request| {
+                    let done = races.copies_land_at(rank, warp as u32, (landed.pc, request), mbarrier, phase);
+                    done.map_err(|conflict| (request.access(conflict.lane), conflict))
+                });
+                done.map_err(|(access, conflict)| self.race(access, &conflict))?;
             }
         }
         Ok(())
+    }
+}
+
+impl Landed {
+    /// Calls a function with what landed in the shared memory of the block of a rank.
+    fn request<R>(&self, rank: usize, f: impl FnOnce(&Request) -> R) -> R {
+        let addresses = self.targets.map(u64::from);
+        let (target, mask, bytes) = (Target::Shared(rank), self.mask, 4 * self.words);
+        f(&Request { target, mask, addresses: &addresses, bytes, kind: Kind::WRITE, data: &[], page: None })
     }
 }
 
@@ -321,7 +347,7 @@ fn wait_group(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsu
         let copies = &mut block.copies[warp];
         let before = copies.committed.map(|committed| committed.saturating_sub(pending));
         copies.land_groups(&mut block.shared, mask, &before);
-        cx.tell_landed(None)
+        cx.tell_landed(mask)
     }))
 }
 
@@ -338,7 +364,7 @@ fn wait_all(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupp
         copies.commit(mask);
         let before = copies.committed;
         copies.land_groups(&mut block.shared, mask, &before);
-        cx.tell_landed(None)
+        cx.tell_landed(mask)
     }))
 }
 
@@ -386,5 +412,6 @@ fn arrive_at(
         cx.cluster.mbarrier(rank, address, |object| object.expect_arrivals(arrivals))?;
     }
     let effect = Effect::Copies { warp, lanes, before };
-    cx.cluster.enqueue(rank, address, Landing { effect, bytes: 0, arrivals })
+    let operation = cx.begin_operation_of(lanes, Completes::Mbarrier { rank, address });
+    cx.cluster.enqueue(rank, address, Landing { effect, bytes: 0, arrivals, operation })
 }

@@ -1,12 +1,13 @@
 //! Stores to, and reductions in, the shared memory of a cluster's blocks that signal an `mbarrier` when they are done
 //! (PTX ISA, "st.async", "red.async").
 
+use crate::check::Completes;
 use crate::count::Class;
 use crate::decode::{Address, Decoder, Modifiers, Source, Unsupported};
 use crate::fault::{Problem, SpaceName};
 use crate::lanes::{Done, lanes_of};
 use crate::machine::{Context, Effect, Landing, Stop, access};
-use crate::memory::Space;
+use crate::memory::{Kind, Scope, Space, Strong, Target};
 use crate::ops::Form;
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Type};
@@ -49,18 +50,9 @@ impl Places {
             let what = format!("a store to block rank {rank} that signals an mbarrier of block rank {owner}");
             return Err(Stop::lane(lane, Problem::Asynchronous(what)));
         }
-        let shared = &cx.cluster.blocks[rank].shared;
-        let what = if shared.is_arriving(target, bytes) {
-            "that an asynchronous copy has not finished writing"
-        } else if shared.is_leaving(target, bytes) {
-            "that an asynchronous operation may still read"
-        } else if shared.is_object(target, bytes) {
-            "that belong to an mbarrier"
-        } else {
-            return Ok(Place { rank, target, barrier });
-        };
         let access = access(true, SpaceName::Shared, target, bytes);
-        Err(Stop::lane(lane, Problem::Asynchronous(format!("{access} {what}"))))
+        let done = cx.check_flight(rank, &access, "");
+        done.map(|()| Place { rank, target, barrier }).map_err(|problem| Stop::lane(lane, problem))
     }
 }
 
@@ -103,15 +95,20 @@ fn run_store(cx: &mut Context, places: &Places, values: &[Source], size: usize) 
         let place = places.of(cx, lane, bytes as u64)?;
         let data =
             values.iter().flat_map(|values| values[lane].to_le_bytes().into_iter().take(size)).collect();
-        cx.cluster.blocks[place.rank].shared.begin_write(place.target, bytes as u64);
+        let issuer = cx.issuer(lane);
+        cx.cluster.blocks[place.rank].shared.begin_write(place.target, bytes as u64, issuer);
         let effect = Effect::Write { address: place.target, data, source: None };
-        let landing = Landing { effect, bytes: bytes as u32, arrivals: 0 };
-        enqueue(cx, lane, &place, landing)?;
+        enqueue(cx, lane, &place, effect, bytes as u32, Kind::WRITE)?;
     }
     Ok(())
 }
 
-fn enqueue(cx: &mut Context, lane: usize, place: &Place, landing: Landing) -> Done {
+/// The operation begins, which writes `bytes`.
+fn enqueue(cx: &mut Context, lane: usize, place: &Place, effect: Effect, bytes: u32, kind: Kind) -> Done {
+    let completes = Completes::Mbarrier { rank: place.rank, address: place.barrier };
+    let operation = cx.begin_operation(lane, completes);
+    cx.operate(operation.as_ref(), Target::Shared(place.rank), place.target, bytes.into(), kind)?;
+    let landing = Landing { effect, bytes, arrivals: 0, operation };
     let done = cx.cluster.enqueue(place.rank, place.barrier, landing);
     done.map_err(|problem| Stop::lane(lane, problem))
 }
@@ -125,6 +122,10 @@ fn check_written(cx: &Context, lane: usize, place: &Place, bytes: u64) -> Done {
     let access = access(false, SpaceName::Shared, place.target, bytes);
     Err(Stop::lane(lane, Problem::Uninitialised { access }))
 }
+
+/// What a reduction does (PTX ISA, "red.async": `.relaxed.cluster`).
+const ATOMIC: Kind =
+    Kind { write: true, strong: Some(Strong { scope: Scope::Cluster, atomic: true, ..Strong::RELAXED }) };
 
 /// The old value, and the operand.
 pub(super) type Operation = fn(u64, u64) -> u64;
@@ -149,7 +150,7 @@ fn reduce(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Un
             let element = bytes as usize;
             let data = values[lane].to_le_bytes()[..element].to_vec();
             let effect = Effect::Reduce { address: place.target, element, data, f: operation, source: None };
-            enqueue(cx, lane, &place, Landing { effect, bytes: bytes as u32, arrivals: 0 })?;
+            enqueue(cx, lane, &place, effect, bytes as u32, ATOMIC)?;
         }
         Ok(())
     }))

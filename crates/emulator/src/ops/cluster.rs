@@ -5,7 +5,7 @@ use crate::count::Class;
 use crate::decode::{Address, Decoder, Modifiers, Unsupported};
 use crate::fault::Problem;
 use crate::lanes::{LANES, lanes_of};
-use crate::machine::{Context, Stop, Waiting};
+use crate::machine::{Cluster, Context, Stop, Waiting};
 use crate::memory::{CLUSTER_SHIFT, SHARED_WINDOW, Space, Writer};
 use crate::ops::Form;
 use crate::program::Action;
@@ -106,40 +106,60 @@ impl ClusterBarrier {
     }
 }
 
-/// Takes the modifiers of one half of the barrier; returns whether the lanes of a warp come together.
-fn half(instruction: &Instruction, name: &str, orders: &[(&str, ())]) -> Result<bool, Unsupported> {
+impl Cluster {
+    /// Tells races that the barrier has completed, if it has since it was at this generation.
+    pub fn tell_barrier(&mut self, generation: u64) {
+        if let Some(races) = self.races.as_mut().filter(|_| self.barrier.generation != generation) {
+            races.complete_cluster();
+        }
+    }
+}
+
+/// Takes the modifiers of one half of the barrier; returns whether the lanes of a warp come together, and whether the
+/// barrier orders what they do.
+fn half(instruction: &Instruction, name: &str, orders: &[(&str, bool)]) -> Result<(bool, bool), Unsupported> {
     let mut modifiers = Modifiers::new(instruction);
     modifiers.flag("cluster");
     modifiers.flag(name);
-    modifiers.one_of(orders);
+    let orders = modifiers.one_of(orders).unwrap_or(true);
     let aligned = modifiers.flag("aligned");
     modifiers.finish()?;
     match &instruction.operands[..] {
-        [] => Ok(aligned),
+        [] => Ok((aligned, orders)),
         _ => Err("operands".into()),
     }
 }
 
 fn arrive(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
-    let aligned = half(instruction, "arrive", &[("release", ()), ("relaxed", ())])?;
+    let (aligned, release) = half(instruction, "arrive", &[("release", true), ("relaxed", false)])?;
     Ok(Action::run(move |cx| {
         check_aligned(cx, aligned)?;
         cx.end_epoch();
         cx.cluster.changes += 1;
         let (writer, mask) = (cx.writer(), cx.mask);
+        if let Some(races) = &mut cx.cluster.races {
+            races.arrive_at_cluster(cx.warp.rank, cx.warp.index, mask, release);
+        }
+        let generation = cx.cluster.barrier.generation;
         let done = cx.cluster.barrier.arrive(writer, mask);
+        cx.cluster.tell_barrier(generation);
         done.map_err(|what| Stop::warp(Problem::Synchronisation(what)))
     }))
 }
 
 fn wait(_: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
-    let aligned = half(instruction, "wait", &[("acquire", ())])?;
+    let (aligned, _) = half(instruction, "wait", &[("acquire", true)])?;
     Ok(Action::run(move |cx| {
         check_aligned(cx, aligned)?;
         let (writer, mask) = (cx.writer(), cx.mask);
         let over = cx.cluster.barrier.wait(writer, mask);
         match over.map_err(|what| Stop::warp(Problem::Synchronisation(what)))? {
-            true => Ok(()),
+            true => {
+                if let Some(races) = &mut cx.cluster.races {
+                    races.pass_cluster(cx.warp.rank, cx.warp.index, mask);
+                }
+                Ok(())
+            }
             false => Err(Stop::Wait(Waiting::Cluster { generation: cx.cluster.barrier.generation })),
         }
     }))

@@ -3,9 +3,9 @@
 use crate::count::Class;
 use crate::decode::{Address, Decoder, Modifiers, Unsupported};
 use crate::fault::Problem;
-use crate::lanes::{Done, LANES, Reg, lanes_of};
+use crate::lanes::{Done, LANES, Lanes, Reg, lanes_of};
 use crate::machine::{Arrival, Context, Mbarrier, Stop, Waiting};
-use crate::memory::Space;
+use crate::memory::{Kind, Request, Space, Strong, Target};
 use crate::ops::Form;
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand};
@@ -76,6 +76,8 @@ struct Said {
     /// Whether a block of the cluster may own the object that is not the one that executes.
     cluster: bool,
     generic: bool,
+    /// Whether it orders nothing by itself.
+    relaxed: bool,
 }
 
 impl Said {
@@ -100,7 +102,9 @@ fn said(instruction: &Instruction, allowed: &[&str]) -> Result<Said, Unsupported
                 said.generic = false;
                 said.cluster = true;
             }
-            // Order and scope: everything here is as ordered as `.acquire`, `.release` and `.cluster` ask for.
+            "relaxed" => said.relaxed = true,
+            // What is not relaxed is `.acquire` or `.release`. Its scope is taken for as wide as it need be: arrivals
+            // at the mbarrier of another block are written without one everywhere.
             _ => {}
         }
         modifiers.next();
@@ -126,7 +130,21 @@ impl Context<'_> {
             format!("the mbarrier at {address:#x} of block rank {rank}, which is not the block itself");
         Err(Stop::lane(lane, Problem::Asynchronous(what)))
     }
+
+    /// Initialising and ending an object are writes of its bytes, which its uses must be ordered with.
+    fn check_object_race(&mut self, lane: usize, (rank, address): (usize, u64), kind: Kind) -> Done {
+        if self.cluster.races.is_none() {
+            return Ok(());
+        }
+        let (target, addresses) = (Target::Shared(rank), [address; LANES]);
+        let request =
+            Request { target, mask: 1 << lane, addresses: &addresses, bytes: 8, kind, data: &[], page: None };
+        self.check_races_of(self.warp.index, self.pc, &request)
+    }
 }
+
+/// The use of an `mbarrier` object. What it orders, the object tells and not its bytes.
+const USE: Kind = Kind { write: true, strong: Some(Strong { atomic: true, ..Strong::RELAXED }) };
 
 fn init(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsupported> {
     let space = said(instruction, &["shared", "shared::cta"])?.space();
@@ -136,6 +154,7 @@ fn init(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action, Unsu
         let (addresses, counts) = (cx.addresses(&address), *cx.get(count));
         for lane in lanes_of(cx.mask) {
             let (rank, at) = cx.own_mbarrier(lane, space, addresses[lane])?;
+            cx.check_object_race(lane, (rank, at), Kind::WRITE)?;
             let done = cx.cluster.init_mbarrier(rank, at, counts[lane]);
             done.map_err(|problem| Stop::lane(lane, problem))?;
         }
@@ -151,6 +170,7 @@ fn invalidate(decoder: &mut Decoder, instruction: &Instruction) -> Result<Action
         let addresses = cx.addresses(&address);
         for lane in lanes_of(cx.mask) {
             let (rank, at) = cx.own_mbarrier(lane, space, addresses[lane])?;
+            cx.check_object_race(lane, (rank, at), Kind::WRITE)?;
             let done = cx.cluster.invalidate_mbarrier(rank, at);
             done.map_err(|problem| Stop::lane(lane, problem))?;
         }
@@ -172,11 +192,23 @@ fn transactions(
         let (addresses, bytes) = (cx.addresses(&address), *cx.get(bytes));
         for lane in lanes_of(cx.mask) {
             let (rank, at) = cx.mbarrier_place(lane, space, addresses[lane])?;
+            cx.check_object_race(lane, (rank, at), USE)?;
             let done = cx.cluster.mbarrier(rank, at, |object| act(object, bytes[lane]));
             done.map_err(|problem| Stop::lane(lane, problem))?;
         }
         Ok(())
     }))
+}
+
+/// Lanes that have the same value together, and that value.
+fn alike<T: Copy + PartialEq>(mut lanes: u32, values: &Lanes<T>) -> impl Iterator<Item = (u32, T)> {
+    std::iter::from_fn(move || {
+        let value = values[lanes_of(lanes).next()?];
+        let same = lanes_of(lanes).filter(|lane| values[*lane] == value);
+        let same = same.fold(0, |mask, lane| mask | 1 << lane);
+        lanes &= !same;
+        Some((same, value))
+    })
 }
 
 /// What an arrival's last operand says.
@@ -211,8 +243,10 @@ fn arrive(decoder: &mut Decoder, instruction: &Instruction, drop: bool) -> Resul
         cx.end_epoch();
         let addresses = cx.addresses(&address);
         let mut states = [0; LANES];
+        let mut places = [((0, 0), 0); LANES];
         for lane in lanes_of(cx.mask) {
             let (rank, at) = cx.mbarrier_place(lane, space, addresses[lane])?;
+            cx.check_object_race(lane, (rank, at), USE)?;
             let (count, transactions) = match amount {
                 Amount::Count(register) => (cx.get(register)[lane], 0),
                 Amount::Bytes(register) => (1, cx.get(register)[lane]),
@@ -220,9 +254,11 @@ fn arrive(decoder: &mut Decoder, instruction: &Instruction, drop: bool) -> Resul
             let arrival = Arrival { count, transactions, drop, may_complete };
             let before = cx.cluster.mbarrier(rank, at, |object| object.arrive(arrival));
             states[lane] = before.map_err(|problem| Stop::lane(lane, problem))?;
-            if let Some(races) = &mut cx.cluster.races {
-                let phase = Mbarrier::phase_of(states[lane]);
-                races.arrive_at(cx.warp.rank, cx.warp.index, lane, (rank, at), phase);
+            places[lane] = ((rank, at), Mbarrier::phase_of(states[lane]));
+        }
+        if let Some(races) = &mut cx.cluster.races {
+            for (lanes, place) in alike(cx.mask, &places) {
+                races.arrive_at(cx.warp.rank, cx.warp.index, lanes, place, !said.relaxed);
             }
         }
         if let Some(state) = state {
@@ -246,6 +282,7 @@ struct Wait {
     phase: Phase,
     /// Whether it waits a while before it says that the phase is not over.
     blocks: bool,
+    relaxed: bool,
 }
 
 /// How a wait names the phase.
@@ -271,26 +308,33 @@ fn wait(decoder: &mut Decoder, instruction: &Instruction, blocks: bool) -> Resul
         false => Phase::State(decoder.src64(phase)?),
     };
     let (result, address) = (decoder.dst_pred(result)?, decoder.address(address)?);
-    let wait = Wait { result, address, space: said.space(), phase, blocks };
+    let wait = Wait { result, address, space: said.space(), phase, blocks, relaxed: said.relaxed };
     Ok(Action::run(move |cx| wait.run(cx)))
 }
 
 impl Wait {
     fn run(&self, cx: &mut Context) -> Done {
         let addresses = cx.addresses(&self.address);
-        let mut over = 0;
+        let (mut over, mut passed) = (0, 0);
         let mut incomplete = None;
+        let mut places = [((0, 0), 0); LANES];
         for lane in lanes_of(cx.mask) {
-            let (rank, address) = cx.own_mbarrier(lane, self.space, addresses[lane])?;
+            let place @ (rank, address) = cx.own_mbarrier(lane, self.space, addresses[lane])?;
+            cx.check_object_race(lane, place, USE)?;
             let current = cx.cluster.land(rank, address).map_err(|problem| Stop::lane(lane, problem))?;
-            cx.tell_landed(Some(((rank, address), current)))?;
+            places[lane] = (place, current.saturating_sub(1));
+            cx.tell_landed_at(place, places[lane].1)?;
             if self.is_over(cx, lane, current)? {
                 over |= 1 << lane;
-                if let (Some(races), Some(phase)) = (&mut cx.cluster.races, current.checked_sub(1)) {
-                    races.pass_phase(cx.warp.rank, cx.warp.index, lane, (rank, address), phase);
-                }
+                // Before the first phase there was one that nobody came to.
+                passed |= u32::from(current > 0) << lane;
             } else {
                 incomplete.get_or_insert((rank, address, current));
+            }
+        }
+        if let Some(races) = &mut cx.cluster.races {
+            for (lanes, place) in alike(passed, &places) {
+                races.pass_phase(cx.warp.rank, cx.warp.index, lanes, place, !self.relaxed);
             }
         }
         let Some((rank, address, phase)) = incomplete else {

@@ -284,7 +284,7 @@ fn store(
             let from = cx.shared_source(lane, (cx.addresses(&source)[lane], bytes), UNIT)?;
             let chunks = masked(from as u32, to, bytes as u32, cx.get(mask)[lane]);
             let writes = cx.bulk_store(lane, &chunks, reduction)?;
-            cx.issue_store(lane, &chunks, writes);
+            cx.issue_store(lane, &chunks, writes)?;
         }
         Ok(())
     }))

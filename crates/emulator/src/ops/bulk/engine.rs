@@ -3,12 +3,12 @@
 //! Sources are read when a copy is issued. Whoever changes them, in shared memory, before the copy is known to have read
 //! them is found by the marks that shared memory keeps.
 
-use crate::check::PAGE;
+use crate::check::{self, Completes, PAGE};
 use crate::count::sectors_of;
 use crate::fault::{Access, Problem, SpaceName};
 use crate::lanes::Done;
 use crate::machine::{Context, Effect, Landing, Stop, access};
-use crate::memory::{Found, Kind};
+use crate::memory::{Found, Kind, Target};
 use crate::ops::async_store::Operation;
 use crate::ops::atomic::Operator;
 use crate::tensor::tma::Chunk;
@@ -41,15 +41,32 @@ pub(super) struct Signal {
     pub mbarrier: u64,
 }
 
+/// A signal, and the operation that it tells of.
+type Operating<'a> = (Signal, &'a Option<check::Operation>);
+
+impl Signal {
+    fn completes(self) -> Completes {
+        Completes::Mbarrier { rank: self.rank, address: self.mbarrier }
+    }
+}
+
 impl Context<'_> {
     /// A copy from global to the shared memory of blocks: the same bytes at the same addresses in each. What lies
     /// outside of a tensor is `fill`.
     pub(super) fn bulk_load(&mut self, lane: usize, chunks: &[Chunk], fill: u8, signals: &[Signal]) -> Done {
+        let operations: Vec<_> =
+            signals.iter().map(|it| self.begin_operation(lane, it.completes())).collect();
         let mut arriving = Vec::new();
         for row in rows(chunks) {
             let bytes = row.iter().map(|it| u64::from(it.bytes)).sum();
             let data = match row[0].global {
-                Some(address) => self.engine_reads_global(lane, address, bytes)?,
+                Some(address) => {
+                    let data = self.engine_reads_global(lane, address, bytes)?;
+                    for operation in &operations {
+                        self.operate(operation.as_ref(), Target::Global, address, bytes, Kind::READ)?;
+                    }
+                    data
+                }
                 None => vec![fill; bytes as usize],
             };
             let mut rest = &data[..];
@@ -61,9 +78,9 @@ impl Context<'_> {
         }
         self.count_sectors(chunks);
         let arriving = joined(arriving);
-        for signal in signals {
+        for (signal, operation) in signals.iter().zip(&operations) {
             for Arriving { address, data } in &arriving {
-                self.engine_sends(lane, *signal, *address, data.clone(), None)?;
+                self.engine_sends(lane, (*signal, operation), *address, data.clone(), None)?;
             }
         }
         Ok(())
@@ -79,14 +96,17 @@ impl Context<'_> {
         reduction: Option<Reduction<Operation>>,
     ) -> Done {
         let data = self.engine_reads_shared(lane, source, bytes)?;
+        let (rank, issuer) = (self.warp.rank, self.issuer(lane));
+        let operation = &self.begin_operation(lane, signal.completes());
+        self.operate(operation.as_ref(), Target::Shared(rank), source, bytes, Kind::READ)?;
         let Some(Reduction { f, element }) = reduction else {
-            return self.engine_sends(lane, signal, target, data, Some(source));
+            return self.engine_sends(lane, (signal, operation), target, data, Some(source));
         };
         self.check_reducible(lane, signal.rank, target, bytes)?;
-        let rank = self.warp.rank;
-        self.cluster.blocks[rank].shared.begin_read(source, bytes);
+        self.operate(operation.as_ref(), Target::Shared(signal.rank), target, bytes, Kind::REDUCE)?;
+        self.cluster.blocks[rank].shared.begin_read(source, bytes, issuer);
         let effect = Effect::Reduce { address: target, element, data, f, source: Some((rank, source)) };
-        self.enqueue(lane, signal, bytes, effect)
+        self.enqueue(lane, (signal, operation), bytes, effect)
     }
 
     /// Bytes begin to arrive in the shared memory of a block; `source` is where they were read from in the shared memory
@@ -94,25 +114,27 @@ impl Context<'_> {
     fn engine_sends(
         &mut self,
         lane: usize,
-        signal: Signal,
+        (signal, operation): Operating,
         address: u64,
         data: Vec<u8>,
         source: Option<u64>,
     ) -> Done {
         let bytes = data.len() as u64;
         self.check_target(lane, signal.rank, address, bytes)?;
-        let rank = self.warp.rank;
-        self.cluster.blocks[signal.rank].shared.begin_write(address, bytes);
+        self.operate(operation.as_ref(), Target::Shared(signal.rank), address, bytes, Kind::WRITE)?;
+        let (rank, issuer) = (self.warp.rank, self.issuer(lane));
+        self.cluster.blocks[signal.rank].shared.begin_write(address, bytes, issuer);
         if let Some(source) = source {
-            self.cluster.blocks[rank].shared.begin_read(source, bytes);
+            self.cluster.blocks[rank].shared.begin_read(source, bytes, issuer);
         }
         let effect = Effect::Write { address, data, source: source.map(|source| (rank, source)) };
-        self.enqueue(lane, signal, bytes, effect)
+        self.enqueue(lane, (signal, operation), bytes, effect)
     }
 
-    fn enqueue(&mut self, lane: usize, signal: Signal, bytes: u64, effect: Effect) -> Done {
+    fn enqueue(&mut self, lane: usize, (signal, operation): Operating, bytes: u64, effect: Effect) -> Done {
         self.profile.instructions[self.pc].bulk_bytes += bytes;
-        let landing = Landing { effect, bytes: bytes as u32, arrivals: 0 };
+        let operation = operation.clone();
+        let landing = Landing { effect, bytes: bytes as u32, arrivals: 0, operation };
         let done = self.cluster.enqueue(signal.rank, signal.mbarrier, landing);
         done.map_err(|problem| Stop::lane(lane, problem))
     }
@@ -167,11 +189,8 @@ impl Context<'_> {
         let shared = &self.cluster.blocks[rank].shared;
         let access = access(false, SpaceName::Shared, address, bytes);
         let range = address as usize..(address + bytes) as usize;
-        if shared.is_marked() && shared.is_arriving(address, bytes) {
-            let what =
-                "by a bulk copy, that an asynchronous copy has not finished writing: a wait is missing";
-            return Err(Stop::lane(lane, Problem::Asynchronous(format!("{access} {what}"))));
-        }
+        let done = self.check_flight(rank, &access, " by a bulk copy,");
+        done.map_err(|problem| Stop::lane(lane, problem))?;
         if checks.init && !shared.written[range.clone()].iter().all(|written| *written) {
             return Err(Stop::lane(lane, Problem::Uninitialised { access }));
         }
@@ -182,21 +201,9 @@ impl Context<'_> {
 
     /// Nothing else concerns the bytes that a copy will write.
     fn check_target(&self, lane: usize, rank: usize, address: u64, bytes: u64) -> Done {
-        let shared = &self.cluster.blocks[rank].shared;
-        if !shared.is_marked() {
-            return Ok(());
-        }
-        let what = if shared.is_arriving(address, bytes) {
-            "that an asynchronous copy has not finished writing: a wait is missing"
-        } else if shared.is_leaving(address, bytes) {
-            "that an asynchronous operation may still read: a wait is missing"
-        } else if shared.is_object(address, bytes) {
-            "that belong to an mbarrier"
-        } else {
-            return Ok(());
-        };
         let access = access(true, SpaceName::Shared, address, bytes);
-        Err(Stop::lane(lane, Problem::Asynchronous(format!("{access} by a bulk copy, {what}"))))
+        let done = self.check_flight(rank, &access, " by a bulk copy,");
+        done.map_err(|problem| Stop::lane(lane, problem))
     }
 
     /// What a reduction will act on is there to be read.

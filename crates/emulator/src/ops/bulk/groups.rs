@@ -7,10 +7,12 @@
 
 use std::collections::VecDeque;
 
+use crate::check::{Completes, Operation};
 use crate::decode::{Decoder, Modifiers, Unsupported};
 use crate::fault::Problem;
-use crate::lanes::{LANES, Lanes, lanes_of};
+use crate::lanes::{Done, LANES, Lanes, lanes_of};
 use crate::machine::Context;
+use crate::memory::{Kind, Target};
 use crate::ops::bulk::engine::GlobalWrite;
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand};
@@ -35,18 +37,32 @@ struct Store {
     /// Address and length of what it reads of the block's shared memory; nothing once that is done.
     sources: Vec<(u64, u64)>,
     writes: Vec<GlobalWrite>,
+    /// As races see what it reads and what it writes.
+    operations: [Option<Operation>; 2],
 }
 
 impl Context<'_> {
     /// A copy begins of these bytes of the block's shared memory.
-    pub(super) fn issue_store(&mut self, lane: usize, chunks: &[Chunk], writes: Vec<GlobalWrite>) {
+    pub(super) fn issue_store(&mut self, lane: usize, chunks: &[Chunk], writes: Vec<GlobalWrite>) -> Done {
         let sources = ranges(chunks);
-        let (pc, warp) = (self.pc, self.warp.index as usize);
+        let (pc, warp, rank) = (self.pc, self.warp.index as usize, self.warp.rank);
+        let operations = [Completes::GroupRead, Completes::Group].map(|it| self.begin_operation(lane, it));
+        let [reads, stores] = operations.each_ref().map(Option::as_ref);
+        for (address, bytes) in &sources {
+            self.operate(reads, Target::Shared(rank), *address, *bytes, Kind::READ)?;
+        }
+        for write in &writes {
+            let kind = if write.reduction.is_some() { Kind::REDUCE } else { Kind::WRITE };
+            self.operate(stores, Target::Global, write.address, write.data.len() as u64, kind)?;
+        }
+        let issuer = self.issuer(lane);
         self.profile.instructions[pc].bulk_bytes += writes.iter().map(|it| it.data.len() as u64).sum::<u64>();
         let block = self.block();
-        sources.iter().for_each(|(address, bytes)| block.shared.begin_read(*address, *bytes));
+        sources.iter().for_each(|(address, bytes)| block.shared.begin_read(*address, *bytes, issuer));
         let groups = &mut block.bulk[warp];
-        groups.issued.push_back(Store { lane, group: groups.committed[lane], pc, sources, writes });
+        let group = groups.committed[lane];
+        groups.issued.push_back(Store { lane, group, pc, sources, writes, operations });
+        Ok(())
     }
 
     /// Copies of a lane that belong to groups before this one are done, or have read their sources.
@@ -54,14 +70,20 @@ impl Context<'_> {
         let warp = self.warp.index as usize;
         let block = self.block();
         let covered = |store: &Store| store.lane == lane && store.group < before;
+        // Who knows of the last knows of all before it.
+        let mut last = [None, None];
         for store in block.bulk[warp].issued.iter_mut().filter(|store| covered(store)) {
+            last.clone_from(&store.operations);
             for (address, bytes) in std::mem::take(&mut store.sources) {
                 block.shared.end_read(address, bytes);
             }
         }
+        let waited = if only_reads { &last[..1] } else { &last[..] };
+        waited.iter().flatten().for_each(|it| self.end_operation(1 << lane, it));
         if only_reads {
             return;
         }
+        let block = self.block();
         let all = std::mem::take(&mut block.bulk[warp].issued);
         let (done, rest) = all.into_iter().partition(covered);
         block.bulk[warp].issued = rest;

@@ -280,7 +280,7 @@ fn store(
             let from = cx.shared_source(lane, range, SHARED_ALIGN)?;
             let chunks = part.chunks(cx, lane, &map, from)?;
             let writes = cx.bulk_store(lane, &chunks, reduction)?;
-            cx.issue_store(lane, &chunks, writes);
+            cx.issue_store(lane, &chunks, writes)?;
         }
         Ok(())
     }))

@@ -1,6 +1,7 @@
 //! What the four warps of a warpgroup issue together.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::WARPS;
@@ -26,7 +27,7 @@ pub(super) struct Issue {
     /// The matrix b, as registers.
     pub b: Vec<Lanes<u32>>,
     /// Where it lies in shared memory.
-    pub units: Vec<u32>,
+    pub ranges: Vec<Range<u32>>,
 }
 
 impl Warpgroup {
@@ -64,14 +65,14 @@ impl Context<'_> {
         &mut self,
         a_bits: Option<u64>,
         b_bits: u64,
-        read: impl FnOnce(&mut Self) -> Result<(Vec<Lanes<u32>>, Vec<u32>), Stop>,
+        read: impl FnOnce(&mut Self) -> Result<(Vec<Lanes<u32>>, Vec<Range<u32>>), Stop>,
     ) -> Result<Arc<Issue>, Stop> {
         let (warp, pc) = ((self.warp.index % WARPS) as usize, self.pc);
         let issue = match self.warpgroup().next(warp).cloned() {
             Some(issue) => issue,
             None => {
-                let (b, units) = read(self)?;
-                Arc::new(Issue { pc, a_bits, b_bits, b, units })
+                let (b, ranges) = read(self)?;
+                Arc::new(Issue { pc, a_bits, b_bits, b, ranges })
             }
         };
         if issue.pc != pc || issue.a_bits != a_bits || issue.b_bits != b_bits {

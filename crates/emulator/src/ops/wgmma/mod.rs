@@ -170,25 +170,25 @@ impl MmaAsync {
         let (a, mut reads) = match (&self.a, a_bits) {
             (A::Shared(_, major), Some(bits)) => {
                 let (descriptor, warp) = (Descriptor::decode(bits), cx.warp.index % WARPS);
-                let units = cx.operand_units(descriptor, *major, 2 * warp..2 * warp + 2)?;
-                (wgmma::a_registers(&descriptor, *major, warp, |unit| cx.operand_row(unit)), units)
+                let ranges = cx.operand_ranges(descriptor, *major, 2 * warp..2 * warp + 2)?;
+                (wgmma::a_registers(&descriptor, *major, warp, |unit| cx.operand_row(unit)), ranges)
             }
             _ => (cx.gather::<4>(a_registers), Vec::new()),
         };
         let issue = cx.issue(a_bits, b_bits, |cx| {
             let descriptor = Descriptor::decode(b_bits);
             let n = self.shape.n() as u32;
-            let units = cx.operand_units(descriptor, self.b_major, 0..n / 8)?;
+            let ranges = cx.operand_ranges(descriptor, self.b_major, 0..n / 8)?;
             let b = wgmma::b_registers(&descriptor, self.b_major, n as usize, |unit| cx.operand_row(unit));
-            Ok((b, units))
+            Ok((b, ranges))
         })?;
-        reads.extend_from_slice(&issue.units);
+        reads.extend_from_slice(&issue.ranges);
 
         let result = cx.result(&self.d);
         let values = &mut cx.warp.products.results[result].values;
         let c = if accumulate { values.clone() } else { Vec::new() };
         wgmma::wgmma(&self.shape, &a, &issue.b, &c, values);
-        cx.begin_product(result, a_registers, reads);
+        cx.begin_product(result, a_registers, reads)?;
         cx.profile.instructions[cx.pc].tensor_operations += 2 * self.shape.products() / u64::from(WARPS);
         Ok(())
     }

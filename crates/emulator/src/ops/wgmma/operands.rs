@@ -8,34 +8,42 @@ use crate::tensor::ldmatrix::Row;
 use crate::tensor::wgmma::{Descriptor, Major, addresses};
 
 impl Context<'_> {
-    /// The addresses of the units of 16 bytes that blocks of 8 rows or columns lie in, all of which may be read.
-    pub(super) fn operand_units(
+    /// The bytes that blocks of 8 rows or columns lie in, all of which may be read.
+    pub(super) fn operand_ranges(
         &mut self,
         descriptor: Descriptor,
         major: Major,
         blocks: Range<u32>,
-    ) -> Result<Vec<u32>, Stop> {
-        let units: Vec<u32> = addresses(descriptor, major, blocks).collect();
+    ) -> Result<Vec<Range<u32>>, Stop> {
+        let mut units: Vec<u32> = addresses(descriptor, major, blocks).collect();
         for unit in &units {
             self.check_unit(u64::from(*unit))?;
         }
-        Ok(units)
+        units.sort_unstable();
+        let mut ranges: Vec<Range<u32>> = Vec::new();
+        for unit in units {
+            match ranges.last_mut() {
+                Some(last) if unit <= last.end => last.end = unit + 16,
+                _ => ranges.push(unit..unit + 16),
+            }
+        }
+        Ok(ranges)
     }
 
     fn check_unit(&mut self, address: u64) -> Result<(), Stop> {
         let checks = self.launch.options.checks;
-        let shared = &self.block().shared;
+        let rank = self.warp.rank;
+        let shared = &self.cluster.blocks[rank].shared;
         let access = access(false, SpaceName::Shared, address, 16);
         let problem = if address + 16 > shared.len() {
             let nearest = format!("there are {} bytes", shared.len());
             Problem::OutOfBounds { access, nearest }
-        } else if checks.asynchronous && shared.is_marked() && shared.is_arriving(address, 16) {
-            let what = "by wgmma, that an asynchronous copy has not finished writing: a wait is missing";
-            Problem::Asynchronous(format!("{access} {what}"))
+        } else if let Err(problem) = self.check_flight(rank, &access, " by wgmma") {
+            problem
         } else if checks.init && !shared.written[address as usize..][..16].iter().all(|written| *written) {
             Problem::Uninitialised { access }
         } else {
-            return self.check_fenced(self.warp.rank, address, 16).map_err(Stop::warp);
+            return self.check_fenced(rank, address, 16).map_err(Stop::warp);
         };
         Err(Stop::warp(problem))
     }

@@ -1,10 +1,13 @@
 //! Products that have not been waited for.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
-use crate::lanes::{LANES, Lanes, Reg};
+use crate::check::{Completes, Operation};
+use crate::lanes::{Done, LANES, Lanes, Reg};
 use crate::machine::Context;
+use crate::memory::{Kind, Target};
 
 /// What registers hold whose product has not been waited for.
 const POISON: Lanes<u32> = [u32::MAX; LANES];
@@ -31,8 +34,9 @@ struct Product {
     d: Arc<[Reg<u32>]>,
     /// The registers of a, if it lies there.
     a: Vec<Reg<u32>>,
-    /// The units of shared memory that it reads.
-    reads: Vec<u32>,
+    /// The shared memory that it reads.
+    reads: Vec<Range<u32>>,
+    operation: Option<Operation>,
 }
 
 /// What registers will hold once the products that go there have been waited for.
@@ -74,27 +78,38 @@ impl Context<'_> {
     }
 
     /// A product whose result is the one of this index is on its way.
-    pub(super) fn begin_product(&mut self, result: usize, a: &[Reg<u32>], reads: Vec<u32>) {
+    pub(super) fn begin_product(&mut self, result: usize, a: &[Reg<u32>], reads: Vec<Range<u32>>) -> Done {
+        let issuer = self.issuer(0);
         let shared = &mut self.block().shared;
-        reads.iter().for_each(|unit| shared.begin_read(u64::from(*unit), 16));
+        reads.iter().for_each(|it| shared.begin_read(it.start.into(), it.len() as u64, issuer));
+        let operation = self.begin_operation_of(u32::MAX, Completes::Product);
+        let target = Target::Shared(self.warp.rank);
+        for it in &reads {
+            self.operate(operation.as_ref(), target, it.start.into(), it.len() as u64, Kind::READ)?;
+        }
         let outcome = &mut self.warp.products.results[result];
         outcome.products += 1;
         let (frame, d) = (outcome.frame, outcome.d.clone());
         self.warp.frame(frame).touched.begin(&d, a);
-        self.warp.products.open.push(Product { frame, d, a: a.to_vec(), reads });
+        self.warp.products.open.push(Product { frame, d, a: a.to_vec(), reads, operation });
+        Ok(())
     }
 
     /// Finishes all groups but the last few.
     pub(super) fn finish_groups(&mut self, pending: usize) {
         while self.warp.products.groups.len() > pending {
             let group = self.warp.products.groups.pop_front().unwrap_or_default();
-            group.into_iter().for_each(|product| self.finish_product(&product));
+            group.iter().for_each(|product| self.finish_product(product));
+            // Who knows of the last knows of all before it.
+            if let Some(operation) = group.last().and_then(|product| product.operation.as_ref()) {
+                self.end_operation(u32::MAX, operation);
+            }
         }
     }
 
     fn finish_product(&mut self, product: &Product) {
         let shared = &mut self.block().shared;
-        product.reads.iter().for_each(|unit| shared.end_read(u64::from(*unit), 16));
+        product.reads.iter().for_each(|it| shared.end_read(it.start.into(), it.len() as u64));
         if let Some(Some(frame)) = self.warp.frames.get_mut(product.frame) {
             frame.touched.end(&product.d, &product.a);
         }

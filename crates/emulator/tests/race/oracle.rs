@@ -1,6 +1,7 @@
 //! Races in drawn programs, against an oracle that draws the graph of what is ordered before what.
 
-use longhand_emulator::{Checks, Fault, Gpu, Location, Module, Options, Problem, Shape};
+use super::common::Run;
+use longhand_emulator::{Checks, Fault, Location, Options, Problem, Shape};
 use proptest::prelude::*;
 
 const WARPS: u32 = 3;
@@ -249,12 +250,8 @@ bar.sync 0;
 
 fn run(text: &str, blocks: u32, threads: usize) -> Result<(), Fault> {
     let options = Options { threads, checks: Checks::ALL, ..Options::default() };
-    let gpu = Gpu::with_options("sm_90a".parse().unwrap(), options);
-    let module = Module::from_ptx(&gpu, text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    let out = gpu.alloc(64).unwrap();
-    gpu.fill(out, 0, 64).unwrap();
     let shape = Shape { grid: [blocks, 1, 1], block: [32 * WARPS, 1, 1], cluster: [1; 3], dynamic_shared: 0 };
-    module.launch("k", &shape, &out.to_le_bytes()).map(|_| ())
+    Run { options, shape, ..Run::default() }.launch(text, &mut [vec![0; 16]]).map(drop)
 }
 
 fn event(place: &Location) -> Event {
