@@ -24,6 +24,7 @@ mod mma_rare;
 pub(crate) mod setmaxnreg;
 mod value;
 pub(crate) mod wgmma;
+mod wmma;
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -90,6 +91,7 @@ const FAMILIES: &[&[Form]] = &[
     mma::FORMS,
     mma_rare::FORMS,
     wgmma::FORMS,
+    wmma::FORMS,
 ];
 
 /// What a function ends with where its text ends.

@@ -22,6 +22,25 @@ impl Accumulator {
         if self == Accumulator::F16 { 1 } else { 2 }
     }
 
+    /// The value of one sum.
+    pub(super) fn value(self, bits: u32) -> f64 {
+        match self {
+            Accumulator::F16 => F16.value(bits),
+            Accumulator::F32 => f64::from(f32::from_bits(bits)),
+            Accumulator::S32 | Accumulator::S32Satfinite => f64::from(bits as i32),
+        }
+    }
+
+    /// Rounds one sum, to the nearest even.
+    pub(super) fn bits(self, sum: f64) -> u32 {
+        match self {
+            Accumulator::F16 => f16_bits(sum),
+            Accumulator::F32 => f32_bits(sum),
+            Accumulator::S32 => sum as i64 as u32,
+            Accumulator::S32Satfinite => sum as i32 as u32,
+        }
+    }
+
     /// The sums that a block's registers hold: one of f16 pairs, or two; any other number holds zeros.
     #[inline(always)]
     pub(super) fn load(self, registers: &[[u32; 32]]) -> Sums {

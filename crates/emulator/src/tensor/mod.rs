@@ -9,6 +9,7 @@ mod product;
 pub(crate) mod rare;
 pub mod tma;
 pub mod wgmma;
+pub(crate) mod wmma;
 
 pub use accumulator::Accumulator;
 pub use element::Element;

@@ -181,6 +181,9 @@ const EXAMPLES: &[(&str, &str)] = &[
         "wgmma.mma_async.sync.aligned.m64n8k8.f32.tf32.tf32 {f0, f1, f2, f3}, d0, d1, p0, 1, 1",
     ),
     ("wgmma.wait_group", "wgmma.wait_group.sync.aligned 0"),
+    ("wmma.load", "wmma.load.a.sync.aligned.row.m16n16k16.global.s8 {r0, r1}, [d0], r2"),
+    ("wmma.mma", "wmma.mma.sync.aligned.row.col.m8n8k4.rn.f64.f64.f64.f64 {e0, e1}, {e2}, {e3}, {e0, e1}"),
+    ("wmma.store", "wmma.store.d.sync.aligned.row.m8n8k4.global.f64 [d0], {e0, e1}, r2"),
     ("xor", "xor.pred p0, p1, p2"),
 ];
 
