@@ -3,6 +3,7 @@
 mod clusters;
 mod gemm;
 mod loads;
+mod operands;
 mod reductions;
 mod stores;
 mod tensor_faults;
