@@ -56,28 +56,26 @@ impl Context<'_> {
     pub(super) fn bulk_load(&mut self, lane: usize, chunks: &[Chunk], fill: u8, signals: &[Signal]) -> Done {
         let operations: Vec<_> =
             signals.iter().map(|it| self.begin_operation(lane, it.completes())).collect();
-        let mut arriving = Vec::new();
+        let whole = |(address, bytes)| Arriving { address, data: vec![fill; bytes as usize] };
+        let mut arriving: Vec<Arriving> = ranges(chunks).into_iter().map(whole).collect();
         for row in rows(chunks) {
+            let Some(address) = row[0].global else { continue };
             let bytes = row.iter().map(|it| u64::from(it.bytes)).sum();
-            let data = match row[0].global {
-                Some(address) => {
-                    let data = self.engine_reads_global(lane, address, bytes)?;
-                    for operation in &operations {
-                        self.operate(operation.as_ref(), Target::Global, address, bytes, Kind::READ)?;
-                    }
-                    data
-                }
-                None => vec![fill; bytes as usize],
-            };
+            let data = self.engine_reads_global(lane, address, bytes)?;
+            for operation in &operations {
+                self.operate(operation.as_ref(), Target::Global, address, bytes, Kind::READ)?;
+            }
             let mut rest = &data[..];
             for chunk in row {
                 let (now, later) = rest.split_at(chunk.bytes as usize);
-                arriving.push((u64::from(chunk.shared), now.to_vec()));
+                let at = u64::from(chunk.shared);
+                let holder = arriving.partition_point(|it| it.address <= at) - 1;
+                let range = &mut arriving[holder];
+                range.data[(at - range.address) as usize..][..now.len()].copy_from_slice(now);
                 rest = later;
             }
         }
         self.count_sectors(chunks);
-        let arriving = joined(arriving);
         for (signal, operation) in signals.iter().zip(&operations) {
             for Arriving { address, data } in &arriving {
                 self.engine_sends(lane, (*signal, operation), *address, data.clone(), None)?;
@@ -268,14 +266,16 @@ fn rows(chunks: &[Chunk]) -> impl Iterator<Item = &[Chunk]> {
     })
 }
 
-/// Pieces of data in the order of their addresses, those that follow each other together.
-fn joined(mut pieces: Vec<(u64, Vec<u8>)>) -> Vec<Arriving> {
-    pieces.sort_unstable_by_key(|(address, _)| *address);
-    let mut out: Vec<Arriving> = Vec::new();
-    for (address, data) in pieces {
+/// Address and length of what chunks cover of shared memory, in order.
+pub(super) fn ranges(chunks: &[Chunk]) -> Vec<(u64, u64)> {
+    let mut all: Vec<(u64, u64)> =
+        chunks.iter().map(|it| (u64::from(it.shared), u64::from(it.bytes))).collect();
+    all.sort_unstable();
+    let mut out: Vec<(u64, u64)> = Vec::new();
+    for (address, bytes) in all {
         match out.last_mut() {
-            Some(last) if last.address + last.data.len() as u64 == address => last.data.extend(data),
-            _ => out.push(Arriving { address, data }),
+            Some(last) if last.0 + last.1 == address => last.1 += bytes,
+            _ => out.push((address, bytes)),
         }
     }
     out

@@ -13,7 +13,7 @@ use crate::fault::Problem;
 use crate::lanes::{Done, LANES, Lanes, lanes_of};
 use crate::machine::Context;
 use crate::memory::{Kind, Target};
-use crate::ops::bulk::engine::GlobalWrite;
+use crate::ops::bulk::engine::{GlobalWrite, ranges};
 use crate::program::Action;
 use crate::ptx::ast::{Instruction, Operand};
 use crate::tensor::tma::Chunk;
@@ -143,21 +143,6 @@ impl Context<'_> {
         }
         Ok(())
     }
-}
-
-/// Address and length of what chunks cover of shared memory, in order.
-fn ranges(chunks: &[Chunk]) -> Vec<(u64, u64)> {
-    let mut all: Vec<(u64, u64)> =
-        chunks.iter().map(|it| (u64::from(it.shared), u64::from(it.bytes))).collect();
-    all.sort_unstable();
-    let mut out: Vec<(u64, u64)> = Vec::new();
-    for (address, bytes) in all {
-        match out.last_mut() {
-            Some(last) if last.0 + last.1 == address => last.1 += bytes,
-            _ => out.push((address, bytes)),
-        }
-    }
-    out
 }
 
 /// Up to 16 bytes, the first the lowest.
