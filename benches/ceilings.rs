@@ -100,6 +100,6 @@ fn product<'a>(
     })
 }
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     longhand_benches::main(cpu, gpu)
 }

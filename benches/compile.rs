@@ -41,6 +41,6 @@ fn compile(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     longhand_benches::main_on_cpu(compile)
 }

@@ -78,6 +78,6 @@ fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
     Ok(())
 }
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     longhand_benches::main(cpu, gpu)
 }

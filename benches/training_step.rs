@@ -96,6 +96,6 @@ fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
     steps(bench, shape, &gpu.lengths(&[1024, 2048, 4096, 8192, 16_384], 32), Dtype::Bf16)
 }
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     longhand_benches::main(cpu, gpu)
 }

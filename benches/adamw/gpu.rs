@@ -7,7 +7,7 @@ use longhand_gpu::{Buffer, DevicePtr};
 use longhand_kernels::Dtype::F32;
 use longhand_kernels::adamw::{AdamW, AdamWArgs, AdamWPlan, AdamWTensor, AdamWTensors, State};
 
-use crate::row;
+use super::row;
 
 const PARAMETERS: [usize; 6] = [1 << 20, 1 << 22, 1 << 24, 1 << 26, 1 << 28, 1 << 30];
 

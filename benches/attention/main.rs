@@ -55,6 +55,6 @@ fn cpu(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     longhand_benches::main(cpu, gpu::gpu)
 }

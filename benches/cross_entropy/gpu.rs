@@ -8,7 +8,7 @@ use longhand_kernels::cross_entropy::{
     CrossEntropyBackward, CrossEntropyBackwardArgs, CrossEntropyForward, CrossEntropyForwardArgs, Logits,
 };
 
-use crate::row;
+use super::row;
 
 const ROWS: usize = 8192;
 const VOCABULARIES: [usize; 4] = [32_768, 65_536, 131_072, 262_144];

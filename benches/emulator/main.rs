@@ -125,6 +125,6 @@ fn emulator(bench: &mut Bench) -> Result<()> {
     Ok(())
 }
 
-fn main() -> Result<()> {
+pub(crate) fn main() -> Result<()> {
     longhand_benches::main_on_cpu(emulator)
 }

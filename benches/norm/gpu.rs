@@ -8,7 +8,7 @@ use longhand_kernels::norm::{
     LayerNormBackward, LayerNormBackwardArgs, LayerNormForward, LayerNormForwardArgs,
 };
 
-use crate::{WIDTH, row};
+use super::{WIDTH, row};
 
 const TOKENS: [usize; 7] = [1024, 4096, 16_384, 65_536, 131_072, 262_144, 524_288];
 const WIDTHS: [usize; 7] = [768, 1024, 2048, 4096, 8192, 16_384, 65_536];

@@ -1,5 +1,9 @@
 //! What benches on a GPU share: inputs that are not zeros, and enough of them to leave the cache behind.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use anyhow::Result;
 use half::{bf16, f16};
 use longhand_gpu::{Buffer, Device, Stream};
@@ -18,13 +22,26 @@ pub struct Gpu {
     /// What is timed runs here.
     pub stream: Stream,
     tensors: longhand_tensor::Gpu,
+    random: Rc<Random>,
+}
+
+/// Elements that were drawn, and where the next buffer starts in them, so that no two are the same.
+#[derive(Default)]
+struct Random {
+    bytes: RefCell<HashMap<(Dtype, bool), Vec<u8>>>,
+    start: Cell<usize>,
 }
 
 impl Gpu {
     /// The device and the stream of tensors.
     #[must_use]
     pub fn new(tensors: longhand_tensor::Gpu) -> Gpu {
-        Gpu { device: tensors.device().clone(), stream: tensors.stream().clone(), tensors }
+        Gpu {
+            device: tensors.device().clone(),
+            stream: tensors.stream().clone(),
+            tensors,
+            random: Rc::default(),
+        }
     }
 
     /// As tensors know it.
@@ -44,7 +61,7 @@ impl Gpu {
     /// # Errors
     /// When there is no memory for them.
     pub fn random(&self, dtype: Dtype, count: usize) -> Result<Buffer> {
-        self.filled(dtype, count, |bits| bits as i32 as f32 / 2f32.powi(31))
+        self.filled(dtype, count, false)
     }
 
     /// Device memory with `count` random numbers in [0, 1).
@@ -52,7 +69,7 @@ impl Gpu {
     /// # Errors
     /// When there is no memory for them.
     pub fn random_positive(&self, dtype: Dtype, count: usize) -> Result<Buffer> {
-        self.filled(dtype, count, |bits| bits as f32 / 2f32.powi(32))
+        self.filled(dtype, count, true)
     }
 
     /// Device memory with `count` random integers below `limit`.
@@ -62,25 +79,29 @@ impl Gpu {
     pub fn random_ids(&self, count: usize, limit: usize) -> Result<Buffer> {
         let mut rng = StdRng::seed_from_u64(count as u64);
         let ids: Vec<u32> = (0..count).map(|_| rng.next_u32() % limit as u32).collect();
-        self.upload(4 * count, bytemuck::cast_slice(&ids))
+        self.upload(4 * count, &[bytemuck::cast_slice(&ids)])
     }
 
-    fn filled(&self, dtype: Dtype, count: usize, value: fn(u32) -> f32) -> Result<Buffer> {
-        let mut rng = StdRng::seed_from_u64(count as u64);
-        let values = (0..count.min(RANDOM)).map(|_| value(rng.next_u32()));
-        let bytes: Vec<u8> = match dtype {
-            Dtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
-            Dtype::Bf16 => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
-            Dtype::F16 => values.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
-        };
-        self.upload(dtype.size() * count, &bytes)
+    fn filled(&self, dtype: Dtype, count: usize, positive: bool) -> Result<Buffer> {
+        let Random { bytes, start } = &*self.random;
+        let mut drawn = bytes.borrow_mut();
+        let drawn = drawn.entry((dtype, positive)).or_insert_with(|| draw(dtype, positive));
+        const STEP: usize = 8191 * 16;
+        start.set((start.get() + STEP) % drawn.len());
+        self.upload(dtype.size() * count, &[&drawn[start.get()..], &drawn[..start.get()]])
     }
 
-    /// `bytes`, again and again until they fill a buffer.
-    fn upload(&self, len: usize, bytes: &[u8]) -> Result<Buffer> {
+    /// The pieces, again and again until they fill a buffer.
+    fn upload(&self, len: usize, pieces: &[&[u8]]) -> Result<Buffer> {
         let buffer = self.stream.alloc(len)?;
-        for offset in (0..len).step_by(bytes.len().max(1)) {
-            buffer.upload(offset, &bytes[..bytes.len().min(len - offset)])?;
+        let mut offset = 0;
+        for piece in pieces.iter().filter(|piece| !piece.is_empty()).cycle() {
+            let piece = &piece[..piece.len().min(len - offset)];
+            if piece.is_empty() {
+                break;
+            }
+            buffer.upload(offset, piece)?;
+            offset += piece.len();
         }
         Ok(buffer)
     }
@@ -100,6 +121,19 @@ impl Gpu {
     pub fn cycle<T>(&self, bytes: usize, mut make: impl FnMut() -> Result<T>) -> Result<Cycle<T>> {
         let sets = (0..self.sets(bytes)).map(|_| make()).collect::<Result<_>>()?;
         Ok(Cycle { sets, at: 0 })
+    }
+}
+
+fn draw(dtype: Dtype, positive: bool) -> Vec<u8> {
+    let mut rng = StdRng::seed_from_u64(1);
+    let values = (0..RANDOM).map(|_| {
+        let bits = rng.next_u32();
+        if positive { bits as f32 / 2f32.powi(32) } else { bits as i32 as f32 / 2f32.powi(31) }
+    });
+    match dtype {
+        Dtype::F32 => values.flat_map(f32::to_le_bytes).collect(),
+        Dtype::Bf16 => values.flat_map(|x| bf16::from_f32(x).to_le_bytes()).collect(),
+        Dtype::F16 => values.flat_map(|x| f16::from_f32(x).to_le_bytes()).collect(),
     }
 }
 

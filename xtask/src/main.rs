@@ -1,23 +1,47 @@
-//! Longhand's chores. `cargo xtask test` runs every test on a machine that may have neither CUDA nor a GPU.
+//! Longhand's chores.
 #![forbid(unsafe_code)]
 
+mod compare;
 mod nvrtc;
+mod pack;
+mod report;
+mod run;
+mod test;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
 
-const USAGE: &str = "usage: cargo xtask test [FILTER...]
+/// Longhand's chores
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
 
-  test    find NVRTC (or install it into target/nvrtc) and run every test, documentation examples included;
-          with filters, only the tests whose names contain one of them";
+#[derive(Subcommand)]
+enum Chore {
+    /// Find NVRTC (or install it into target/nvrtc) and run every test, documentation examples included
+    Test {
+        /// Only the tests whose names contain one of these
+        filters: Vec<String>,
+    },
+    Pack(pack::Pack),
+    Run(run::Run),
+    Report(report::Report),
+    BenchCompare(compare::Compare),
+}
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let outcome = match args.split_first() {
-        Some((command, filters)) if command == "test" => test(filters),
-        _ => Err(anyhow::anyhow!(USAGE)),
+    let outcome = match Cli::parse().chore {
+        Chore::Test { filters } => test::test(&filters),
+        Chore::Pack(pack) => pack.run(),
+        Chore::Run(run) => run.run(),
+        Chore::Report(report) => report.run(),
+        Chore::BenchCompare(compare) => compare.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -28,34 +52,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the tests with nextest where it is installed, else with `cargo test`, then the documentation examples.
-fn test(filters: &[String]) -> Result<()> {
-    let root = workspace_root();
-    let nvrtc = nvrtc::find_or_install(&root)?;
-    println!("NVRTC {} at {}", nvrtc.version, nvrtc.path.display());
-
-    let has_nextest =
-        Command::new("cargo").args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
-    let runner: &[&str] = if has_nextest {
-        &["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]
-    } else {
-        &["test", "--workspace", "--locked", "--no-fail-fast", "--lib", "--bins", "--tests"]
-    };
-    let cargo = |args: &[&str], filters: &[String]| -> Result<()> {
-        let mut command = Command::new("cargo");
-        command.current_dir(&root).args(args).env("LONGHAND_NVRTC", &nvrtc.path);
-        if !filters.is_empty() {
-            command.arg("--").args(filters);
-        }
-        run(&mut command)
-    };
-    cargo(runner, filters)?;
-    if filters.is_empty() {
-        cargo(&["test", "--workspace", "--locked", "--doc"], &[])?;
-    }
-    Ok(())
-}
-
 /// Runs `command`, its output going where ours goes; any exit status but 0 is an error.
 fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("could not start {command:?}"))?;
@@ -63,6 +59,15 @@ fn run(command: &mut Command) -> Result<()> {
         bail!("{command:?} ended with {status}");
     }
     Ok(())
+}
+
+/// What `command` prints, without the space around it.
+fn output_of(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("could not start {command:?}"))?;
+    if !output.status.success() {
+        bail!("{command:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 fn workspace_root() -> PathBuf {

@@ -27,6 +27,7 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod cases;
+mod compare;
 mod draw;
 mod error;
 mod layout;
@@ -38,11 +39,12 @@ pub mod tolerance;
 mod trial;
 mod view;
 
+pub use compare::{Difference, compare};
 pub use draw::Draw;
 pub use error::Error;
 pub use layout::Layout;
 pub use op::Op;
 pub use outcome::{Case, Outcome, verify};
 pub use precision::Precision;
-pub use trial::Trial;
+pub use trial::{Trial, Written};
 pub use view::View;

@@ -1,7 +1,7 @@
 //! Running a case, and what came of it.
 
 use crate::tolerance::Judged;
-use crate::{Error, Trial};
+use crate::{Error, Trial, Written};
 use longhand_gpu::Device;
 use longhand_gpu::emulator::Report;
 use std::fmt::{Debug, Display};
@@ -24,6 +24,8 @@ pub trait Case: Debug + Display {
 pub struct Outcome {
     /// Each output that was judged.
     pub outputs: Vec<Judged>,
+    /// What was written to each of them that is a tensor.
+    pub written: Vec<Written>,
     /// What ended the case early.
     pub error: Option<Error>,
     /// On an emulated device, what each launch did, in order.
@@ -61,13 +63,19 @@ pub fn verify(case: &dyn Case, device: &Device) -> Outcome {
         Ok(stream) => stream,
         Err(error) => {
             let error = Some(error.into());
-            return Outcome { outputs: Vec::new(), error, reports: Vec::new(), time: Duration::ZERO };
+            return Outcome {
+                outputs: Vec::new(),
+                written: Vec::new(),
+                error,
+                reports: Vec::new(),
+                time: Duration::ZERO,
+            };
         }
     };
     let mut trial = Trial::new(stream);
     let error = case.run(&mut trial).err();
     let reports = device.take_reports();
     device.record_reports(false);
-    let (outputs, time) = trial.into_parts();
-    Outcome { outputs, error, reports, time }
+    let (outputs, written, time) = trial.into_parts();
+    Outcome { outputs, written, error, reports, time }
 }

@@ -10,16 +10,28 @@ use std::time::{Duration, Instant};
 pub struct Trial {
     stream: Stream,
     judged: Vec<Judged>,
+    written: Vec<Written>,
     time: Duration,
+}
+
+/// What a kernel wrote to an output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Written {
+    /// The output's name.
+    pub name: &'static str,
+    /// The type of its elements.
+    pub precision: Precision,
+    /// Its elements in row-major order.
+    pub values: Vec<f64>,
 }
 
 impl Trial {
     pub(crate) fn new(stream: Stream) -> Trial {
-        Trial { stream, judged: Vec::new(), time: Duration::ZERO }
+        Trial { stream, judged: Vec::new(), written: Vec::new(), time: Duration::ZERO }
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<Judged>, Duration) {
-        (self.judged, self.time)
+    pub(crate) fn into_parts(self) -> (Vec<Judged>, Vec<Written>, Duration) {
+        (self.judged, self.written, self.time)
     }
 
     /// Where everything is enqueued.
@@ -120,6 +132,7 @@ impl Trial {
         let kernel = written.download()?;
         let output = Output::new(written.name(), written.precision(), &kernel, plain, reference);
         self.judged.push(output.cancellation(cancellation).judge(rule));
+        self.written.push(Written { name: written.name(), precision: written.precision(), values: kernel });
         Ok(())
     }
 

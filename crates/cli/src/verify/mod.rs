@@ -1,6 +1,7 @@
 //! `longhand verify`.
 
 mod found;
+mod hardware;
 mod table;
 
 use std::io::{self, Write};
@@ -33,6 +34,9 @@ pub struct Verify {
     /// Where to run
     #[arg(long, value_enum, default_value_t)]
     device: Where,
+    /// Run on the first GPU and on a virtual one of its architecture, and compare what they write
+    #[arg(long, conflicts_with_all = ["device", "arch"])]
+    compare: bool,
     /// Print a JSON array, an object for each row, with every count
     #[arg(long)]
     json: bool,
@@ -52,8 +56,11 @@ enum Where {
 
 impl Verify {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let devices = self.devices()?;
         let cases: Vec<Box<dyn Case>> = self.selected().flat_map(Op::cases).collect();
+        if self.compare {
+            return hardware::run(&cases, self.json);
+        }
+        let devices = self.devices()?;
         let start = Instant::now();
         let mut out = io::stdout().lock();
         let mut failed = Vec::new();

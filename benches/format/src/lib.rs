@@ -148,17 +148,19 @@ pub struct Check {
     pub what: String,
     /// With what: `PyTorch, f64`.
     pub against: String,
-    /// `‖ours - theirs‖ / ‖theirs‖`.
-    pub error: f64,
-    /// The error that is allowed.
+    /// How far they are apart; None where no number came of it.
+    pub error: Option<f64>,
+    /// How far they may be.
     pub limit: f64,
+    /// What was wrong, where it was not the error.
+    pub failure: Option<String>,
 }
 
 impl Check {
-    /// Whether the error is a number within its limit.
+    /// Whether nothing was wrong, and the error within its limit.
     #[must_use]
     pub fn passed(&self) -> bool {
-        self.error <= self.limit
+        self.failure.is_none() && self.error.is_some_and(|error| error <= self.limit)
     }
 }
 
@@ -205,7 +207,9 @@ mod tests {
 
     #[test]
     fn a_check_without_a_number_does_not_pass() {
-        let check = |error| Check { what: String::new(), against: String::new(), error, limit: 1e-3 };
-        assert!(check(1e-3).passed() && !check(2e-3).passed() && !check(f64::NAN).passed());
+        let (what, against) = (String::new(), String::new());
+        let check =
+            |error| Check { what: what.clone(), against: against.clone(), error, limit: 1e-3, failure: None };
+        assert!(check(Some(1e-3)).passed() && !check(Some(2e-3)).passed() && !check(None).passed());
     }
 }

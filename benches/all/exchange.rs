@@ -1,0 +1,141 @@
+//! Inputs and outputs of the operations in a safetensors file, for another library to compute the same from the same:
+//! `LONGHAND_EXCHANGE` names the file.
+//!
+//! A tensor is called `operation/variant/name`: inputs by their names, then `out`, and for each input that has one,
+//! `grad_<input>` of the sum of `out * weights`, where `weights` is there too.
+
+use anyhow::{Context, Result};
+use longhand_benches::Place;
+use longhand_tensor::{Device, Dtype, Tensor, ops};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use safetensors::tensor::{Dtype as FileDtype, View};
+use std::borrow::Cow;
+
+struct Exchange {
+    device: Device,
+    dtype: Dtype,
+    rng: StdRng,
+    tensors: Vec<(String, Stored)>,
+}
+
+pub fn main() -> Result<()> {
+    const VARIABLE: &str = "LONGHAND_EXCHANGE";
+    let path = std::env::var_os(VARIABLE).with_context(|| format!("{VARIABLE} is not set"))?;
+    let device = Place::from_environment()?.device();
+    let dtype = if device.is_cpu() { Dtype::F32 } else { Dtype::Bf16 };
+    let mut exchange = Exchange { device, dtype, rng: StdRng::seed_from_u64(1), tensors: Vec::new() };
+    exchange.attention()?;
+    exchange.layer_norm()?;
+    exchange.cross_entropy()?;
+    exchange.linear()?;
+    let metadata = [("dtype".to_owned(), dtype.to_string())].into();
+    safetensors::serialize_to_file(exchange.tensors, Some(metadata), path.as_ref())?;
+    Ok(())
+}
+
+impl Exchange {
+    fn draw(&mut self, shape: &[usize]) -> Result<Tensor> {
+        Ok(Tensor::randn(shape, 1.0, self.dtype, &self.device, &mut self.rng)?.requires_grad())
+    }
+
+    fn keep(&mut self, name: String, tensor: &Tensor) -> Result<()> {
+        let tensor = tensor.detach().to_dtype(Dtype::F32)?.to_device(&Device::Cpu)?;
+        let bytes = tensor.to_vec::<f32>()?.iter().flat_map(|x| x.to_le_bytes()).collect();
+        self.tensors.push((name, Stored { dtype: FileDtype::F32, shape: tensor.shape().to_vec(), bytes }));
+        Ok(())
+    }
+
+    /// Runs `forward` and backward, and keeps everything.
+    fn differentiate(
+        &mut self,
+        name: &str,
+        inputs: &[(&str, Tensor)],
+        forward: impl FnOnce() -> longhand_tensor::Result<Tensor>,
+    ) -> Result<()> {
+        let out = forward()?;
+        let weights = self.draw(out.shape())?.detach();
+        let gradients = out.mul(&weights)?.sum_all()?.backward()?;
+        for (input, tensor) in inputs {
+            self.keep(format!("{name}/{input}"), tensor)?;
+            if let Some(gradient) = gradients.get(tensor) {
+                self.keep(format!("{name}/grad_{input}"), gradient)?;
+            }
+        }
+        self.keep(format!("{name}/out"), &out)?;
+        self.keep(format!("{name}/weights"), &weights)
+    }
+
+    fn attention(&mut self) -> Result<()> {
+        for (causal, tokens, kv_heads) in [(true, 300, 4), (false, 300, 4), (true, 129, 2)] {
+            let q = self.draw(&[2, tokens, 4, 64])?;
+            let (k, v) = (self.draw(&[2, tokens, kv_heads, 64])?, self.draw(&[2, tokens, kv_heads, 64])?);
+            let mask = if causal { "causal" } else { "full" };
+            let name = format!("attention/{mask} T{tokens} Hkv{kv_heads}");
+            let inputs = [("q", q.clone()), ("k", k.clone()), ("v", v.clone())];
+            let options = ops::AttentionOptions { causal, ..Default::default() };
+            self.differentiate(&name, &inputs, || ops::attention(&q, &k, &v, &options))?;
+        }
+        Ok(())
+    }
+
+    fn layer_norm(&mut self) -> Result<()> {
+        for width in [768, 1025] {
+            let (x, residual) = (self.draw(&[37, width])?, self.draw(&[37, width])?);
+            let (weight, bias) = (self.draw(&[width])?, self.draw(&[width])?);
+            let inputs = [
+                ("x", x.clone()),
+                ("residual", residual.clone()),
+                ("weight", weight.clone()),
+                ("bias", bias.clone()),
+            ];
+            let norm = || Ok(ops::layer_norm_residual(&x, Some(&residual), &weight, &bias, 1e-5)?.0);
+            self.differentiate(&format!("layer_norm/W{width}"), &inputs, norm)?;
+        }
+        Ok(())
+    }
+
+    fn cross_entropy(&mut self) -> Result<()> {
+        const VOCABULARY: usize = 5003;
+        let logits = self.draw(&[19, VOCABULARY])?;
+        let ids: Vec<u32> = (0..19).map(|_| self.rng.next_u32() % VOCABULARY as u32).collect();
+        let targets = Tensor::from_slice(&ids, &[19], &self.device)?;
+        let inputs = [("logits", logits.clone())];
+        let name = format!("cross_entropy/V{VOCABULARY}");
+        let bytes = ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect();
+        self.tensors
+            .push((format!("{name}/targets"), Stored { dtype: FileDtype::I64, shape: vec![19], bytes }));
+        self.differentiate(&name, &inputs, || ops::cross_entropy(&logits, &targets))
+    }
+
+    fn linear(&mut self) -> Result<()> {
+        let (x, weight, bias) = (self.draw(&[65, 200])?, self.draw(&[200, 96])?, self.draw(&[96])?);
+        let inputs = [("x", x.clone()), ("weight", weight.clone()), ("bias", bias.clone())];
+        self.differentiate("linear/K200 N96", &inputs, || ops::linear(&x, &weight, Some(&bias)))
+    }
+}
+
+/// A tensor as it goes to the file.
+struct Stored {
+    dtype: FileDtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl View for Stored {
+    fn dtype(&self) -> FileDtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}

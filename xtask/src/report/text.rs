@@ -1,0 +1,177 @@
+//! `benches/README.md`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, anyhow};
+use longhand_results::{Check, Run};
+
+use super::chart::{axis_name, draw};
+use super::series::{Ceilings, OURS, Series, digits, rate_text, series, time_text};
+
+pub const HEAD: &str = "\
+# Benchmarks
+
+Written by `cargo xtask report` from the JSON in `results/`, which has every sample. Times are medians. After a peer's time
+stands how many times as long as Longhand it takes: above 1, Longhand is faster. The share is of what the same machine did
+in the same run: a large copy for what moves bytes (each input counted once, each output once), a large matrix product, by
+the fastest library there, for what computes. Causal attention counts the operations that the mask lets through.
+";
+
+/// The part of one machine; writes its pictures beside the results.
+pub fn machine(runs: &[Run], folder: &Path) -> Result<String> {
+    let (ceilings, all) = (Ceilings::of(runs), series(runs));
+    let machine = &runs[0].machine;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let title = machine.gpu.as_ref().map_or(&machine.cpu, |gpu| &gpu.name);
+    let mut text = format!("\n## {title}\n\n{}\n", description(runs));
+    if !ceilings.list().is_empty() {
+        text += &format!("\nCeilings: {}.\n", ceilings.list().join("; "));
+    }
+    text += &checks(runs);
+    text += &summary(&all, &ceilings);
+    for series in &all {
+        text += &format!("\n### {}\n\n", series.title());
+        if series.points.len() > 1 {
+            let ceiling =
+                series.points.values().flat_map(BTreeMap::values).find_map(|row| ceilings.over(row));
+            let svg = draw(series, ceiling).map_err(|error| anyhow!("{}: {error}", series.title()))?;
+            fs::write(folder.join(series.file_name()), svg)?;
+            text += &format!("![{}](results/{name}/{})\n\n", series.title(), series.file_name());
+        }
+        text += &table(series, &ceilings);
+    }
+    Ok(text + &missing(runs))
+}
+
+/// The machine, the versions and the day.
+fn description(runs: &[Run]) -> String {
+    let machine = &runs[0].machine;
+    let mut words = vec![format!("{}, {} cores", machine.cpu, machine.cores)];
+    words.push(format!("{} GiB of memory", (machine.memory as f64 / f64::from(1 << 30)).round()));
+    if let Some(gpu) = runs.iter().rev().find_map(|run| run.machine.gpu.as_ref()) {
+        words.push(format!("{} ({})", gpu.name, gpu.arch));
+        words.extend(gpu.driver.as_ref().map(|driver| format!("driver {driver}")));
+        words.extend(gpu.clocks.map(|[sm, memory]| format!("clocks {sm} and {memory} MHz")));
+    }
+    let mut versions = BTreeMap::new();
+    for run in runs {
+        versions.extend(&run.versions);
+    }
+    words.extend(versions.iter().map(|(name, version)| format!("{name} {version}")));
+    let days = runs.iter().filter_map(|run| run.date.split('T').next()).filter(|day| !day.is_empty());
+    words.extend(days.max().map(str::to_owned));
+    words.join(", ") + "."
+}
+
+fn checks(runs: &[Run]) -> String {
+    let all: Vec<&Check> = runs.iter().flat_map(|run| &run.checks).collect();
+    let mut text = String::new();
+    let mut against: Vec<&str> = all.iter().map(|check| check.against.as_str()).collect();
+    against.sort_unstable();
+    against.dedup();
+    for against in against {
+        let of: Vec<&&Check> = all.iter().filter(|check| check.against == against).collect();
+        let passed = of.iter().filter(|check| check.passed()).count();
+        text +=
+            &format!("\nChecked against {against}: {passed} of {} outputs within their limits.\n", of.len());
+    }
+    for check in all.into_iter().filter(|check| !check.passed()) {
+        let why = check
+            .failure
+            .clone()
+            .unwrap_or_else(|| format!("error {:?}, limit {:.1e}", check.error, check.limit));
+        text += &format!("- FAILED: {}: {}\n", check.what, why.replace('\n', " "));
+    }
+    for run in runs {
+        if let Some(failure) = &run.failure {
+            text += &format!(
+                "\nThe part `{}` did not come to its end: {}.\n",
+                run.part,
+                failure.replace('\n', " ")
+            );
+        }
+    }
+    text
+}
+
+/// Each series at its greatest size that a peer has too, beside the fastest there; without peers, at its greatest.
+fn summary(all: &[Series<'_>], ceilings: &Ceilings) -> String {
+    let mut lines = String::new();
+    for series in all {
+        let ours = || series.points.iter().rev().filter(|(_, point)| point.contains_key(OURS));
+        let Some((size, point)) = ours().find(|(_, point)| point.len() > 1).or_else(|| ours().next()) else {
+            continue;
+        };
+        let ours = point[OURS];
+        let peers = point.iter().filter(|(name, _)| **name != OURS);
+        let best = peers.min_by(|a, b| a.1.median().total_cmp(&b.1.median()));
+        let peer = best.map_or_else(
+            || "|".to_owned(),
+            |(name, row)| format!("{name} | {}x", digits(row.median() / ours.median())),
+        );
+        let share =
+            ceilings.over(ours).map_or_else(String::new, |top| format!("{:.0}%", 100.0 * ours.rate() / top));
+        let rate = rate_text(ours.rate(), series.unit);
+        let title = series.title();
+        let anchor = title.to_lowercase().replace(' ', "-").replace([',', '.', '_'], "");
+        lines += &format!("| [{title}](#{anchor}) | {} {size} | {rate} | {share} | {peer} |\n", series.axis);
+    }
+    format!(
+        "\n| | size | Longhand | of the ceiling | fastest peer | takes |\n|---|---|--:|--:|---|--:|\n{lines}"
+    )
+}
+
+fn table(series: &Series<'_>, ceilings: &Ceilings) -> String {
+    let names = series.implementations();
+    let peers: Vec<&str> = names.iter().copied().filter(|&name| name != OURS).collect();
+    let has_peak =
+        series.points.values().any(|point| point.get(OURS).is_some_and(|row| row.peak_bytes.is_some()));
+    let with_peak = has_peak && series.operation == "training step";
+    let mut columns = vec![axis_name(series.axis), "Longhand", "rate", "of the ceiling"];
+    columns.extend(with_peak.then_some("peak memory"));
+    columns.extend(&peers);
+    let mut text = format!("| {} |\n|{}\n", columns.join(" | "), "--:|".repeat(columns.len()));
+    for (size, point) in &series.points {
+        let ours = point.get(OURS);
+        let share = ours.and_then(|row| Some(row.rate() / ceilings.over(row)?));
+        let mut cells = vec![
+            size.to_string(),
+            ours.map_or_else(String::new, |row| time_text(row.median())),
+            ours.map_or_else(String::new, |row| rate_text(row.rate(), series.unit)),
+            share.map_or_else(String::new, |share| format!("{:.0}%", 100.0 * share)),
+        ];
+        if with_peak {
+            let peak = ours.and_then(|row| row.peak_bytes);
+            cells.push(peak.map_or_else(String::new, |bytes| format!("{} MiB", bytes >> 20)));
+        }
+        for peer in &peers {
+            let cell = |row: &longhand_results::Row| {
+                let ratio = ours.map(|ours| format!(" ({}x)", digits(row.median() / ours.median())));
+                time_text(row.median()) + &ratio.unwrap_or_default()
+            };
+            cells.push(point.get(peer).map_or_else(String::new, |row| cell(row)));
+        }
+        text += &format!("| {} |\n", cells.join(" | "));
+    }
+    text
+}
+
+/// What was not measured, each reason once.
+fn missing(runs: &[Run]) -> String {
+    let mut reasons: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for missing in runs.iter().flat_map(|run| &run.missing) {
+        let why = missing.why.lines().next().unwrap_or_default().to_owned();
+        reasons.entry(why).or_default().push(&missing.what);
+    }
+    if reasons.is_empty() {
+        return String::new();
+    }
+    let mut text = "\n### Missing\n\n".to_owned();
+    for (why, what) in reasons {
+        let more = if what.len() > 1 { format!(" and {} more", what.len() - 1) } else { String::new() };
+        text += &format!("- {}{more}: {why}\n", what[0]);
+    }
+    text
+}

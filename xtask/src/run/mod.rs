@@ -1,0 +1,273 @@
+//! What a pack's `run.sh` does: one part after the other within the time given, the most important first, each part's
+//! result written as it ends.
+
+mod child;
+mod collect;
+mod machine;
+mod part;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use longhand_results::{Machine, Missing, Run as Results};
+
+use child::{Ended, run_child};
+pub use collect::criterion_rows;
+use part::{Part, parts};
+
+/// Prove and measure everything on this machine, from a pack
+#[derive(Args)]
+pub struct Run {
+    /// The folder that `cargo xtask pack` made
+    #[arg(long)]
+    pack: PathBuf,
+    /// Where the results go
+    #[arg(long, default_value = "results")]
+    out: PathBuf,
+    /// How long it may take
+    #[arg(long, default_value_t = 9.0)]
+    minutes: f64,
+    /// Only this operation: verify it, time it
+    #[arg(long, value_name = "BENCH", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Where the kernels run
+    #[arg(long, value_enum, default_value_t)]
+    device: Where,
+}
+
+/// Where the kernels run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Where {
+    /// The first GPU.
+    #[default]
+    Cuda,
+    /// The processor, through the tensor operations.
+    Cpu,
+    /// A virtual GPU: small shapes, as a trial of everything but time.
+    Emulated,
+}
+
+impl Where {
+    pub fn name(self) -> &'static str {
+        match self {
+            Where::Cuda => "cuda",
+            Where::Cpu => "cpu",
+            Where::Emulated => "emulated",
+        }
+    }
+}
+
+/// A run under way.
+struct Session<'a> {
+    options: &'a Run,
+    deadline: Instant,
+    machine: Machine,
+    versions: BTreeMap<String, String>,
+}
+
+impl Run {
+    pub fn run(&self) -> Result<()> {
+        fs::create_dir_all(&self.out).with_context(|| self.out.display().to_string())?;
+        let deadline = Instant::now() + Duration::try_from_secs_f64(self.minutes * 60.0)?;
+        let session = Session {
+            options: self,
+            deadline,
+            machine: machine::machine(),
+            versions: machine::versions(&self.pack),
+        };
+        let mut failed = Vec::new();
+        for part in parts(self.device, &self.only)? {
+            let results = session.part(&part)?;
+            println!("{}", line(&results));
+            if let Some(failure) = &results.failure {
+                failed.push(results.part.clone());
+                println!("    {}", failure.replace('\n', "\n    "));
+            }
+            for check in results.checks.iter().filter(|check| !check.passed()) {
+                failed.push(check.what.clone());
+                println!("    {}: error {:?}, limit {:.1e}", check.what, check.error, check.limit);
+            }
+            if part == Part::Doctor && self.device == Where::Cuda && session.machine.gpu.is_none() {
+                bail!(
+                    "there is no GPU to measure; --device cpu measures the processor, --device emulated tries it all"
+                );
+            }
+        }
+        println!("results: {}", self.out.display());
+        if failed.is_empty() { Ok(()) } else { bail!("{} failed: {}", failed.len(), failed.join(", ")) }
+    }
+}
+
+/// A part in one line.
+fn line(results: &Results) -> String {
+    let passed = results.checks.iter().filter(|check| check.passed()).count();
+    let mut words = vec![format!("{:4.0} s", results.seconds)];
+    if !results.rows.is_empty() {
+        words.push(format!("{} timings", results.rows.len()));
+    }
+    if !results.checks.is_empty() {
+        words.push(format!("{passed} of {} checks passed", results.checks.len()));
+    }
+    if !results.missing.is_empty() {
+        words.push(format!("{} missing", results.missing.len()));
+    }
+    format!("{:20} {}", results.part, words.join(", "))
+}
+
+impl Session<'_> {
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Runs a part and writes its result.
+    fn part(&self, part: &Part) -> Result<Results> {
+        let start = Instant::now();
+        let mut results = Results { part: part.name(), date: machine::now(), ..Results::default() };
+        results.versions.clone_from(&self.versions);
+        if self.left() < Duration::from_secs(1) {
+            results.failure = Some("not begun: out of time".to_owned());
+        } else {
+            // What goes wrong in one part is told of it, and the next one runs.
+            if let Err(error) = self.fill(part, &mut results) {
+                results.failure = Some(format!("{error:#}"));
+            }
+        }
+        results.seconds = start.elapsed().as_secs_f64();
+        results.machine = Machine { gpu: machine::gpu(), ..self.machine.clone() };
+        self.write(&results)?;
+        Ok(results)
+    }
+
+    fn write(&self, results: &Results) -> Result<()> {
+        let path = self.options.out.join(format!("{}.json", results.part));
+        fs::write(&path, serde_json::to_string_pretty(results)?).with_context(|| path.display().to_string())
+    }
+
+    fn fill(&self, part: &Part, results: &mut Results) -> Result<()> {
+        match part {
+            Part::Doctor => {
+                for check in longhand_gpu::doctor() {
+                    println!("{:16} {}", check.name, check.found.as_deref().unwrap_or("not found"));
+                    if let Some(advice) = check.advice {
+                        println!("    {}", advice.replace('\n', "\n    "));
+                        results.missing.push(Missing { what: check.name, why: advice });
+                    }
+                }
+                Ok(())
+            }
+            Part::Verify { operations, compare } => {
+                let mut command = self.command("longhand");
+                command.args(["verify", "--json"]);
+                match (compare, self.options.device) {
+                    (true, _) => command.arg("--compare"),
+                    (false, Where::Cuda) => command.args(["--device", "cuda"]),
+                    (false, _) => command.args(["--device", "emulated", "--arch", "sm_90a"]),
+                };
+                command.args(operations.iter().flat_map(|operation| ["--op", operation]));
+                let ended = self.child(&mut command, &results.part, self.left())?;
+                results.checks = collect::verified(&fs::read_to_string(self.log(&results.part))?);
+                // Its exit status is that of the checks, which tell more.
+                if results.checks.is_empty() { ended.ok() } else { ended.ok_if_in_time() }
+            }
+            Part::Bench { name, filter, arguments } => {
+                let criterion = self.options.out.join("criterion").join(&results.part);
+                let _ = fs::remove_dir_all(&criterion);
+                let mut command = self.command("longhand-benches");
+                command.env("LONGHAND_BENCH", name).env("CRITERION_HOME", &criterion);
+                command.args(["--bench", "--noplot"]).args(*arguments).args(filter);
+                let ended = self.child(&mut command, &results.part, self.left());
+                (results.rows, results.missing) = criterion_rows(&criterion)?;
+                self.write(results)?;
+                let peers = self.peers(results);
+                ended?.ok().and(peers)
+            }
+            Part::Exchange => self.exchange(results),
+            Part::Tests => {
+                for binary in ["test-gpu", "test-kernels"] {
+                    let mut command = self.command(binary);
+                    self.child(&mut command, &format!("{}-{binary}", results.part), self.left())?.ok()?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Has the peers compute what was measured of ours, for as long as ours took, twice over: there are several.
+    fn peers(&self, results: &mut Results) -> Result<()> {
+        if results.rows.is_empty() {
+            return Ok(());
+        }
+        let ours = self.options.out.join(format!("{}.json", results.part));
+        let theirs = self.options.out.join(format!("{}.peers.json", results.part));
+        let seconds = (self.left().as_secs_f64() * 0.4).min(150.0);
+        let mut command = self.python();
+        command.arg("--rows").arg(&ours).arg("--out").arg(&theirs).args(["--seconds", &seconds.to_string()]);
+        self.take_from(command, &theirs, seconds, results)
+    }
+
+    /// Writes our inputs and outputs, and has PyTorch compute them again.
+    fn exchange(&self, results: &mut Results) -> Result<()> {
+        let file = self.options.out.join("exchange.safetensors");
+        let mut command = self.command("longhand-benches");
+        command.env("LONGHAND_BENCH", "exchange").env("LONGHAND_EXCHANGE", &file);
+        self.child(&mut command, &results.part, self.left())?.ok()?;
+        let theirs = self.options.out.join("exchange.peers.json");
+        let mut command = self.python();
+        command.arg("--check").arg(&file).arg("--out").arg(&theirs);
+        self.take_from(command, &theirs, self.left().as_secs_f64(), results)
+    }
+
+    /// Runs the peers and adds what they wrote. A machine without them lacks them, which is no failure.
+    fn take_from(
+        &self,
+        mut command: Command,
+        file: &Path,
+        seconds: f64,
+        results: &mut Results,
+    ) -> Result<()> {
+        let _ = fs::remove_file(file);
+        let limit = Duration::from_secs_f64(seconds + 30.0).min(self.left());
+        let ended = self.child(&mut command, &format!("{}.peers", results.part), limit)?;
+        let Ok(text) = fs::read_to_string(file) else {
+            let log = fs::read_to_string(self.log(&format!("{}.peers", results.part))).unwrap_or_default();
+            let last = log.lines().last().unwrap_or_default();
+            results.missing.push(Missing { what: "PyTorch".to_owned(), why: format!("{ended:?}: {last}") });
+            return Ok(());
+        };
+        let theirs: Results = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
+        results.rows.extend(theirs.rows);
+        results.checks.extend(theirs.checks);
+        results.missing.extend(theirs.missing);
+        results.versions.extend(theirs.versions);
+        fs::remove_file(file)?;
+        Ok(())
+    }
+
+    fn python(&self) -> Command {
+        let mut command = Command::new("python3");
+        command.arg(self.options.pack.join("peers").join("torch_peers.py"));
+        command
+    }
+
+    fn command(&self, binary: &str) -> Command {
+        let mut command = Command::new(self.options.pack.join("bin").join(binary));
+        command.env("LONGHAND_DEVICE", self.options.device.name());
+        if std::env::var_os("LONGHAND_CACHE").is_none() {
+            command.env("LONGHAND_CACHE", self.options.pack.join("cache"));
+        }
+        command
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.options.out.join(format!("{name}.log"))
+    }
+
+    fn child(&self, command: &mut Command, name: &str, limit: Duration) -> Result<Ended> {
+        run_child(command, &self.log(name), limit)
+    }
+}

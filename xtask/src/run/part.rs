@@ -1,0 +1,129 @@
+//! The parts of a run and their order.
+
+use anyhow::{Result, bail};
+
+use super::Where;
+
+/// Something to run by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What the machine has.
+    Doctor,
+    /// Kernels against the reference; or the hardware's results against the emulator's.
+    Verify { operations: Vec<String>, compare: bool },
+    /// A bench, and then the peers.
+    Bench { name: &'static str, filter: Option<&'static str>, arguments: &'static [&'static str] },
+    /// Our results against PyTorch's.
+    Exchange,
+    /// The test binaries.
+    Tests,
+}
+
+/// The benches, the most important first.
+const BENCHES: [&str; 9] = [
+    "attention",
+    "norm",
+    "adamw",
+    "training_step",
+    "cross_entropy",
+    "matmul",
+    "embedding",
+    "compile",
+    "emulator",
+];
+/// What `longhand verify` knows of them.
+const VERIFIED: [&str; 6] = ["attention", "norm", "adamw", "cross_entropy", "matmul", "embedding"];
+/// The context lengths that are measured first, and those that take long.
+const USUAL: &str = "/(64|1024|2048|4096|8192|16384|32768|65536)$";
+const LONG: &str = "/(131072|262144|524288)$";
+
+/// On a GPU, where an iteration is short and the hour is too.
+const BRIEF: &[&str] = &["--warm-up-time", "0.1", "--measurement-time", "0.3"];
+
+impl Part {
+    pub fn name(&self) -> String {
+        match self {
+            Part::Doctor => "doctor".to_owned(),
+            Part::Verify { compare: false, .. } => "verify".to_owned(),
+            Part::Verify { compare: true, .. } => "hardware".to_owned(),
+            Part::Bench { name, filter: Some(LONG), .. } => format!("{name}_long"),
+            Part::Bench { name, .. } => (*name).to_owned(),
+            Part::Exchange => "exchange".to_owned(),
+            Part::Tests => "tests".to_owned(),
+        }
+    }
+}
+
+/// The parts in their order; with `only`, those that tell of these benches.
+pub fn parts(device: Where, only: &[String]) -> Result<Vec<Part>> {
+    if let Some(unknown) = only.iter().find(|name| !BENCHES.contains(&name.as_str())) {
+        bail!("--only {unknown}: it has to be one of {}", BENCHES.join(", "));
+    }
+    let asked = |name: &str| only.is_empty() || only.iter().any(|it| it == name);
+    let arguments = match device {
+        Where::Cuda => BRIEF,
+        Where::Cpu => &[],
+        Where::Emulated => &["--quick"],
+    };
+    let bench = |name, filter| Part::Bench { name, filter, arguments };
+    let operations: Vec<String> = only.iter().filter(|it| VERIFIED.contains(&it.as_str())).cloned().collect();
+    let verified = only.is_empty() || !operations.is_empty();
+
+    let mut parts = vec![Part::Doctor];
+    if verified && device != Where::Cpu {
+        parts.push(Part::Verify { operations: operations.clone(), compare: false });
+    }
+    if verified && device == Where::Cuda {
+        parts.push(Part::Verify { operations, compare: true });
+    }
+    parts.push(bench("ceilings", None));
+    for name in BENCHES.into_iter().filter(|name| asked(name)) {
+        let long_is_apart = name == "attention" && device == Where::Cuda;
+        parts.push(bench(name, long_is_apart.then_some(USUAL)));
+        if name == "training_step" && only.is_empty() {
+            parts.push(Part::Exchange);
+        }
+    }
+    if device == Where::Cuda && asked("attention") {
+        parts.push(bench("attention", Some(LONG)));
+    }
+    if device == Where::Cuda && only.is_empty() {
+        parts.push(Part::Tests);
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(device: Where, only: &[&str]) -> Vec<String> {
+        let only: Vec<String> = only.iter().map(|&name| name.to_owned()).collect();
+        parts(device, &only).unwrap().iter().map(Part::name).collect()
+    }
+
+    #[test]
+    fn a_gpu_is_proved_before_it_is_measured_and_each_part_has_its_own_name() {
+        let names = names(Where::Cuda, &[]);
+        assert_eq!(names[..5], ["doctor", "verify", "hardware", "ceilings", "attention"]);
+        assert!(names.contains(&"attention_long".to_owned()) && names.contains(&"exchange".to_owned()));
+        let mut unique = names.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), names.len());
+    }
+
+    #[test]
+    fn only_an_operation_is_that_operation_with_the_ceilings_it_is_a_share_of() {
+        assert_eq!(names(Where::Cpu, &["norm"]), ["doctor", "ceilings", "norm"]);
+        assert_eq!(names(Where::Emulated, &["attention"]), ["doctor", "verify", "ceilings", "attention"]);
+        let parts = parts(Where::Cuda, &["adamw".to_owned()]).unwrap();
+        assert!(parts.contains(&Part::Verify { operations: vec!["adamw".to_owned()], compare: true }));
+    }
+
+    #[test]
+    fn only_something_unknown_is_an_error_that_lists_what_there_is() {
+        let error = parts(Where::Cpu, &["atention".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("atention") && error.contains("attention, norm"), "{error}");
+    }
+}
