@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use longhand_emulator::{Fault, Gpu, Module, Problem, Report, Shape};
+use longhand_emulator::{Fault, Gpu, Module, Problem, Report, Shape, ptx};
 use serde_json::json;
 
 use argument::Passed;
@@ -59,9 +59,9 @@ pub struct Emulate {
     /// Dynamic shared memory of a block
     #[arg(long, value_name = "BYTES", default_value = "0")]
     shared: String,
-    /// Architecture to emulate, and to compile a .cu file for
-    #[arg(long, value_name = "ARCH", default_value = "sm_90a")]
-    arch: String,
+    /// Architecture to emulate, and to compile a .cu file for [default: a PTX file's own .target, sm_90a for .cu]
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<String>,
     /// Print the report, or the fault, as JSON
     #[arg(long)]
     json: bool,
@@ -81,9 +81,14 @@ impl Emulate {
                     format!("--shared is {:?}, and must be a number of bytes", self.shared)
                 })?,
             };
-        let text = compile::ptx(&self.file, self.arch.parse()?)?;
-        let gpu = Gpu::new(self.arch.parse()?);
-        let module = Module::from_ptx(&gpu, &text).with_context(|| self.file.display().to_string())?;
+        let file = || self.file.display().to_string();
+        let text = compile::ptx(&self.file, self.arch.as_deref().unwrap_or("sm_90a").parse()?)?;
+        let arch = match &self.arch {
+            Some(arch) => arch.clone(),
+            None => ptx::parse(&text).with_context(file)?.target,
+        };
+        let gpu = Gpu::new(arch.parse().with_context(file)?);
+        let module = Module::from_ptx(&gpu, &text).with_context(file)?;
         let Some(params) = module.params(&self.entry) else {
             let entries = module.entries();
             let entries = if entries.is_empty() { "none".into() } else { entries.join(", ") };

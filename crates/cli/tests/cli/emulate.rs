@@ -105,6 +105,15 @@ fn a_kernel_reads_one_file_and_writes_another() {
 }
 
 #[test]
+fn a_file_says_for_which_gpu_it_is_and_an_option_says_another() {
+    let place = place();
+    // More shared memory than a block of sm_80 has, and not more than one of sm_90.
+    let large = [&ARGUMENTS[..], &["--shared=200000"]].concat();
+    place.fail(&scale(&large), &["shared memory", "166912"]);
+    place.succeed(&scale(&[&large[..], &["--arch=sm_90"]].concat()));
+}
+
+#[test]
 fn a_buffer_is_changed_where_it_is_and_written_to_a_second_file() {
     let place = place();
     let text = SCALE.replace("add.u64 %rd5, %rd2, %rd3", "add.u64 %rd5, %rd1, %rd3");
