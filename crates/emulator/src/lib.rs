@@ -56,6 +56,8 @@
 //!   tensor cores are rounded once, where hardware aligns and cuts off: see [`tensor::mma`].
 //! - **Time** is what it cannot tell. Clocks count instructions.
 //!
+//! A kernel that uses TMA takes a tensor map, which the host makes: [`tensor::tma::TensorMap`].
+//!
 //! # What it finds
 //!
 //! A launch returns the first [`Fault`], in the order of blocks: the [`Problem`] with block, warp, lane, the line of the
