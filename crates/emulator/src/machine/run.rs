@@ -388,7 +388,7 @@ impl Context<'_> {
             return Ok(());
         }
         let done = self.block().registers.exit(index as usize);
-        let done = done.and_then(|()| self.end_block());
+        let done = done.and_then(|()| self.end_products()).and_then(|()| self.end_block());
         let done = if is_last { done.and_then(|()| self.check_strangers()) } else { done };
         done.map_err(|problem| Box::new(Trouble { problem, lane: None }))
     }

@@ -147,3 +147,143 @@ fn writing_an_operand_in_flight_tells_both_lines() {
     let problem = run_with((0, ONLY_RACES), &body, &shape(1, 128)).unwrap_err().problem;
     assert!(matches!(problem, Problem::Race { .. }), "{problem}");
 }
+
+/// Six rounds of a ring of two buffers of 256 bytes each: thread 0 fills them by bulk copies, warps 1 and 2 read them.
+/// `bar` are two barriers of full buffers, and two of empty ones.
+const RING: &str = "
+    @%first mbarrier.init.shared.b64 [bar], 1; @%first mbarrier.init.shared.b64 [bar + 8], 1;
+    @%first mbarrier.init.shared.b64 [bar + 16], 64; @%first mbarrier.init.shared.b64 [bar + 24], 64;
+    st.shared.u32 [%st + 128], %zero;
+    fence.proxy.async;
+    bar.sync 1;
+    mov.u32 %r9, 0;
+    LOOP:
+    and.b32 %r10, %r9, 1; shr.u32 %r11, %r9, 1; and.b32 %r11, %r11, 1;
+    mov.u32 %r12, bar; mad.lo.u32 %r12, %r10, 8, %r12;
+    mov.u32 %r13, s; mad.lo.u32 %r13, %r10, 256, %r13;
+    setp.lt.u32 %p1, %t, 32; @%p1 bra PRODUCE;
+    FULL: mbarrier.try_wait.parity.shared.b64 %p2, [%r12], %r11; @!%p2 bra FULL;
+    sub.u32 %r14, %t, 32; mad.lo.u32 %r14, %r14, 4, %r13;
+    ld.shared.u32 %r15, [%r14];
+    mbarrier.arrive.shared.b64 _, [%r12 + 16];
+    bra NEXT;
+    PRODUCE: @!%first bra NEXT;
+    xor.b32 %r11, %r11, 1;
+    EMPTY: mbarrier.try_wait.parity.shared.b64 %p2, [%r12 + 16], %r11; @!%p2 bra EMPTY;
+    mbarrier.arrive.expect_tx.shared.b64 _, [%r12], 256;
+    cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r13], [%out], 256, [%r12];
+    NEXT: add.u32 %r9, %r9, 1; setp.lt.u32 %p3, %r9, 6; @%p3 bra LOOP;";
+
+const FULL: &str = "FULL: mbarrier.try_wait.parity.shared.b64 %p2, [%r12], %r11; @!%p2 bra FULL;";
+const EMPTY: &str = "EMPTY: mbarrier.try_wait.parity.shared.b64 %p2, [%r12 + 16], %r11; @!%p2 bra EMPTY;";
+
+/// A text in which something was replaced is found to be wrong: a race, or an access to what is in flight.
+#[track_caller]
+fn wrong(text: &str, from: &str, to: &str, shape: &Shape) {
+    assert_eq!(text.matches(from).count(), 1, "{from}");
+    let fault = fault(&text.replace(from, to), shape);
+    assert!(matches!(fault.problem, Problem::Race { .. } | Problem::Asynchronous(_)), "{fault}");
+}
+
+#[test]
+fn a_ring_of_buffers_needs_both_its_barriers() {
+    no_race(RING, 2, 96);
+    wrong(RING, EMPTY, "EMPTY:", &shape(2, 96));
+    // Readers who do not wait run ahead, and the ring stops.
+    let fault = fault(&RING.replace(FULL, "FULL:"), &shape(2, 96));
+    assert!(matches!(fault.problem, Problem::Deadlock(_)), "{fault}");
+    // The other buffer.
+    wrong(
+        RING,
+        "mad.lo.u32 %r14, %r14, 4, %r13;",
+        "mad.lo.u32 %r14, %r14, 4, %r13; xor.b32 %r14, %r14, 256;",
+        &shape(2, 96),
+    );
+    // Lanes that say so for others who are not done.
+    let one = RING.replace("[bar + 16], 64", "[bar + 16], 2").replace("[bar + 24], 64", "[bar + 24], 2");
+    let arrive = "mbarrier.arrive.shared.b64 _, [%r12 + 16];";
+    let elected = format!("setp.eq.u32 %p4, %lane, 0; bar.warp.sync -1; @%p4 {arrive}");
+    let elected = one.replace(arrive, &elected);
+    no_race(&elected, 2, 96);
+    race(&elected.replace("bar.warp.sync -1;", ""), 2, 96);
+}
+
+/// The same in clusters of two blocks: the block of rank 0 copies to both, and waits for the readers of both.
+fn multicast() -> String {
+    let initialised = "bar.sync 1;";
+    let copy =
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r13], [%out], 256, [%r12];";
+    let copies = "mov.b16 %h1, 3;
+        cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%r13], [%out], 256, [%r12], %h1;";
+    let ring = RING
+        .replace("], 64;", "], 128;")
+        .replace(initialised, "fence.mbarrier_init.release.cluster; barrier.cluster.arrive.relaxed; barrier.cluster.wait; bar.sync 1;")
+        .replace(
+            "mbarrier.arrive.shared.b64 _, [%r12 + 16];",
+            "add.u32 %r16, %r12, 16; mapa.shared::cluster.u32 %r16, %r16, 0;
+            mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r16];",
+        )
+        // The other block only says that it expects the bytes, once the round before is over.
+        .replace(
+            "EMPTY:",
+            "setp.eq.u32 %p5, %rank, 0; @%p5 bra EMPTY;
+            BEFORE: mbarrier.try_wait.parity.shared.b64 %p2, [%r12], %r11; @!%p2 bra BEFORE;
+            mbarrier.arrive.expect_tx.shared.b64 _, [%r12], 256; bra NEXT;
+            EMPTY:",
+        )
+        .replace(copy, copies);
+    format!("{ring} barrier.cluster.arrive; barrier.cluster.wait;")
+}
+
+#[test]
+fn a_ring_that_is_filled_for_two_blocks_waits_for_the_readers_of_both() {
+    let two = Shape { cluster: [2, 1, 1], ..shape(4, 96) };
+    no_race_in(&multicast(), &two);
+    wrong(&multicast(), EMPTY, "EMPTY:", &two);
+    // Only the block's own readers.
+    let own = multicast().replace("], 128;", "], 64;");
+    wrong(
+        &own,
+        "mapa.shared::cluster.u32 %r16, %r16, 0;",
+        "mapa.shared::cluster.u32 %r16, %r16, %rank;",
+        &two,
+    );
+}
+
+#[test]
+fn a_bulk_store_reads_and_writes_until_it_was_waited_for() {
+    let body = |wait: &str, after: &str| {
+        format!(
+            "st.shared.u32 [%st], %t; fence.proxy.async; bar.sync 1;
+            @%first cp.async.bulk.global.shared::cta.bulk_group [%out], [s], 256;
+            @%first cp.async.bulk.commit_group;
+            @%first {wait}
+            bar.sync 2;
+            {after}"
+        )
+    };
+    let (read, all) = ("cp.async.bulk.wait_group.read 0;", "cp.async.bulk.wait_group 0;");
+    let (reuse, overwrite) = ("st.shared.u32 [%st], %zero;", "st.global.u32 [%mine], %zero;");
+    no_race(&body(read, reuse), 1, 64);
+    no_race(&body(all, overwrite), 1, 64);
+    let (later, earlier) = race(&body(read, overwrite), 1, 64);
+    assert!(later.contains("st.global") && earlier.contains("cp.async.bulk.global"), "{later} {earlier}");
+    // Two blocks write the same bytes.
+    race(&body(all, ""), 2, 64);
+    let add = body(all, "").replace(
+        "cp.async.bulk.global.shared::cta.bulk_group",
+        "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.u32",
+    );
+    no_race(&add, 2, 64);
+}
+
+#[test]
+fn a_product_that_is_never_waited_for_is_found() {
+    let wait = "wgmma.wait_group.sync.aligned 0;";
+    no_race(&product("bar.sync 1;", wait), 1, 128);
+    for wait in ["", "wgmma.wait_group.sync.aligned 1;"] {
+        let fault = fault(&product("bar.sync 1;", wait), &shape(1, 128));
+        let Problem::Asynchronous(what) = &fault.problem else { panic!("{fault}") };
+        assert!(what.contains("without wgmma.wait_group") && what.contains("wgmma.mma_async"), "{what}");
+    }
+}

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::check::{Completes, Operation};
+use crate::fault::Problem;
 use crate::lanes::{Done, LANES, Lanes, Reg};
 use crate::machine::Context;
 use crate::memory::{Kind, Target};
@@ -37,6 +38,8 @@ struct Product {
     /// The shared memory that it reads.
     reads: Vec<Range<u32>>,
     operation: Option<Operation>,
+    /// The instruction.
+    pc: usize,
 }
 
 /// What registers will hold once the products that go there have been waited for.
@@ -79,7 +82,7 @@ impl Context<'_> {
 
     /// A product whose result is the one of this index is on its way.
     pub(super) fn begin_product(&mut self, result: usize, a: &[Reg<u32>], reads: Vec<Range<u32>>) -> Done {
-        let issuer = self.issuer(0);
+        let (issuer, pc) = (self.issuer(0), self.pc);
         let shared = &mut self.block().shared;
         reads.iter().for_each(|it| shared.begin_read(it.start.into(), it.len() as u64, issuer));
         let operation = self.begin_operation_of(u32::MAX, Completes::Product);
@@ -91,7 +94,7 @@ impl Context<'_> {
         outcome.products += 1;
         let (frame, d) = (outcome.frame, outcome.d.clone());
         self.warp.frame(frame).touched.begin(&d, a);
-        self.warp.products.open.push(Product { frame, d, a: a.to_vec(), reads, operation });
+        self.warp.products.open.push(Product { frame, d, a: a.to_vec(), reads, operation, pc });
         Ok(())
     }
 
@@ -105,6 +108,21 @@ impl Context<'_> {
                 self.end_operation(u32::MAX, operation);
             }
         }
+    }
+
+    /// The warp has exited: no product may be on its way, since what it computes is lost.
+    pub fn end_products(&self) -> Result<(), Problem> {
+        let products = &self.warp.products;
+        let Some(product) = products.groups.iter().flatten().chain(&products.open).next() else {
+            return Ok(());
+        };
+        if !self.launch.options.checks.asynchronous {
+            return Ok(());
+        }
+        let block = self.cluster.blocks[self.warp.rank].coordinates;
+        let place = self.launch.program.location(product.pc, block, self.warp.index, 0);
+        let what = format!("the warp exits without wgmma.wait_group for the product issued by {place}");
+        Err(Problem::Asynchronous(what))
     }
 
     fn finish_product(&mut self, product: &Product) {
