@@ -180,7 +180,8 @@ impl Session<'_> {
                 let mut command = self.command("longhand-benches");
                 command.env("LONGHAND_BENCH", name).env("CRITERION_HOME", &criterion);
                 command.args(["--bench", "--noplot"]).args(*arguments).args(filter);
-                let ended = self.child(&mut command, &results.part, self.left());
+                // The rest is the peers': a time without theirs beside it tells half.
+                let ended = self.child(&mut command, &results.part, self.left().mul_f64(0.6));
                 (results.rows, results.missing) = criterion_rows(&criterion)?;
                 self.write(results)?;
                 let peers = self.peers(results);
@@ -197,7 +198,7 @@ impl Session<'_> {
         }
     }
 
-    /// Has the peers compute what was measured of ours, for as long as ours took, twice over: there are several.
+    /// Has the peers compute what was measured of ours, within a share of the time that is left.
     fn peers(&self, results: &mut Results) -> Result<()> {
         if results.rows.is_empty() {
             return Ok(());
