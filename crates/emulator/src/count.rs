@@ -52,7 +52,8 @@ pub struct Counts {
     pub global_bytes: u64,
     /// Sectors of 32 bytes of global memory that instructions of warps touched.
     pub global_sectors: u64,
-    /// Passes over the 32 banks of shared memory.
+    /// Passes over the 32 banks of shared memory by loads, stores, atomics and `ldmatrix`. What `wgmma` and bulk copies do
+    /// there is not among them: how the hardware serves those is not documented.
     pub shared_wavefronts: u64,
     /// The passes that as many bytes take without bank conflicts.
     pub ideal_shared_wavefronts: u64,
