@@ -319,7 +319,7 @@ fn launches_that_cannot_be_are_told_of() {
         ("--block", "4294967295,4294967295,4294967295", ["block", "1024"]),
         ("--cluster", "3,1,1", ["cluster", "divide the grid"]),
         ("--shared", "1k", ["--shared", "bytes"]),
-        ("--shared", "300000", ["shared memory", "232448"]),
+        ("--shared", "300000", ["shared memory", "166912"]),
         ("--arch", "hopper", ["hopper", "sm_90a"]),
     ] {
         let all = with(option, value);
