@@ -61,35 +61,11 @@ impl Verify {
             return hardware::run(&cases, self.json);
         }
         let devices = self.devices()?;
-        let start = Instant::now();
-        let mut out = io::stdout().lock();
-        let mut failed = Vec::new();
-        let table = Table::new(&cases, &devices);
-        writeln!(out, "{}", if self.json { "[".to_owned() } else { table.header() })?;
-        let total = cases.len() * devices.len();
-        let runs = cases.iter().flat_map(|case| devices.iter().map(move |device| (case, device)));
-        for (number, (case, device)) in (1..).zip(runs) {
-            let found = Found::new(&**case, device);
-            if !found.outcome.passed() {
-                failed.push(found.title());
-            }
-            if self.json {
-                writeln!(out, "{}{}", found.json(), if number < total { "," } else { "" })?;
-            } else {
-                writeln!(out, "{}", table.row(&found))?;
-            }
-        }
-        if self.json {
-            writeln!(out, "]")?;
-        } else {
-            let seconds = start.elapsed().as_secs_f64();
-            writeln!(out, "\n{} of {total} passed in {seconds:.0} s", total - failed.len())?;
-        }
-        drop(out);
+        let failed = judge(&cases, &devices, self.json, &mut io::stdout().lock())?;
         if failed.is_empty() {
             return Ok(ExitCode::SUCCESS);
         }
-        eprintln!("error: {} of {total} failed: {}", failed.len(), few(&failed));
+        eprintln!("error: {} of {} failed: {}", failed.len(), cases.len() * devices.len(), few(&failed));
         Ok(ExitCode::FAILURE)
     }
 
@@ -117,6 +93,39 @@ impl Verify {
     }
 }
 
+/// Runs each case on each device and writes a row of it; returns those that failed.
+fn judge(
+    cases: &[Box<dyn Case>],
+    devices: &[Device],
+    json: bool,
+    out: &mut impl Write,
+) -> io::Result<Vec<String>> {
+    let start = Instant::now();
+    let mut failed = Vec::new();
+    let table = Table::new(cases, devices);
+    writeln!(out, "{}", if json { "[".to_owned() } else { table.header() })?;
+    let total = cases.len() * devices.len();
+    let runs = cases.iter().flat_map(|case| devices.iter().map(move |device| (case, device)));
+    for (number, (case, device)) in (1..).zip(runs) {
+        let found = Found::new(&**case, device);
+        if !found.outcome.passed() {
+            failed.push(found.title());
+        }
+        if json {
+            writeln!(out, "{}{}", found.json(), if number < total { "," } else { "" })?;
+        } else {
+            writeln!(out, "{}", table.row(&found))?;
+        }
+    }
+    if json {
+        writeln!(out, "]")?;
+    } else {
+        let seconds = start.elapsed().as_secs_f64();
+        writeln!(out, "\n{} of {total} passed in {seconds:.0} s", total - failed.len())?;
+    }
+    Ok(failed)
+}
+
 fn first_line(error: &Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
@@ -133,12 +142,58 @@ fn few(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::few;
+    use std::fmt;
+
+    use longhand_gpu::Device;
+    use longhand_verify::{Case, Error, Trial};
+    use serde_json::Value;
+
+    use super::{few, judge};
 
     #[test]
     fn of_many_names_the_first_three_are_told_and_the_rest_counted() {
         let names = ["a", "b", "c", "d", "e"].map(String::from);
         assert_eq!(few(&names[..3]), "a; b; c");
         assert_eq!(few(&names), "a; b; c; and 2 more");
+    }
+
+    /// A case that passes, or breaks a rule.
+    #[derive(Debug)]
+    struct Planted {
+        passes: bool,
+    }
+
+    impl fmt::Display for Planted {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "passes {}", self.passes)
+        }
+    }
+
+    impl Case for Planted {
+        fn operation(&self) -> &'static str {
+            "planted"
+        }
+
+        fn run(&self, _trial: &mut Trial) -> Result<(), Error> {
+            let fault = Error::WrittenBetween { tensor: "out", offset: 3 };
+            if self.passes { Ok(()) } else { Err(fault) }
+        }
+    }
+
+    #[test]
+    fn a_case_that_fails_is_told_in_its_row_in_the_sum_and_to_the_caller() {
+        let cases = [true, false, true].map(|passes| Box::new(Planted { passes }) as Box<dyn Case>);
+        let devices = [Device::emulated("sm_80".parse().unwrap()).unwrap()];
+        let mut table = Vec::new();
+        let failed = judge(&cases, &devices, false, &mut table).unwrap();
+        assert_eq!(failed, [format!("planted passes false on {}", devices[0].name())]);
+        let table = String::from_utf8(table).unwrap();
+        assert!(table.contains("the byte at offset 3"), "{table}");
+        assert!(table.contains("2 of 3 passed"), "{table}");
+
+        let mut json = Vec::new();
+        judge(&cases, &devices, true, &mut json).unwrap();
+        let rows: Vec<Value> = serde_json::from_slice(&json).unwrap();
+        assert_eq!(rows.iter().map(|row| row["passed"] == true).collect::<Vec<_>>(), [true, false, true]);
     }
 }
