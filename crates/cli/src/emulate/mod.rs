@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use longhand_emulator::{Fault, Gpu, Module, Problem, Report, Shape, ptx};
+use longhand_emulator::{Fault, Gpu, LoadError, Module, Problem, Report, Shape, ptx};
 use serde_json::json;
 
 use argument::Passed;
@@ -85,7 +85,7 @@ impl Emulate {
         let text = compile::ptx(&self.file, self.arch.as_deref().unwrap_or("sm_90a").parse()?)?;
         let arch = match &self.arch {
             Some(arch) => arch.clone(),
-            None => ptx::parse(&text).with_context(file)?.target,
+            None => ptx::parse(&text).map_err(LoadError::from).with_context(file)?.target,
         };
         let gpu = Gpu::new(arch.parse().with_context(file)?);
         let module = Module::from_ptx(&gpu, &text).with_context(file)?;
