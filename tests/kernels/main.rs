@@ -12,4 +12,5 @@ mod elementwise;
 mod embedding;
 mod matmul;
 mod norm;
+mod philox;
 mod reduction;

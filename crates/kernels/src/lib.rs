@@ -15,11 +15,13 @@ mod error;
 mod loaded;
 pub mod matmul;
 pub mod norm;
+pub mod random;
 pub mod reduction;
 mod source;
 mod tensor_list;
 
 pub use dtype::Dtype;
 pub use error::{Error, Result};
+pub use random::Random;
 pub use source::{Variant, variants};
 pub use tensor_list::TensorList;

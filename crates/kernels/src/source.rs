@@ -19,6 +19,7 @@ const COMMON: &[(&str, &str)] = cuda_files![
     "common/math.cuh",
     "common/matrix.cuh",
     "common/memory.cuh",
+    "common/philox.cuh",
     "common/reduce.cuh",
     "common/row.cuh",
     "common/thread.cuh",

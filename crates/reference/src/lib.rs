@@ -13,6 +13,7 @@
 //! | GELU | [`gelu_tanh`], [`gelu_erf`] | [`gelu_tanh_backward`], [`gelu_erf_backward`] | Hendrycks & Gimpel 2016 |
 //! | linear | [`linear`] | [`linear_backward`] | |
 //! | embedding | [`embedding`] | [`embedding_backward`] | |
+//! | random bits | [`philox`](philox()) | | Salmon et al. 2011 |
 //!
 //! An oracle has no error to return: a slice whose length contradicts the shapes is a mistake in the test that
 //! called it, and panics with the name of the argument, what it was and what it had to be.
@@ -25,6 +26,7 @@ mod embedding;
 mod gelu;
 mod linear;
 mod norm;
+mod philox;
 
 pub use adamw::{AdamWOptions, adamw};
 pub use attention::{
@@ -35,6 +37,7 @@ pub use embedding::{embedding, embedding_backward};
 pub use gelu::{erf, erfc, gelu_erf, gelu_erf_backward, gelu_tanh, gelu_tanh_backward};
 pub use linear::{LinearGradients, linear, linear_backward};
 pub use norm::{LayerNorm, LayerNormGradients, layer_norm, layer_norm_backward};
+pub use philox::philox;
 
 use std::iter::zip;
 

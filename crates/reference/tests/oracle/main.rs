@@ -10,3 +10,4 @@ mod gelu;
 mod golden;
 mod linear;
 mod norm;
+mod philox;
