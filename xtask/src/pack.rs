@@ -44,6 +44,11 @@ impl Pack {
                 strip(&path, &bin.join(name))?;
             }
         }
+        let candle =
+            ["--manifest-path", "benches/peers/candle/Cargo.toml", "--target-dir", "target/candle-peers"];
+        for (name, path) in executables(&root, "build", &candle)? {
+            strip(&path, &bin.join(name))?;
+        }
         let peers = self.dir.join("peers");
         fs::create_dir_all(&peers)?;
         for file in ["torch_peers.py", "requirements.txt"] {

@@ -204,11 +204,18 @@ impl Session<'_> {
             return Ok(());
         }
         let ours = self.options.out.join(format!("{}.json", results.part));
-        let theirs = self.options.out.join(format!("{}.peers.json", results.part));
-        let seconds = (self.left().as_secs_f64() * 0.4).min(150.0);
-        let mut command = self.python();
-        command.arg("--rows").arg(&ours).arg("--out").arg(&theirs).args(["--seconds", &seconds.to_string()]);
-        self.take_from(command, &theirs, seconds, results)
+        let mut peers = vec![("PyTorch", self.python())];
+        if self.options.device == Where::Cpu && results.part == "attention" {
+            peers.push(("candle", self.command("candle-peers")));
+        }
+        for (name, mut command) in peers {
+            let theirs = self.options.out.join(format!("{}.peers.json", results.part));
+            let seconds = (self.left().as_secs_f64() * 0.4).min(150.0);
+            command.arg("--rows").arg(&ours).arg("--out").arg(&theirs);
+            command.args(["--seconds", &seconds.to_string()]);
+            self.take_from(name, command, &theirs, seconds, results)?;
+        }
+        Ok(())
     }
 
     /// Writes our inputs and outputs, and has PyTorch compute them again.
@@ -220,12 +227,13 @@ impl Session<'_> {
         let theirs = self.options.out.join("exchange.peers.json");
         let mut command = self.python();
         command.arg("--check").arg(&file).arg("--out").arg(&theirs);
-        self.take_from(command, &theirs, self.left().as_secs_f64(), results)
+        self.take_from("PyTorch", command, &theirs, self.left().as_secs_f64(), results)
     }
 
-    /// Runs the peers and adds what they wrote. A machine without them lacks them, which is no failure.
+    /// Runs a peer and adds what it wrote. A machine without it lacks it, which is no failure.
     fn take_from(
         &self,
+        name: &str,
         mut command: Command,
         file: &Path,
         seconds: f64,
@@ -233,11 +241,16 @@ impl Session<'_> {
     ) -> Result<()> {
         let _ = fs::remove_file(file);
         let limit = Duration::from_secs_f64(seconds + 30.0).min(self.left());
-        let ended = self.child(&mut command, &format!("{}.peers", results.part), limit)?;
+        let log = format!("{}.{name}", results.part);
+        let ended = self.child(&mut command, &log, limit);
         let Ok(text) = fs::read_to_string(file) else {
-            let log = fs::read_to_string(self.log(&format!("{}.peers", results.part))).unwrap_or_default();
+            let log = fs::read_to_string(self.log(&log)).unwrap_or_default();
             let last = log.lines().last().unwrap_or_default();
-            results.missing.push(Missing { what: "PyTorch".to_owned(), why: format!("{ended:?}: {last}") });
+            let why = match ended.and_then(Ended::ok) {
+                Ok(()) => format!("it wrote nothing: {last}"),
+                Err(error) => format!("{error:#}: {last}"),
+            };
+            results.missing.push(Missing { what: name.to_owned(), why });
             return Ok(());
         };
         let theirs: Results = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
