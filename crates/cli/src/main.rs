@@ -7,6 +7,7 @@ mod doctor;
 mod emulate;
 mod eval;
 mod generate;
+mod kernels;
 mod progress;
 mod train;
 mod verify;
@@ -31,6 +32,7 @@ enum Command {
     Generate(generate::Generate),
     /// Measure how well a model predicts a text
     Eval(eval::Eval),
+    Kernels(kernels::Kernels),
     Verify(verify::Verify),
     /// Run a kernel of a PTX or CUDA file on the emulated GPU; check it, and count what it does
     Emulate(emulate::Emulate),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Train(train) => train.run(),
         Command::Generate(generate) => generate.run().map(|()| ExitCode::SUCCESS),
         Command::Eval(eval) => eval.run().map(|()| ExitCode::SUCCESS),
+        Command::Kernels(kernels) => kernels.run().map(|()| ExitCode::SUCCESS),
         Command::Verify(verify) => verify.run(),
         Command::Emulate(emulate) => emulate.run(),
         Command::Doctor => doctor::run().map(|()| ExitCode::SUCCESS),

@@ -26,6 +26,8 @@
 
 #![forbid(unsafe_op_in_unsafe_fn)]
 
+mod canonical;
+pub mod cards;
 pub mod cases;
 mod compare;
 mod draw;
@@ -39,6 +41,7 @@ pub mod tolerance;
 mod trial;
 mod view;
 
+pub use canonical::Canonical;
 pub use compare::{Difference, compare};
 pub use draw::Draw;
 pub use error::Error;

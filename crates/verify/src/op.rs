@@ -1,9 +1,9 @@
 //! The operations by name.
 
-use crate::Case;
 use crate::cases::{
     AdamW, Attention, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm, LayerNorm, Map, Matmul, Sum,
 };
+use crate::{Canonical, Case};
 
 /// The operations, as the folders of `kernels/` name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +67,24 @@ impl Op {
                     .flatten()
                     .collect()
             }
+        }
+    }
+
+    /// Launches whose counts are held: one of each kernel, of a size at which they tell.
+    #[must_use]
+    pub fn canonical(self) -> Vec<Canonical> {
+        match self {
+            Op::AdamW => AdamW::canonical(),
+            Op::Attention => Attention::canonical(),
+            Op::CrossEntropy => CrossEntropy::canonical(),
+            Op::Elementwise => [Map::canonical(), Copy::canonical()].into_iter().flatten().collect(),
+            Op::Embedding => Embedding::canonical(),
+            Op::Matmul => Matmul::canonical(),
+            Op::Norm => LayerNorm::canonical(),
+            Op::Reduction => [ColumnSum::canonical(), Sum::canonical(), GradientNorm::canonical()]
+                .into_iter()
+                .flatten()
+                .collect(),
         }
     }
 }

@@ -4,6 +4,7 @@ mod bad_input;
 mod doctor;
 mod emulate;
 mod eval_and_generate;
+mod kernels;
 mod train;
 mod verify;
 mod workplace;

@@ -2,7 +2,7 @@
 
 use crate::Precision::{self, Bf16, F16, F32};
 use crate::tolerance::Rule::Forward;
-use crate::{Case, Draw, Error, Layout, Trial, View, plain};
+use crate::{Canonical, Case, Draw, Error, Layout, Trial, View, plain};
 use longhand_gpu::DevicePtr;
 use longhand_kernels::adamw::{AdamW as Kernel, AdamWArgs, AdamWTensor, State};
 use longhand_reference::{self as reference, AdamWOptions};
@@ -122,6 +122,26 @@ impl AdamW {
             seed: 1,
         };
         AdamW::TYPES.into_iter().map(case).collect()
+    }
+
+    /// The launches whose counts are held.
+    #[must_use]
+    pub fn canonical() -> Vec<Canonical> {
+        let count = 4 * 16_384;
+        let case = AdamW {
+            parameter: Bf16,
+            gradient: Bf16,
+            master: true,
+            tensors: vec![ParameterSize { count, shift: 0, weight_decay: 0.1 }],
+            steps_before: 0,
+            steps: 1,
+            lr: 1e-3,
+            eps: 1e-8,
+            gradient_scale: None,
+            seed: 1,
+        };
+        // The gradient is read, the parameter written; master, m and v are both.
+        vec![Canonical::moving("adamw", case, count * (2 + 2 + 3 * 8))]
     }
 
     fn options(&self, weight_decay: f32) -> AdamWOptions {

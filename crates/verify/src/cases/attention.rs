@@ -1,7 +1,7 @@
 //! Attention, forward and backward.
 
 use crate::tolerance::Rule::{Forward, Gradient};
-use crate::{Case, Draw, Error, Layout, Precision, Trial, View, plain};
+use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial, View, plain};
 use longhand_kernels::attention::{
     AttentionBackward, AttentionBackwardArgs, AttentionForward, AttentionForwardArgs,
     AttentionShape as KernelShape, HEAD_DIMS, Heads, Strides,
@@ -97,6 +97,33 @@ impl Attention {
         }
         let backward = |case: &Attention| Attention { pass: Pass::Backward, ..case.clone() };
         cases.iter().cloned().chain(cases.iter().map(backward)).collect()
+    }
+
+    /// The launches whose counts are held.
+    #[must_use]
+    pub fn canonical() -> Vec<Canonical> {
+        let shape = AttentionShape { batch: 1, queries: 256, keys: 256, heads: 4, kv_heads: 2, head_dim: 64 };
+        let AttentionShape { queries, keys, heads, kv_heads, head_dim, .. } = shape;
+        let (query, key, row) =
+            (2 * queries * heads * head_dim, 2 * keys * kv_heads * head_dim, 4 * queries * heads);
+        let case = |pass| Attention { pass, ..Attention::new(Precision::Bf16, shape, true) };
+        // Causal: query t sees t + 1 keys.
+        let product = 2 * head_dim * heads * queries * (queries + 1) / 2;
+        // Forward, q, k, v, out and lse; two products. Backward, dout, dq, dk and dv, too; five products.
+        vec![
+            Canonical::multiplying(
+                "attention_forward",
+                case(Pass::Forward),
+                2 * query + 2 * key + row,
+                2 * product,
+            ),
+            Canonical::multiplying(
+                "attention_backward",
+                case(Pass::Backward),
+                4 * query + 4 * key + row,
+                5 * product,
+            ),
+        ]
     }
 
     /// Forward, contiguous, with the usual scale.

@@ -1,7 +1,7 @@
 //! The sum over rows.
 
 use crate::tolerance::Rule::Gradient;
-use crate::{Case, Draw, Error, Layout, Precision, Trial};
+use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial};
 use longhand_kernels::reduction::{ColumnSum as Kernel, ColumnSumArgs};
 use std::fmt;
 
@@ -73,5 +73,13 @@ impl ColumnSum {
         cases.extend([(0, 40), (1, 1), (65, 257), (8300, 8)].map(|(n, w)| new(Precision::Bf16, n, w)));
         cases.push(ColumnSum { gap: 3, ..new(Precision::F32, 65, 64) });
         cases
+    }
+
+    /// The launches whose counts are held.
+    #[must_use]
+    pub fn canonical() -> Vec<Canonical> {
+        let (rows, width) = (1024, 256);
+        let case = ColumnSum { precision: Precision::Bf16, rows, width, gap: 0, seed: 1 };
+        vec![Canonical::moving("column_sum", case, 2 * rows * width + 2 * width)]
     }
 }

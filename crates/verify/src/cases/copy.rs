@@ -1,6 +1,6 @@
 //! Copies between two layouts.
 
-use crate::{Case, Draw, Error, Layout, Precision, Trial};
+use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial};
 use longhand_kernels::elementwise::{Copy as Kernel, CopyArgs};
 use std::fmt;
 
@@ -93,6 +93,21 @@ impl Copy {
             Copy { shape: vec![4, 0], order: vec![0, 1], ..heads.clone() },
             heads,
         ]
+    }
+
+    /// The launches whose counts are held.
+    #[must_use]
+    pub fn canonical() -> Vec<Canonical> {
+        let case = Copy {
+            precision: Precision::Bf16,
+            pairs: false,
+            shape: vec![2, 64, 4, 64],
+            order: vec![0, 2, 1, 3],
+            gap: 0,
+            shift: 0,
+            seed: 1,
+        };
+        vec![Canonical::moving("copy", case, 2 * 2 * 2 * 64 * 4 * 64)]
     }
 
     /// Elements from one to the next along each dimension of the shape.

@@ -1,7 +1,7 @@
 //! Cross-entropy of softmax and its mean, then the gradient of that.
 
 use crate::tolerance::Rule::{Forward, Gradient};
-use crate::{Case, Draw, Error, Layout, Precision, Trial, View, plain};
+use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial, View, plain};
 use longhand_kernels::cross_entropy::{
     CrossEntropyBackward, CrossEntropyBackwardArgs, CrossEntropyForward, CrossEntropyForwardArgs, IGNORE,
     Logits,
@@ -145,6 +145,23 @@ impl CrossEntropy {
         );
         cases.push(CrossEntropy { in_place: true, gap: 3, ..new(Precision::Bf16, 9, 257) });
         cases
+    }
+
+    /// The launches whose counts are held.
+    #[must_use]
+    pub fn canonical() -> Vec<Canonical> {
+        let (rows, vocabulary) = (32, 8192);
+        let case = CrossEntropy {
+            precision: Precision::Bf16,
+            vocabulary,
+            targets: (0..rows as u32).map(|row| row * 7).collect(),
+            gap: 0,
+            in_place: false,
+            dmean: 1.0,
+            seed: 1,
+        };
+        // Logits are read forward and backward, their gradient written.
+        vec![Canonical::moving("cross_entropy", case, 3 * 2 * rows * vocabulary)]
     }
 
     fn rows<'a>(&'a self, logits: &'a [f64]) -> impl Iterator<Item = (&'a [f64], &'a u32)> {

@@ -1,7 +1,7 @@
 //! Lookup in a table, and the gradient of the table.
 
 use crate::tolerance::Rule::Gradient;
-use crate::{Case, Draw, Error, Layout, Precision, Trial};
+use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial};
 use longhand_kernels::embedding::{
     EmbeddingBackward, EmbeddingBackwardArgs, EmbeddingForward, EmbeddingForwardArgs, EmbeddingShape,
 };
@@ -92,6 +92,16 @@ impl Embedding {
         cases.extend([(0, 3, 8), (17, 1, 1), (40, 33, 257)].map(|(n, v, c)| new(Precision::Bf16, n, v, c)));
         cases.push(Embedding { shift: 1, ..new(Precision::F16, 40, 17, 64) });
         cases
+    }
+
+    /// The launches whose counts are held.
+    #[must_use]
+    pub fn canonical() -> Vec<Canonical> {
+        let (vocabulary, width, count) = (256, 768, 512);
+        let ids = (0..count as u32).map(|i| i * 5 % vocabulary as u32).collect();
+        let case = Embedding { precision: Precision::Bf16, vocabulary, width, ids, shift: 0, seed: 1 };
+        // Every row of the table is looked up; then all rows of the gradient are read, and that of the table written.
+        vec![Canonical::moving("embedding", case, 2 * width * 2 * (vocabulary + count))]
     }
 
     /// Adds up in f32, in order.

@@ -1,7 +1,7 @@
 //! The same arithmetic on every element.
 
 use crate::tolerance::Rule::Forward;
-use crate::{Case, Draw, Error, Layout, Precision, Trial, View};
+use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial, View};
 use longhand_kernels::elementwise::{Map as Kernel, MapArgs, Operand, Operation};
 use longhand_reference as reference;
 use std::f32::consts::{FRAC_1_SQRT_2, PI};
@@ -123,6 +123,30 @@ impl Map {
         cases.push(Map { count: 1, repeats: 1, ..add });
         cases.push(Map { count: 2049, repeats: 1, shift: 3, ..add });
         cases
+    }
+
+    /// The launches whose counts are held.
+    #[must_use]
+    pub fn canonical() -> Vec<Canonical> {
+        const COUNT: usize = 16_384;
+        let map = |name, operation, tensors: usize| {
+            let case = Map {
+                operation,
+                precision: Precision::Bf16,
+                output: Precision::Bf16,
+                count: COUNT,
+                repeats: 1,
+                shift: 0,
+                scalar: 1.0,
+                seed: 1,
+            };
+            Canonical::moving(name, case, tensors * 2 * COUNT)
+        };
+        vec![
+            map("add", Operation::Add, 3),
+            map("gelu_tanh", Operation::GeluTanh, 2),
+            map("gelu_tanh_backward", Operation::GeluTanhBackward, 3),
+        ]
     }
 }
 

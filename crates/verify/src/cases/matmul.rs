@@ -1,7 +1,7 @@
 //! Matrix products.
 
 use crate::tolerance::Rule::Forward;
-use crate::{Case, Draw, Error, Layout, Precision, Trial, View};
+use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial, View};
 use longhand_gpu::DevicePtr;
 use longhand_kernels::matmul::{Matmul as Kernel, MatmulArgs, Matrix, Operand, Order};
 use longhand_reference as reference;
@@ -127,6 +127,28 @@ impl Matmul {
         cases.push(Matmul { batch: 3, gap: 8, bias: true, ..new(bf16, plain, [40, 72, 24]) });
         cases.push(Matmul { batch: 2, gap: 3, shift: 1, ..new(bf16, Matmul::ORDERS[3], [40, 72, 24]) });
         cases
+    }
+
+    /// The launches whose counts are held.
+    #[must_use]
+    pub fn canonical() -> Vec<Canonical> {
+        let (m, n, k) = (128, 192, 256);
+        let product = |precision| Matmul {
+            precision,
+            output: precision,
+            batch: 1,
+            sizes: [m, n, k],
+            orders: Matmul::ORDERS[0],
+            bias: false,
+            gap: 0,
+            shift: 0,
+            seed: 1,
+        };
+        let elements = m * k + k * n + m * n;
+        vec![
+            Canonical::multiplying("matmul_bf16", product(Precision::Bf16), 2 * elements, 2 * m * n * k),
+            Canonical::moving("matmul_f32", product(Precision::F32), 4 * elements),
+        ]
     }
 
     /// What the reference says, and what sums in f32 say.

@@ -2,7 +2,7 @@
 
 use super::Pass;
 use crate::tolerance::Rule::{Forward, Gradient};
-use crate::{Case, Draw, Error, Layout, Precision, Trial, View, plain};
+use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial, View, plain};
 use longhand_gpu::DevicePtr;
 use longhand_kernels::norm::{
     LayerNormBackward, LayerNormBackwardArgs, LayerNormForward, LayerNormForwardArgs,
@@ -86,6 +86,29 @@ impl LayerNorm {
         }
         let backward = |case: &LayerNorm| LayerNorm { pass: Pass::Backward, ..case.clone() };
         cases.iter().cloned().chain(cases.iter().map(backward)).collect()
+    }
+
+    /// The launches whose counts are held.
+    #[must_use]
+    pub fn canonical() -> Vec<Canonical> {
+        let (rows, width) = (64, 768);
+        let case = |pass| LayerNorm {
+            pass,
+            precision: Precision::Bf16,
+            rows,
+            width,
+            gap: 0,
+            residual: true,
+            in_place: false,
+            eps: 1e-5,
+            seed: 1,
+        };
+        // Four tensors; mean and rstd; weight and bias, or weight and the gradients of both.
+        let bytes = |vectors: usize| 2 * 4 * rows * width + 2 * 4 * rows + 2 * vectors * width;
+        vec![
+            Canonical::moving("layer_norm_forward", case(Pass::Forward), bytes(2)),
+            Canonical::moving("layer_norm_backward", case(Pass::Backward), bytes(3)),
+        ]
     }
 
     fn forward(&self, trial: &mut Trial) -> Result<(), Error> {

@@ -1,7 +1,7 @@
 //! The sum of everything, and the norm of all gradients.
 
 use crate::tolerance::Rule::Forward;
-use crate::{Case, Draw, Error, Layout, Precision, Trial, View};
+use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial, View};
 use longhand_gpu::DevicePtr;
 use longhand_kernels::TensorList;
 use longhand_kernels::reduction::{
@@ -67,6 +67,14 @@ impl Sum {
         cases.extend([0, 1, 2048, 2_100_000].map(|count| new(Precision::Bf16, count)));
         cases.push(Sum { shift: 3, ..new(Precision::F32, 4097) });
         cases
+    }
+
+    /// The launches whose counts are held.
+    #[must_use]
+    pub fn canonical() -> Vec<Canonical> {
+        let count = 1 << 17;
+        let case = Sum { precision: Precision::Bf16, count, shift: 0, factor: 1.0, seed: 1 };
+        vec![Canonical::moving("sum", case, 2 * count + 2)]
     }
 }
 
@@ -144,5 +152,14 @@ impl GradientNorm {
         cases.push(new(Precision::Bf16, 1e3));
         cases.push(GradientNorm { tensors: Vec::new(), ..new(Precision::F32, 1.0) });
         cases
+    }
+
+    /// The launches whose counts are held.
+    #[must_use]
+    pub fn canonical() -> Vec<Canonical> {
+        let count = 1 << 17;
+        let case =
+            GradientNorm { precision: Precision::Bf16, tensors: vec![(count, 0)], max_norm: 1.0, seed: 1 };
+        vec![Canonical::moving("gradient_norm", case, 2 * count + 2 * 4)]
     }
 }
