@@ -33,7 +33,7 @@ fn kernel(bench: &mut Bench, name: &str, checks: &str, gpu: &Gpu, mut launch: La
     let counted = gpu.device.take_reports().iter().map(|report| report.total.lane_instructions).sum();
     gpu.device.record_reports(false);
     let row = Row::new("emulator", "bf16", "threads", 1).variant(&format!("{name}, {checks}"));
-    bench.measure(row.of(counted, "instruction of a lane"), || Ok(launch))
+    bench.measure(row.of(counted, "lane-instruction"), || Ok(launch))
 }
 
 /// Layer norm + residual of 256 rows of 1024.
@@ -94,7 +94,7 @@ fn attention(gpu: &Gpu) -> Result<Launch<'_>> {
 fn products(bench: &mut Bench) -> Result<()> {
     const COUNT: usize = 1000;
     let row = Row::new("emulator", "bf16", "threads", 1).variant("mma.m16n8k16, no checks");
-    bench.measure(row.of(COUNT as u64, "warp's product"), || {
+    bench.measure(row.of(COUNT as u64, "mma"), || {
         let product = "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 \
                        {%f0, %f1, %f2, %f3}, {%r0, %r1, %r2, %r3}, {%r4, %r5}, {%f0, %f1, %f2, %f3};\n";
         let text = format!(

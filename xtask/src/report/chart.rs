@@ -16,6 +16,9 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
 ];
 
+/// Room at the right for the names of the curves.
+const NAMES: u32 = 170;
+
 /// An SVG that brings its own white ground, so that it reads on a dark page as on a light one. `ceiling` is a rate.
 pub fn draw(series: &Series<'_>, ceiling: Option<f64>) -> Result<String, String> {
     let mut svg = String::new();
@@ -42,6 +45,7 @@ fn draw_on(
     let mut chart = ChartBuilder::on(area)
         .caption(series.title(), ("sans-serif", 18))
         .margin(14)
+        .margin_right(NAMES)
         .x_label_area_size(44)
         .y_label_area_size(64)
         .build_cartesian_2d((first..last).log_scale().base(2.0).with_key_points(sizes), 0.0..top / factor)?;
@@ -56,13 +60,12 @@ fn draw_on(
         .label_style(("sans-serif", 13))
         .axis_desc_style(("sans-serif", 15))
         .draw()?;
+    let mut names = Vec::new();
     if let Some(ceiling) = ceiling {
         let ends = [(first, ceiling / factor), (last, ceiling / factor)];
         let style = ShapeStyle::from(&RGBColor(130, 130, 130)).stroke_width(1);
-        chart
-            .draw_series(DashedLineSeries::new(ends, 6, 4, style))?
-            .label("ceiling")
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
+        chart.draw_series(DashedLineSeries::new(ends, 6, 4, style))?;
+        names.push(("ceiling", style));
     }
     for (number, name) in series.implementations().into_iter().enumerate() {
         let of = |(&size, point): (&u64, &std::collections::BTreeMap<&str, &longhand_results::Row>)| {
@@ -71,18 +74,16 @@ fn draw_on(
         let points: Vec<(f64, f64)> = series.points.iter().filter_map(of).collect();
         let style =
             ShapeStyle::from(&COLOURS[number % COLOURS.len()]).stroke_width(if number == 0 { 3 } else { 2 });
-        chart
-            .draw_series(LineSeries::new(points.clone(), style))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
+        chart.draw_series(LineSeries::new(points.clone(), style))?;
         chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, style.filled())))?;
+        names.push((name, style));
     }
-    chart
-        .configure_series_labels()
-        .background_style(WHITE.mix(0.85))
-        .label_font(("sans-serif", 14))
-        .position(SeriesLabelPosition::LowerRight)
-        .draw()?;
+    // Beside the plot, where no point is.
+    let left = area.dim_in_pixel().0 as i32 - NAMES as i32 + 12;
+    for ((name, style), y) in names.into_iter().zip((50..).step_by(20)) {
+        area.draw(&PathElement::new([(left, y), (left + 20, y)], style))?;
+        area.draw(&Text::new(name.to_owned(), (left + 28, y - 7), ("sans-serif", 14)))?;
+    }
     area.present()?;
     Ok(())
 }

@@ -16,7 +16,8 @@ pub const HEAD: &str = "\
 Written by `cargo xtask report` from the JSON in `results/`, which has every sample. Times are medians. After a peer's time
 stands how many times as long as Longhand it takes: above 1, Longhand is faster. The share is of what the same machine did
 in the same run: a large copy for what moves bytes (each input counted once, each output once), a large matrix product, by
-the fastest library there, for what computes. Causal attention counts the operations that the mask lets through.
+the fastest library there, for what computes. On a CPU a copy also reads the memory that it overwrites, so that what works
+in place, or fits the cache, may exceed it. Causal attention counts the operations that the mask lets through.
 ";
 
 /// The part of one machine; writes its pictures beside the results.
@@ -31,18 +32,20 @@ pub fn machine(runs: &[Run], folder: &Path) -> Result<String> {
     }
     text += &checks(runs);
     text += &summary(&all, &ceilings);
-    for series in &all {
+    for series in all.iter().filter(|series| has_section(series)) {
+        let ceiling = series.points.values().flat_map(BTreeMap::values).find_map(|row| ceilings.over(row));
+        let svg = draw(series, ceiling).map_err(|error| anyhow!("{}: {error}", series.title()))?;
+        fs::write(folder.join(series.file_name()), svg)?;
         text += &format!("\n### {}\n\n", series.title());
-        if series.points.len() > 1 {
-            let ceiling =
-                series.points.values().flat_map(BTreeMap::values).find_map(|row| ceilings.over(row));
-            let svg = draw(series, ceiling).map_err(|error| anyhow!("{}: {error}", series.title()))?;
-            fs::write(folder.join(series.file_name()), svg)?;
-            text += &format!("![{}](results/{name}/{})\n\n", series.title(), series.file_name());
-        }
+        text += &format!("![{}](results/{name}/{})\n\n", series.title(), series.file_name());
         text += &table(series, &ceilings);
     }
     Ok(text + &missing(runs))
+}
+
+/// Of one size, the line in the summary tells all.
+fn has_section(series: &Series<'_>) -> bool {
+    series.points.len() > 1
 }
 
 /// The machine, the versions and the day.
@@ -114,9 +117,12 @@ fn summary(all: &[Series<'_>], ceilings: &Ceilings) -> String {
         let share =
             ceilings.over(ours).map_or_else(String::new, |top| format!("{:.0}%", 100.0 * ours.rate() / top));
         let rate = rate_text(ours.rate(), series.unit);
-        let title = series.title();
-        let anchor = title.to_lowercase().replace(' ', "-").replace([',', '.', '_'], "");
-        lines += &format!("| [{title}](#{anchor}) | {} {size} | {rate} | {share} | {peer} |\n", series.axis);
+        let mut title = series.title();
+        if has_section(series) {
+            let anchor = title.to_lowercase().replace(' ', "-").replace([',', '.'], "");
+            title = format!("[{title}](#{anchor})");
+        }
+        lines += &format!("| {title} | {} {size} | {rate} | {share} | {peer} |\n", series.axis);
     }
     format!(
         "\n| | size | Longhand | of the ceiling | fastest peer | takes |\n|---|---|--:|--:|---|--:|\n{lines}"

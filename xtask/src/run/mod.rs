@@ -155,7 +155,9 @@ impl Session<'_> {
                     println!("{:16} {}", check.name, check.found.as_deref().unwrap_or("not found"));
                     if let Some(advice) = check.advice {
                         println!("    {}", advice.replace('\n', "\n    "));
-                        results.missing.push(Missing { what: check.name, why: advice });
+                        if self.options.device == Where::Cuda {
+                            results.missing.push(Missing { what: check.name, why: advice });
+                        }
                     }
                 }
                 Ok(())
