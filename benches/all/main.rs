@@ -20,6 +20,8 @@ mod exchange;
 mod matmul;
 #[path = "../norm/main.rs"]
 mod norm;
+#[path = "../rope.rs"]
+mod rope;
 #[path = "../training_step.rs"]
 mod training_step;
 
@@ -28,7 +30,7 @@ use anyhow::{Result, bail};
 const VARIABLE: &str = "LONGHAND_BENCH";
 type Run = fn() -> Result<()>;
 
-const BENCHES: [(&str, Run); 11] = [
+const BENCHES: [(&str, Run); 12] = [
     ("adamw", adamw::main),
     ("attention", attention::main),
     ("ceilings", ceilings::main),
@@ -39,6 +41,7 @@ const BENCHES: [(&str, Run); 11] = [
     ("exchange", exchange::main),
     ("matmul", matmul::main),
     ("norm", norm::main),
+    ("rope", rope::main),
     ("training_step", training_step::main),
 ];
 

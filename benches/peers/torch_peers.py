@@ -270,6 +270,32 @@ def embedding(work, device, dtype):
     return {"embedding eager": run}
 
 
+def rope(work, device, dtype):
+    s = work["sizes"]
+    batch, tokens, dim = s["B"], s["T"], s["D"]
+    size = 2 * batch * tokens * (s["H"] + s["Hkv"]) * dim * dtype.itemsize
+    angles = torch.arange(tokens, device=device)[:, None] / 10000 ** (torch.arange(0, dim, 2, device=device) / dim)
+    cos, sin = (torch.cat([f(angles)] * 2, -1)[:, None, :].to(dtype) for f in (torch.cos, torch.sin))
+
+    # As Hugging Face's apply_rotary_pos_emb, with the tables made ahead.
+    def turn(x):
+        half = x.shape[-1] // 2
+        return x * cos + torch.cat((-x[..., half:], x[..., :half]), -1) * sin
+
+    def both(q, k):
+        return turn(q), turn(k)
+
+    def timed(function):
+        make = lambda: [random(device, dtype, batch, tokens, heads, dim) for heads in (s["H"], s["Hkv"])]
+        sets = Cycle(device, size, make)
+        return measure(lambda: function(*sets.take()), device)
+
+    found = {"rotate_half eager": lambda: timed(both)}
+    if device == "cuda":
+        found["rotate_half compiled"] = lambda: timed(torch.compile(both, dynamic=False))
+    return found
+
+
 class Block(torch.nn.Module):
     def __init__(self, width, heads):
         super().__init__()
@@ -340,6 +366,7 @@ OPERATIONS = {
     "ceiling copy": copy,
     "embedding forward": embedding,
     "embedding backward": embedding,
+    "rope": rope,
     "training step": training_step,
 }
 

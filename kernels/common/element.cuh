@@ -73,11 +73,20 @@ template <int N, class T> Vec<T, N> load(const T* address) {
     return v;
 }
 
+// To global memory. As a store of uint4 the compiler takes it apart, and does not always put it together again.
+// PTX ISA: Data Movement and Conversion Instructions: st.
+inline void store_global_16(void* address, uint4 v) {
+    asm volatile(
+        "{ .reg .u64 global; cvta.to.global.u64 global, %0; st.global.v4.u32 [global], {%1, %2, %3, %4}; }"
+        :: "l"(address), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+
+// To global memory; the address must be aligned to min(16, N * sizeof(T)) bytes.
 template <int N, class T> void store(T* address, const Vec<T, N>& v) {
     if constexpr (N * sizeof(T) % 16 == 0) {
 #pragma unroll
         for (int i = 0; i < N * sizeof(T) / 16; ++i)
-            reinterpret_cast<uint4*>(address)[i] = reinterpret_cast<const uint4*>(&v)[i];
+            store_global_16(reinterpret_cast<uint4*>(address) + i, reinterpret_cast<const uint4*>(&v)[i]);
     } else {
         *reinterpret_cast<Vec<T, N>*>(address) = v;
     }

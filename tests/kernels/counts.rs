@@ -94,4 +94,5 @@ counts_are_held! {
     matrix_products_count_what_they_did: Matmul,
     norm_counts_what_it_did: Norm,
     reductions_count_what_they_did: Reduction,
+    rope_counts_what_it_did: Rope,
 }

@@ -14,3 +14,4 @@ mod matmul;
 mod norm;
 mod philox;
 mod reduction;
+mod rope;

@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use longhand_gpu::DevicePtr;
 
+use crate::attention::Heads;
 use crate::{Dtype, Error, Result};
 
 /// The most blocks of a grid in x.
@@ -61,6 +62,55 @@ impl Check {
         }
         self.stride(name, stride, rows)
     }
+
+    /// A tensor `(batch, token, head, D)` that is read, not empty, with any strides and any alignment of its elements.
+    pub fn heads(self, name: &str, tensor: &Heads, dtype: Dtype, shape: [usize; 4]) -> Result<()> {
+        self.tensor(name, tensor.data, dtype)?;
+        let extent: i128 = dims(tensor, shape).iter().map(|&(size, stride)| reach(size, stride)).sum();
+        if extent > i128::from(i64::MAX / 8) {
+            let argument = format!("strides of {name}");
+            let was = format!("{:?}", tensor.strides);
+            return Err(self.error(&argument, was, "small enough for 64-bit addresses"));
+        }
+        Ok(())
+    }
+
+    /// The same of one that is written: no two elements of it may be the same.
+    pub fn heads_written(self, name: &str, tensor: &Heads, dtype: Dtype, shape: [usize; 4]) -> Result<()> {
+        self.heads(name, tensor, dtype, shape)?;
+        match overlap(dims(tensor, shape), shape[3]) {
+            None => Ok(()),
+            Some((stride, reach)) => {
+                let argument = format!("stride of {name}");
+                Err(self.error(&argument, stride, format!("at least {reach}: its elements overlap")))
+            }
+        }
+    }
+}
+
+/// Sizes and strides of the dimensions that have more than one element.
+fn dims(tensor: &Heads, [batch, tokens, heads, _]: [usize; 4]) -> Vec<(usize, i64)> {
+    let strides = tensor.strides;
+    let all = [(batch, strides.batch), (tokens, strides.token), (heads, strides.head)];
+    all.into_iter().filter(|&(size, _)| size > 1).collect()
+}
+
+fn reach(size: usize, stride: i64) -> i128 {
+    (size as i128 - 1) * i128::from(stride).abs()
+}
+
+/// As the dimensions, of these sizes and strides, go from near to far, each has to stride over all that the nearer ones
+/// reach, beginning with `inner` elements. The first that does not, and what it had to stride over.
+pub(crate) fn overlap(mut dims: Vec<(usize, i64)>, inner: usize) -> Option<(i64, i128)> {
+    dims.sort_by_key(|&(_, stride)| stride.unsigned_abs());
+    let mut covered = inner as i128;
+    for (size, stride) in dims {
+        if i128::from(stride).abs() < covered {
+            return Some((stride, covered));
+        }
+        covered += reach(size, stride);
+    }
+    None
 }
 
 /// Whether 16-byte accesses are possible at all of these addresses.

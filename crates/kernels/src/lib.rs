@@ -17,6 +17,7 @@ pub mod matmul;
 pub mod norm;
 pub mod random;
 pub mod reduction;
+pub mod rope;
 mod source;
 mod tensor_list;
 

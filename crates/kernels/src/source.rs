@@ -2,7 +2,7 @@
 
 use longhand_gpu::{Arch, Constants, Program};
 
-use crate::{adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction};
+use crate::{adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction, rope};
 
 macro_rules! cuda_files {
     ($($name:literal),+ $(,)?) => {
@@ -60,6 +60,7 @@ pub fn variants(arch: Arch) -> Vec<Variant> {
         matmul::variants(),
         norm::variants(),
         reduction::variants(),
+        rope::variants(),
     ]
     .concat()
 }

@@ -13,6 +13,7 @@
 //! | GELU | [`gelu_tanh`], [`gelu_erf`] | [`gelu_tanh_backward`], [`gelu_erf_backward`] | Hendrycks & Gimpel 2016 |
 //! | linear | [`linear`] | [`linear_backward`] | |
 //! | embedding | [`embedding`] | [`embedding_backward`] | |
+//! | rotary position embedding | [`rope`](rope()) | [`rope_backward`] | Su et al. 2021 |
 //! | random bits | [`philox`](philox()) | | Salmon et al. 2011 |
 //!
 //! An oracle has no error to return: a slice whose length contradicts the shapes is a mistake in the test that
@@ -27,6 +28,7 @@ mod gelu;
 mod linear;
 mod norm;
 mod philox;
+mod rope;
 
 pub use adamw::{AdamWOptions, adamw};
 pub use attention::{
@@ -38,6 +40,7 @@ pub use gelu::{erf, erfc, gelu_erf, gelu_erf_backward, gelu_tanh, gelu_tanh_back
 pub use linear::{LinearGradients, linear, linear_backward};
 pub use norm::{LayerNorm, LayerNormGradients, layer_norm, layer_norm_backward};
 pub use philox::philox;
+pub use rope::{Rope, rope, rope_backward};
 
 use std::iter::zip;
 

@@ -1,7 +1,8 @@
 //! The operations by name.
 
 use crate::cases::{
-    AdamW, Attention, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm, LayerNorm, Map, Matmul, Sum,
+    AdamW, Attention, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm, LayerNorm, Map, Matmul, Rope,
+    Sum,
 };
 use crate::{Canonical, Case};
 
@@ -17,11 +18,12 @@ pub enum Op {
     Matmul,
     Norm,
     Reduction,
+    Rope,
 }
 
 impl Op {
     /// All of them, in the order of their names.
-    pub const ALL: [Op; 8] = [
+    pub const ALL: [Op; 9] = [
         Op::AdamW,
         Op::Attention,
         Op::CrossEntropy,
@@ -30,6 +32,7 @@ impl Op {
         Op::Matmul,
         Op::Norm,
         Op::Reduction,
+        Op::Rope,
     ];
 
     /// Its name.
@@ -44,6 +47,7 @@ impl Op {
             Op::Matmul => "matmul",
             Op::Norm => "norm",
             Op::Reduction => "reduction",
+            Op::Rope => "rope",
         }
     }
 
@@ -67,6 +71,7 @@ impl Op {
                     .flatten()
                     .collect()
             }
+            Op::Rope => boxed(Rope::telling()),
         }
     }
 
@@ -81,6 +86,7 @@ impl Op {
             Op::Embedding => Embedding::canonical(),
             Op::Matmul => Matmul::canonical(),
             Op::Norm => LayerNorm::canonical(),
+            Op::Rope => Rope::canonical(),
             Op::Reduction => [ColumnSum::canonical(), Sum::canonical(), GradientNorm::canonical()]
                 .into_iter()
                 .flatten()

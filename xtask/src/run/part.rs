@@ -20,7 +20,7 @@ pub enum Part {
 }
 
 /// The benches, the most important first.
-const BENCHES: [&str; 9] = [
+const BENCHES: [&str; 10] = [
     "attention",
     "norm",
     "adamw",
@@ -28,11 +28,12 @@ const BENCHES: [&str; 9] = [
     "cross_entropy",
     "matmul",
     "embedding",
+    "rope",
     "compile",
     "emulator",
 ];
 /// What `longhand verify` knows of them.
-const VERIFIED: [&str; 6] = ["attention", "norm", "adamw", "cross_entropy", "matmul", "embedding"];
+const VERIFIED: [&str; 7] = ["attention", "norm", "adamw", "cross_entropy", "matmul", "embedding", "rope"];
 /// The context lengths that are measured first, and those that take long.
 const USUAL: &str = "/(64|1024|2048|4096|8192|16384|32768|65536)$";
 const LONG: &str = "/(131072|262144|524288)$";

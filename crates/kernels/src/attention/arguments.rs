@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use longhand_gpu::DevicePtr;
 
+use crate::check::overlap;
 use crate::{Error, Result};
 
 /// Sizes of one call. Any of them may be 0.
@@ -154,19 +155,15 @@ impl Arguments {
         Ok(several)
     }
 
-    /// No two elements of a tensor that is written may be the same: as the dimensions go from near to far, each
-    /// strides over all that the nearer ones reach.
-    fn check_distinct(&self, name: &str, mut dims: Vec<(usize, i64)>) -> Result<()> {
-        dims.sort_by_key(|&(_, stride)| stride.unsigned_abs());
-        let mut reach = self.head_dim as u64;
-        for (size, stride) in dims {
-            if stride.unsigned_abs() < reach {
+    /// No two elements of a tensor that is written may be the same.
+    fn check_distinct(&self, name: &str, dims: Vec<(usize, i64)>) -> Result<()> {
+        match overlap(dims, self.head_dim) {
+            None => Ok(()),
+            Some((stride, reach)) => {
                 let argument = format!("stride of {name}");
-                return Err(self.error(argument, stride, format!("at least {reach}: its elements overlap")));
+                Err(self.error(argument, stride, format!("at least {reach}: its elements overlap")))
             }
-            reach += (size as u64 - 1) * stride.unsigned_abs();
         }
-        Ok(())
     }
 
     fn check_pointer(&self, name: &str, data: DevicePtr, alignment: u64) -> Result<()> {

@@ -11,3 +11,4 @@ mod golden;
 mod linear;
 mod norm;
 mod philox;
+mod rope;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use longhand_gpu::cublaslt::{self, Cublaslt};
 use longhand_kernels::{
-    Dtype, adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction,
+    Dtype, adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction, rope,
 };
 
 use crate::Result;
@@ -29,6 +29,7 @@ pub(crate) struct Plans {
     /// By head dim, and whether the mask is causal.
     pub(crate) attention: Cache<(Dtype, usize, bool), attention::AttentionForwardPlan>,
     pub(crate) attention_backward: Cache<(Dtype, usize, bool), attention::AttentionBackwardPlan>,
+    pub(crate) rope: Cache<rope::Rope, rope::RopePlan>,
     /// By whether there are masters.
     pub(crate) adamw: Cache<(Dtype, bool), adamw::AdamWPlan>,
     pub(crate) matmul: Cache<matmul::Matmul, matmul::MatmulPlan>,

@@ -180,7 +180,7 @@ impl Attention {
 }
 
 /// The tensor, copied where its last dimension is not contiguous.
-fn with_contiguous_heads(tensor: &Tensor) -> Result<Tensor> {
+pub(super) fn with_contiguous_heads(tensor: &Tensor) -> Result<Tensor> {
     match (tensor.shape().last(), tensor.strides().last()) {
         (Some(&size), Some(&stride)) if size > 1 && stride != 1 => tensor.contiguous(),
         _ => Ok(tensor.clone()),
@@ -225,7 +225,8 @@ fn kernel_shape(sizes: Sizes) -> kernel::AttentionShape {
     kernel::AttentionShape { batch, queries, keys, heads, kv_heads }
 }
 
-fn kernel_heads(tensor: &Tensor) -> Result<kernel::Heads> {
+/// A tensor `(B, T, H, D)` as kernels take it.
+pub(super) fn kernel_heads(tensor: &Tensor) -> Result<kernel::Heads> {
     let stride = |dim: usize| tensor.strides()[dim] as i64;
     let strides = kernel::Strides { batch: stride(0), token: stride(1), head: stride(2) };
     Ok(kernel::Heads { data: tensor.pointer(NAME)?, strides })

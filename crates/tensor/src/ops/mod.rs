@@ -14,6 +14,7 @@ mod mul;
 mod norm;
 mod reduce;
 mod reshape;
+mod rope;
 mod scale;
 mod slice;
 mod sub;
@@ -26,6 +27,7 @@ pub use embedding::embedding;
 pub use gelu::{Gelu, gelu};
 pub use linear::linear;
 pub use norm::layer_norm_residual;
+pub use rope::{Rope, rope};
 
 use crate::layout::broadcast_shapes;
 use crate::{Dtype, Error, Result, Tensor};

@@ -1,6 +1,6 @@
 //! What does not fit is refused with a message that names the operation and what was given.
 
-use longhand_tensor::ops::AttentionOptions;
+use longhand_tensor::ops::{AttentionOptions, Rope};
 use longhand_tensor::{AdamW, Device, Dtype, Result, Tensor, ops};
 
 fn zeros(shape: &[usize]) -> Tensor {
@@ -24,6 +24,10 @@ fn shapes_that_do_not_fit_are_both_shown() {
     let norm = |residual: &[usize], weight: &[usize]| {
         let (weight, residual) = (zeros(weight), zeros(residual));
         message(ops::layer_norm_residual(&x, Some(&residual), &weight, &weight, 1e-5))
+    };
+    let rope = |q: &[usize], k: &[usize], positions: usize, rotary: usize| {
+        let (positions, rope) = (ids(&vec![0; positions]), Rope::new(rotary, 1e4, &Device::Cpu).unwrap());
+        message(ops::rope(&zeros(q), &zeros(k), &positions, &rope))
     };
     let found = [
         (message(x.add(&zeros(&[2]))), "add: shapes [2, 3] and [2] do not fit"),
@@ -55,6 +59,10 @@ fn shapes_that_do_not_fit_are_both_shown() {
             "attention: shapes [1, 2, 3, 4] and [1, 2, 3, 8]",
         ),
         (attention(&[2, 3], &[2, 3], &[2, 3]), "attention: shapes [2, 3] and [2, 3] do not fit"),
+        (rope(&[1, 2, 3, 4], &[1, 2, 3, 6], 2, 4), "rope: shapes [1, 2, 3, 4] and [1, 2, 3, 6] do not fit"),
+        (rope(&[1, 2, 3, 4], &[1, 2, 3], 2, 4), "rope: shapes [1, 2, 3, 4] and [1, 2, 3] do not fit"),
+        (rope(&[1, 2, 3, 4], &[1, 2, 1, 4], 3, 4), "rope: shapes [3] and [1, 2, 3, 4] do not fit"),
+        (rope(&[1, 2, 3, 4], &[1, 2, 1, 4], 2, 6), "rope: shapes [3] and [1, 2, 3, 4] do not fit"),
     ];
     for (found, expected) in found {
         assert!(found.starts_with(expected), "{found:?} does not start with {expected:?}");

@@ -1,6 +1,6 @@
 //! Every operation's backward rule against finite differences in f64, over drawn shapes, strides and values.
 
-use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX};
+use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX, Rope};
 use longhand_tensor::{Device, Dtype, Result, Tensor, check_gradient, ops};
 use proptest::prelude::*;
 
@@ -129,6 +129,21 @@ proptest! {
     fn embedding_matches(ids in prop::collection::vec(0..5u32, 0..8), width in 0..4usize, seed: u64) {
         let ids = indices(&ids, &[ids.len(), 1]);
         agrees(|x| ops::embedding(&x[0], &x[1]), &[strided(&[5, width], 0, 1, seed), ids])?;
+    }
+
+    #[test]
+    fn rope_matches(
+        tokens in 0..4usize, heads in 1..4usize, kv_heads in 0..3usize, spare in 0..3usize, interleaved: bool, seed: u64
+    ) {
+        let dim = 4 + spare;
+        let rope = Rope { factor: 1.25, interleaved, ..Rope::new(4, 100.0, &Device::Cpu).unwrap() };
+        let positions: Vec<u32> = (0..2 * tokens as u32).map(|i| i * i * 1000).collect();
+        let positions = indices(&positions, &[2, tokens]);
+        let (q, k) = (strided(&[2, tokens, heads, dim], 1, 2, seed), tensor(&[2, tokens, kv_heads, dim], seed ^ 1));
+        agrees_all(|x| {
+            let (q, k) = ops::rope(&x[0], &x[1], &positions, &rope)?;
+            Ok(vec![q, k])
+        }, &[q, k])?;
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Every operation in `f32`, `bf16` and `f16` against itself in `f64`.
 
-use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX};
+use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX, Rope};
 use longhand_tensor::{Device, Dtype, Result, Tensor, ops};
 use proptest::prelude::*;
 
@@ -30,6 +30,8 @@ pub fn cases(seed: u64) -> Vec<Case> {
     let options = AttentionOptions { causal: seed.is_multiple_of(2), scale: None };
     let targets: Vec<u32> =
         (0..rows as u32).map(|i| if i % 5 == 4 { IGNORE_INDEX } else { i * 7 % width as u32 }).collect();
+    let interleaved = seed.is_multiple_of(3);
+    let positions: Vec<u32> = (0..rows as u32).map(|i| i * 50_021).collect();
     let ids: Vec<u32> = (0..rows as u32).map(|i| i * i % 11).collect();
     vec![
         case("add", vec![of(&[rows, width], 1), of(&[width], 2)], |x| Ok(vec![x[0].add(&x[1])?])),
@@ -56,6 +58,19 @@ pub fn cases(seed: u64) -> Vec<Case> {
         case("embedding", vec![of(&[11, width], 1), indices(&ids, &[rows])], |x| {
             Ok(vec![ops::embedding(&x[0], &x[1])?])
         }),
+        case(
+            "rope",
+            vec![
+                of(&[2, rows, 4, 40], 1),
+                strided(&[2, rows, 2, 40], 1, 2, seed),
+                indices(&positions, &[rows]),
+            ],
+            move |x| {
+                let rope = Rope { factor: 1.1, interleaved, ..Rope::new(32, 1e4, x[0].device())? };
+                let (q, k) = ops::rope(&x[0], &x[1], &x[2], &rope)?;
+                Ok(vec![q, k])
+            },
+        ),
         case("cross_entropy", vec![of(&[rows, width], 1), indices(&targets, &[rows])], |x| {
             Ok(vec![ops::cross_entropy(&x[0], &x[1])?])
         }),

@@ -9,6 +9,7 @@ mod embedding;
 mod map;
 mod matmul;
 mod norm;
+mod rope;
 mod sums;
 
 pub use adamw::{AdamW, ParameterSize};
@@ -20,4 +21,5 @@ pub use embedding::Embedding;
 pub use map::Map;
 pub use matmul::Matmul;
 pub use norm::LayerNorm;
+pub use rope::Rope;
 pub use sums::{GradientNorm, Sum};

@@ -7,11 +7,13 @@ mod adamw;
 mod attention;
 mod cross_entropy;
 mod norm;
+mod rope;
 
 pub use adamw::adamw;
 pub use attention::{attention, attention_backward};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use norm::{layer_norm, layer_norm_backward};
+pub use rope::rope;
 
 /// Values of a type that f32 holds exactly.
 fn to_f32(x: &[f64]) -> Vec<f32> {

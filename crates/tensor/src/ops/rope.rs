@@ -1,0 +1,203 @@
+//! Rotary position embedding.
+
+use longhand_kernels::rope::{Direction, Rope as Kernel, RopeArgs};
+
+use super::attention::{kernel_heads, with_contiguous_heads};
+use super::{check_alike, check_device, widened};
+use crate::autograd::apply;
+use crate::cpu::parallel::{for_chunks, rows_per_chunk};
+use crate::cpu::{Real, pool};
+use crate::dtype::with_real;
+use crate::gpu::kernel_dtype;
+use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
+
+/// How fast the pairs of a head's elements turn, and which elements make a pair.
+#[derive(Clone, Debug)]
+pub struct Rope {
+    /// `(n)` f32, on the device of the heads: radians per position of each of n pairs. The first 2n elements of a head turn,
+    /// the others stay. Every scaling of the context (linear, NTK, YaRN, LongRoPE, llama3) is another table.
+    pub frequencies: Tensor,
+    /// What the turned elements are multiplied by: 1, or YaRN's attention factor (Peng et al. 2023, arXiv 2309.00071,
+    /// section 3.4).
+    pub factor: f64,
+    /// Pair `i` is elements `2i` and `2i + 1`, as in the paper; else `i` and `i + n`, as in Llama.
+    pub interleaved: bool,
+}
+
+impl Rope {
+    /// `theta^(-2i / dim)` for the pairs of `dim` elements (Su et al. 2021, section 3.2.2), in halves, with factor 1.
+    ///
+    /// # Errors
+    /// When there is no memory for the table on the device.
+    pub fn new(dim: usize, theta: f64, device: &Device) -> Result<Rope> {
+        let frequency = |i: usize| theta.powf(-2.0 * i as f64 / dim as f64) as f32;
+        let frequencies: Vec<f32> = (0..dim / 2).map(frequency).collect();
+        let frequencies = Tensor::from_slice(&frequencies, &[frequencies.len()], device)?;
+        Ok(Rope { frequencies, factor: 1.0, interleaved: false })
+    }
+}
+
+/// Turns each pair of elements of each head by its token's position times the pair's frequency (Su et al. 2021, RoFormer,
+/// arXiv 2104.09864, eq. 34), so that products of queries and keys depend on the distance of their positions.
+///
+/// `q` is `(B, T, H, D)`, `k` is `(B, T, Hkv, D)`, `positions` u32, `(T)` or `(B, T)`; the results have the shapes of `q` and
+/// `k`. Angles are exact at every position.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// use longhand_tensor::{Device, Dtype, Tensor, ops};
+///
+/// let rope = ops::Rope::new(64, 10_000.0, &Device::Cpu)?;
+/// let (q, k) = (Tensor::full(&[1, 3, 4, 64], 1.0, Dtype::F32, &Device::Cpu)?, Tensor::zeros(&[1, 3, 2, 64], Dtype::F32, &Device::Cpu)?);
+/// let positions = Tensor::from_slice(&[0u32, 1, 2], &[3], &Device::Cpu)?;
+/// let (q, k) = ops::rope(&q, &k, &positions, &rope)?;
+/// assert_eq!((q.shape(), k.shape()), (&[1, 3, 4, 64][..], &[1, 3, 2, 64][..]));
+/// assert_eq!(q.narrow(1, 0, 1)?.to_vec::<f32>()?, [1.0; 256]); // position 0 does not turn
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When shapes, element types or devices do not fit.
+pub fn rope(q: &Tensor, k: &Tensor, positions: &Tensor, rope: &Rope) -> Result<(Tensor, Tensor)> {
+    let mut outputs = apply(Rotation(rope.clone()), &[q, k, positions])?;
+    let k = outputs.swap_remove(1);
+    Ok((outputs.swap_remove(0), k))
+}
+
+struct Rotation(Rope);
+
+const NAME: &str = "rope";
+
+impl Operation for Rotation {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
+        let (q, k, positions) = (&inputs[0], &inputs[1], &inputs[2].contiguous()?);
+        self.check(q, k, positions)?;
+        let outputs = self.turn(q, k, positions, Direction::Forward)?;
+        Ok(Forward::new(outputs).save([needs.contains(&true).then(|| positions.clone())]))
+    }
+
+    /// The transpose of a rotation is the rotation back.
+    fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        let [q, k] = self.turn(&ctx.grad(0)?, &ctx.grad(1)?, ctx.saved(0)?, Direction::Backward)?;
+        Ok(vec![Some(q), Some(k), None])
+    }
+}
+
+impl Rotation {
+    fn check(&self, q: &Tensor, k: &Tensor, positions: &Tensor) -> Result<()> {
+        check_alike(NAME, &[q, k])?;
+        check_device(NAME, q, positions)?;
+        check_device(NAME, q, &self.0.frequencies)?;
+        let (&[batch, tokens, _, dim], &[batch_k, tokens_k, _, dim_k]) = (q.shape(), k.shape()) else {
+            let rule = "q must be (B, T, H, D), and k (B, T, Hkv, D)";
+            return Err(Error::shapes(NAME, q.shape(), k.shape(), rule));
+        };
+        if (batch, tokens, dim) != (batch_k, tokens_k, dim_k) {
+            return Err(Error::shapes(NAME, q.shape(), k.shape(), "q and k must agree in B, T and D"));
+        }
+        if positions.dtype() != Dtype::U32 {
+            return Err(Error::dtype(NAME, positions.dtype(), "u32 for the positions"));
+        }
+        if positions.shape() != [tokens] && positions.shape() != [batch, tokens] {
+            let rule = "positions must be (T) or (B, T)";
+            return Err(Error::shapes(NAME, positions.shape(), q.shape(), rule));
+        }
+        let frequencies = &self.0.frequencies;
+        if frequencies.dtype() != Dtype::F32 {
+            return Err(Error::dtype(NAME, frequencies.dtype(), "f32 for the frequencies"));
+        }
+        if !matches!(frequencies.shape(), &[pairs] if pairs > 0 && 2 * pairs <= dim) {
+            let rule = format!("frequencies must be (n), with n at least 1 and 2 n at most D, {dim}");
+            return Err(Error::shapes(NAME, frequencies.shape(), q.shape(), rule));
+        }
+        Ok(())
+    }
+
+    fn turn(&self, q: &Tensor, k: &Tensor, positions: &Tensor, direction: Direction) -> Result<[Tensor; 2]> {
+        match q.device() {
+            Device::Cpu => Ok([self.cpu(q, positions, direction)?, self.cpu(k, positions, direction)?]),
+            Device::Gpu(gpu) => self.on_gpu(gpu, q, k, positions, direction),
+        }
+    }
+
+    fn cpu(&self, x: &Tensor, positions: &Tensor, direction: Direction) -> Result<Tensor> {
+        let wide = widened(NAME, x)?.contiguous()?;
+        let &[_, tokens, heads, dim] = x.shape() else { return Ok(x.clone()) };
+        let frequencies = self.0.frequencies.contiguous()?;
+        let frequencies = &frequencies.read::<f32>(NAME)?[..frequencies.numel()];
+        let positions = &positions.read::<u32>(NAME)?[..positions.numel()];
+        let sign = if direction == Direction::Forward { 1.0 } else { -1.0 };
+        with_real!(NAME, wide.dtype(), T => {
+            let source = wide.read::<T>(NAME)?;
+            let mut out = pool::buffer::<T>(wide.numel());
+            let token = heads * dim;
+            for_chunks(&mut out, (rows_per_chunk(token) * token).max(1), |start, out| {
+                for (i, out) in out.chunks_exact_mut(token.max(1)).enumerate() {
+                    out.copy_from_slice(&source[start + i * token..][..token]);
+                    // Without positions of its own, a batch has those of the first.
+                    let row = start / token + i;
+                    let position = positions[if positions.len() == tokens { row % tokens } else { row }];
+                    self.turn_token(out, dim, sign * f64::from(position), frequencies);
+                }
+            });
+            Tensor::from_elements(out, x.shape()).to_dtype(x.dtype())
+        })
+    }
+
+    fn turn_token<T: Real>(&self, heads: &mut [T], dim: usize, position: f64, frequencies: &[f32]) {
+        let pairs = frequencies.len();
+        for (i, frequency) in frequencies.iter().enumerate() {
+            let (sin, cos) = (position * f64::from(*frequency)).sin_cos();
+            let [sin, cos] = [sin, cos].map(|x| T::from_f64(x * self.0.factor));
+            let (a, b) = if self.0.interleaved { (2 * i, 2 * i + 1) } else { (i, i + pairs) };
+            for head in heads.chunks_exact_mut(dim) {
+                let (x, y) = (head[a], head[b]);
+                head[a] = x * cos - y * sin;
+                head[b] = x * sin + y * cos;
+            }
+        }
+    }
+
+    fn on_gpu(
+        &self,
+        gpu: &Gpu,
+        q: &Tensor,
+        k: &Tensor,
+        positions: &Tensor,
+        direction: Direction,
+    ) -> Result<[Tensor; 2]> {
+        let Rope { frequencies, factor, interleaved } = &self.0;
+        let frequencies = frequencies.contiguous()?;
+        let &[batch, tokens, heads, dim] = q.shape() else { return Ok([q.clone(), k.clone()]) };
+        let rotation = Kernel::new(kernel_dtype(NAME, q.dtype())?, dim)
+            .rotary(2 * frequencies.numel())
+            .interleaved(*interleaved);
+        let plan = gpu.plans().rope.get(rotation, |rotation| rotation.plan(gpu.device()))?;
+        let [q, k] = [with_contiguous_heads(q)?, with_contiguous_heads(k)?];
+        let out = [gpu.empty(q.shape(), q.dtype())?, gpu.empty(k.shape(), k.dtype())?];
+        let args = RopeArgs {
+            direction,
+            batch,
+            tokens,
+            heads,
+            kv_heads: k.shape()[2],
+            q: kernel_heads(&q)?,
+            k: kernel_heads(&k)?,
+            q_out: kernel_heads(&out[0])?,
+            k_out: kernel_heads(&out[1])?,
+            positions: positions.pointer(NAME)?,
+            positions_stride: if positions.shape().len() == 2 { tokens as i64 } else { 0 },
+            frequencies: frequencies.pointer(NAME)?,
+            factor: *factor as f32,
+        };
+        // SAFETY: the inputs lie in memory as their strides say, the outputs are new, all on this device and freed on
+        // this stream.
+        unsafe { plan.launch(gpu.stream(), &args)? };
+        Ok(out)
+    }
+}
