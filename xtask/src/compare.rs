@@ -128,7 +128,10 @@ fn build(root: &Path, target: &Path, bench: &str) -> Result<PathBuf> {
     let messages = output_of(cargo.stderr(std::process::Stdio::inherit()))?;
     let mut found = messages.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        Some(PathBuf::from(message["executable"].as_str()?))
+        // The package's programs are built along.
+        let target = &message["target"];
+        let wanted = target["name"] == bench && target["kind"] == serde_json::json!(["bench"]);
+        wanted.then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     found.next_back().with_context(|| format!("cargo built no bench {bench} in {}", root.display()))
 }
