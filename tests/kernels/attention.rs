@@ -47,7 +47,8 @@ prop_compose! {
         causal: bool, scale in 0.03..0.3f32, layouts in [layouts(), layouts(), layouts()], seed: u64,
     ) -> Attention {
         let keys = keys.unwrap_or(queries);
-        let shape = AttentionShape { batch, queries, keys, heads: kv_heads * group, kv_heads, head_dim };
+        let heads = kv_heads * group;
+        let shape = AttentionShape { batch, queries, keys, heads, kv_heads, head_dim, value_dim: head_dim };
         Attention { pass, precision, shape, causal, scale, layouts, seed }
     }
 }

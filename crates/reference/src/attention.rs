@@ -1,7 +1,8 @@
 use crate::{add_scaled, check_len, dot};
 use std::ops::Range;
 
-/// The sizes of one attention: queries are `(B, T, H, D)`, keys and values `(B, S, Hkv, D)`, all row-major.
+/// The sizes of one attention: queries are `(B, T, H, D)`, keys `(B, S, Hkv, D)`, values `(B, S, Hkv, Dv)`, all
+/// row-major.
 ///
 /// With fewer key heads than query heads (grouped queries, Ainslie et al. 2023), query head `h` reads key head
 /// `h / (H / Hkv)`.
@@ -17,14 +18,16 @@ pub struct AttentionShape {
     pub heads: usize,
     /// Hkv, key and value heads
     pub kv_heads: usize,
-    /// D
+    /// D, of queries and keys
     pub head_dim: usize,
+    /// Dv, of values and what attention returns
+    pub value_dim: usize,
 }
 
 /// What [`attention`] returns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
-    /// `(B, T, H, D)`
+    /// `(B, T, H, Dv)`
     pub out: Vec<f64>,
     /// `(B, H, T)`: the natural logarithm of the sum of `exp(score)` over the visible keys; minus infinity where
     /// there is none.
@@ -38,7 +41,7 @@ pub struct AttentionGradients {
     pub dq: Vec<f64>,
     /// `(B, S, Hkv, D)`
     pub dk: Vec<f64>,
-    /// `(B, S, Hkv, D)`
+    /// `(B, S, Hkv, Dv)`
     pub dv: Vec<f64>,
 }
 
@@ -58,7 +61,8 @@ pub struct AttentionGradients {
 ///
 /// ```
 /// use longhand_reference::{AttentionShape, attention, full};
-/// let shape = AttentionShape { batch: 1, queries: 1, keys: 2, heads: 1, kv_heads: 1, head_dim: 1 };
+/// let shape =
+///     AttentionShape { batch: 1, queries: 1, keys: 2, heads: 1, kv_heads: 1, head_dim: 1, value_dim: 1 };
 /// let result = attention(&shape, &[0.0], &[5.0, 7.0], &[1.0, 3.0], 1.0, full);
 /// assert_eq!(result.out, [2.0]); // a zero query weighs every key alike
 /// assert_eq!(result.lse, [2f64.ln()]);
@@ -72,7 +76,7 @@ pub fn attention(
     visible: impl Fn(usize, usize, usize, usize) -> bool,
 ) -> Attention {
     shape.check(q, k, v);
-    let mut out = vec![0.0; q.len()];
+    let mut out = vec![0.0; shape.out_len()];
     let mut lse = vec![f64::NEG_INFINITY; shape.batch * shape.heads * shape.queries];
     for (b, h, t) in shape.rows() {
         let q_row = &q[shape.q_row(b, t, h)];
@@ -87,7 +91,7 @@ pub fn attention(
         let row_lse = max + scores.iter().map(|(_, score)| (score - max).exp()).sum::<f64>().ln();
         lse[shape.lse_index(b, h, t)] = row_lse;
         for (s, score) in scores {
-            add_scaled(&mut out[shape.q_row(b, t, h)], (score - row_lse).exp(), &v[shape.k_row(b, s, h)]);
+            add_scaled(&mut out[shape.out_row(b, t, h)], (score - row_lse).exp(), &v[shape.v_row(b, s, h)]);
         }
     }
     Attention { out, lse }
@@ -105,14 +109,15 @@ pub fn attention(
 /// dk[s] += scale * ds[s] * q[t]
 /// ```
 ///
-/// `dout` is `(B, T, H, D)`. A query that sees no key gives no gradient to anything, and `dq = 0`.
+/// `dout` is `(B, T, H, Dv)`. A query that sees no key gives no gradient to anything, and `dq = 0`.
 ///
 /// # Panics
 /// As [`attention`].
 ///
 /// ```
 /// use longhand_reference::{AttentionShape, attention_backward, full};
-/// let shape = AttentionShape { batch: 1, queries: 1, keys: 2, heads: 1, kv_heads: 1, head_dim: 1 };
+/// let shape =
+///     AttentionShape { batch: 1, queries: 1, keys: 2, heads: 1, kv_heads: 1, head_dim: 1, value_dim: 1 };
 /// let gradients = attention_backward(&shape, &[0.0], &[5.0, 7.0], &[1.0, 3.0], 1.0, full, &[1.0]);
 /// assert_eq!(gradients.dv, [0.5, 0.5]);
 /// assert_eq!(gradients.dq, [1.0]); // 0.5 * (1 - 2) * 5 + 0.5 * (3 - 2) * 7
@@ -126,7 +131,7 @@ pub fn attention_backward(
     visible: impl Fn(usize, usize, usize, usize) -> bool,
     dout: &[f64],
 ) -> AttentionGradients {
-    check_len("dout (B, T, H, D)", dout, q.len());
+    check_len("dout (B, T, H, Dv)", dout, shape.out_len());
     let Attention { out, lse } = attention(shape, q, k, v, scale, &visible);
     let mut dq = vec![0.0; q.len()];
     let mut dk = vec![0.0; k.len()];
@@ -134,13 +139,14 @@ pub fn attention_backward(
     for (b, h, t) in shape.rows() {
         let row = shape.q_row(b, t, h);
         let lse = lse[shape.lse_index(b, h, t)];
-        let delta = dot(&dout[row.clone()], &out[row.clone()]);
+        let dout_row = &dout[shape.out_row(b, t, h)];
+        let delta = dot(dout_row, &out[shape.out_row(b, t, h)]);
         for s in (0..shape.keys).filter(|&s| visible(b, h, t, s)) {
             let key = shape.k_row(b, s, h);
             let p = (scale * dot(&q[row.clone()], &k[key.clone()]) - lse).exp();
-            let dp = dot(&dout[row.clone()], &v[key.clone()]);
+            let dp = dot(dout_row, &v[shape.v_row(b, s, h)]);
             let ds = p * (dp - delta);
-            add_scaled(&mut dv[key.clone()], p, &dout[row.clone()]);
+            add_scaled(&mut dv[shape.v_row(b, s, h)], p, dout_row);
             add_scaled(&mut dq[row.clone()], scale * ds, &k[key.clone()]);
             add_scaled(&mut dk[key], scale * ds, &q[row.clone()]);
         }
@@ -175,7 +181,7 @@ impl AttentionShape {
         );
         check_len("q (B, T, H, D)", q, self.batch * self.queries * self.heads * self.head_dim);
         check_len("k (B, S, Hkv, D)", k, self.batch * self.keys * self.kv_heads * self.head_dim);
-        check_len("v (B, S, Hkv, D)", v, k.len());
+        check_len("v (B, S, Hkv, Dv)", v, self.batch * self.keys * self.kv_heads * self.value_dim);
     }
 
     /// Every `(b, h, t)`.
@@ -184,20 +190,45 @@ impl AttentionShape {
             .flat_map(move |b| (0..self.heads).flat_map(move |h| (0..self.queries).map(move |t| (b, h, t))))
     }
 
-    /// Where query `t` of head `h` lies in `q`, `out` and their gradients.
-    fn q_row(&self, b: usize, t: usize, h: usize) -> Range<usize> {
-        let start = ((b * self.queries + t) * self.heads + h) * self.head_dim;
-        start..start + self.head_dim
+    /// Elements of `out` and its gradient.
+    fn out_len(&self) -> usize {
+        self.batch * self.queries * self.heads * self.value_dim
     }
 
-    /// Where key `s`, as query head `h` sees it, lies in `k`, `v` and their gradients.
+    /// Where query `t` of head `h` lies in `q` and its gradient.
+    fn q_row(&self, b: usize, t: usize, h: usize) -> Range<usize> {
+        row(self.query_index(b, t, h), self.head_dim)
+    }
+
+    /// Where query `t` of head `h` lies in `out` and its gradient.
+    fn out_row(&self, b: usize, t: usize, h: usize) -> Range<usize> {
+        row(self.query_index(b, t, h), self.value_dim)
+    }
+
+    /// Where key `s`, as query head `h` sees it, lies in `k` and its gradient.
     fn k_row(&self, b: usize, s: usize, h: usize) -> Range<usize> {
-        let kv_head = h / (self.heads / self.kv_heads);
-        let start = ((b * self.keys + s) * self.kv_heads + kv_head) * self.head_dim;
-        start..start + self.head_dim
+        row(self.key_index(b, s, h), self.head_dim)
+    }
+
+    /// Where key `s`, as query head `h` sees it, lies in `v` and its gradient.
+    fn v_row(&self, b: usize, s: usize, h: usize) -> Range<usize> {
+        row(self.key_index(b, s, h), self.value_dim)
+    }
+
+    fn query_index(&self, b: usize, t: usize, h: usize) -> usize {
+        (b * self.queries + t) * self.heads + h
+    }
+
+    fn key_index(&self, b: usize, s: usize, h: usize) -> usize {
+        (b * self.keys + s) * self.kv_heads + h / (self.heads / self.kv_heads)
     }
 
     fn lse_index(&self, b: usize, h: usize, t: usize) -> usize {
         (b * self.heads + h) * self.queries + t
     }
+}
+
+/// Where row `index` of a row-major matrix of this width lies.
+fn row(index: usize, width: usize) -> Range<usize> {
+    index * width..(index + 1) * width
 }

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 prop_compose! {
     fn shapes()(batch in 1..3usize, queries in 0..5usize, keys in 0..5usize,
-                kv_heads in 1..3usize, group in 1..4usize, head_dim in 1..4usize) -> AttentionShape {
-        AttentionShape { batch, queries, keys, heads: kv_heads * group, kv_heads, head_dim }
+                kv_heads in 1..3usize, group in 1..4usize, head_dim in 1..4usize,
+                value_dim in 1..4usize) -> AttentionShape {
+        AttentionShape { batch, queries, keys, heads: kv_heads * group, kv_heads, head_dim, value_dim }
     }
 }
 
@@ -19,9 +20,10 @@ fn drawn_mask(seed: u64) -> impl Fn(usize, usize, usize, usize) -> bool {
 
 fn inputs(shape: &AttentionShape, seed: u64) -> [Vec<f64>; 4] {
     let mut draw = Draw::new(seed);
-    let queries = shape.batch * shape.queries * shape.heads * shape.head_dim;
-    let keys = shape.batch * shape.keys * shape.kv_heads * shape.head_dim;
-    [queries, keys, keys, queries].map(|len| draw.vec(len))
+    let AttentionShape { batch, queries, keys, heads, kv_heads, head_dim, value_dim } = *shape;
+    let (query_heads, key_heads) = (batch * queries * heads, batch * keys * kv_heads);
+    [query_heads * head_dim, key_heads * head_dim, key_heads * value_dim, query_heads * value_dim]
+        .map(|len| draw.vec(len))
 }
 
 fn check_gradients(
@@ -57,11 +59,12 @@ proptest! {
         let blind = |_, _, t, _| t != 0;
         let result = attention(&shape, &q, &k, &v, 1.0, blind);
         let gradients = attention_backward(&shape, &q, &k, &v, 1.0, blind, &dout);
-        let row = shape.heads * shape.head_dim;
-        for b in (0..shape.batch).filter(|_| shape.queries > 0) {
-            let start = b * shape.queries * row;
-            prop_assert!(result.out[start..start + row].iter().all(|&x| x == 0.0));
-            prop_assert!(gradients.dq[start..start + row].iter().all(|&x| x == 0.0));
+        for (values, dim) in [(&result.out, shape.value_dim), (&gradients.dq, shape.head_dim)] {
+            let row = shape.heads * dim;
+            for b in (0..shape.batch).filter(|_| shape.queries > 0) {
+                let start = b * shape.queries * row;
+                prop_assert!(values[start..start + row].iter().all(|&x| x == 0.0));
+            }
         }
         for (i, &lse) in result.lse.iter().enumerate() {
             prop_assert_eq!(lse == f64::NEG_INFINITY, i % shape.queries == 0 || shape.keys == 0);
@@ -71,16 +74,16 @@ proptest! {
     /// `out` is a weighted mean: moving every value by the same amount moves `out` by it, wherever a key is seen.
     #[test]
     fn weights_add_up_to_one(shape in shapes(), seed: u64) {
-        let [q, k, _, _] = inputs(&shape, seed);
+        let [q, k, v, _] = inputs(&shape, seed);
         let mask = drawn_mask(seed);
-        let ones = vec![1.0; k.len()];
+        let ones = vec![1.0; v.len()];
         let result = attention(&shape, &q, &k, &ones, 0.7, &mask);
         for b in 0..shape.batch {
             for t in 0..shape.queries {
                 for h in 0..shape.heads {
                     let sees = f64::from((0..shape.keys).any(|s| mask(b, h, t, s)));
-                    let start = ((b * shape.queries + t) * shape.heads + h) * shape.head_dim;
-                    assert_close(&result.out[start..start + shape.head_dim], &vec![sees; shape.head_dim]);
+                    let start = ((b * shape.queries + t) * shape.heads + h) * shape.value_dim;
+                    assert_close(&result.out[start..start + shape.value_dim], &vec![sees; shape.value_dim]);
                 }
             }
         }
@@ -91,19 +94,19 @@ proptest! {
     fn grouped_queries_read_the_key_head_of_their_group(shape in shapes(), seed: u64) {
         let [q, k, v, _] = inputs(&shape, seed);
         let group = shape.heads / shape.kv_heads;
-        let repeat = |x: &[f64]| -> Vec<f64> {
-            x.chunks_exact(shape.head_dim).flat_map(|head| head.repeat(group)).collect()
+        let repeat = |x: &[f64], dim: usize| -> Vec<f64> {
+            x.chunks_exact(dim).flat_map(|head| head.repeat(group)).collect()
         };
         let every = AttentionShape { kv_heads: shape.heads, ..shape };
         prop_assert_eq!(
             attention(&shape, &q, &k, &v, 0.7, full),
-            attention(&every, &q, &repeat(&k), &repeat(&v), 0.7, full)
+            attention(&every, &q, &repeat(&k, shape.head_dim), &repeat(&v, shape.value_dim), 0.7, full)
         );
     }
 }
 
 const ONE_HEAD: AttentionShape =
-    AttentionShape { batch: 1, queries: 3, keys: 3, heads: 1, kv_heads: 1, head_dim: 1 };
+    AttentionShape { batch: 1, queries: 3, keys: 3, heads: 1, kv_heads: 1, head_dim: 1, value_dim: 1 };
 
 #[test]
 fn a_zero_query_takes_the_mean_of_what_it_sees() {

@@ -21,7 +21,8 @@ fn attention_is_pytorchs() {
         ("attention_more_queries", 6, 4, true),
         ("attention_full", 3, 6, false),
     ] {
-        let shape = AttentionShape { batch: 2, queries, keys, heads: 4, kv_heads: 2, head_dim: 8 };
+        let shape =
+            AttentionShape { batch: 2, queries, keys, heads: 4, kv_heads: 2, head_dim: 8, value_dim: 8 };
         let visible = |b, h, t, s| !is_causal || causal(queries, keys)(b, h, t, s);
         let [q, k, v, dout] = ["q", "k", "v", "dout"].map(|x| golden(name, x));
         let result = attention(&shape, &q, &k, &v, 0.3, visible);

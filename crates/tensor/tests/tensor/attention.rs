@@ -60,7 +60,8 @@ proptest! {
         let scale = 0.6;
 
         let [q, k, v] = inputs.each_ref().map(doubles);
-        let plain = reference::AttentionShape { batch, queries, keys, heads, kv_heads, head_dim: dim };
+        let plain =
+            reference::AttentionShape { batch, queries, keys, heads, kv_heads, head_dim: dim, value_dim: dim };
         let visible = |_: usize, _: usize, t: usize, s: usize| !causal || s + queries <= t + keys;
         let expected = reference::attention(&plain, &q, &k, &v, scale, visible);
         let expected_grads =

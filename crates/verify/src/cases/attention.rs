@@ -63,8 +63,11 @@ impl Case for Attention {
 
 impl fmt::Display for Attention {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let AttentionShape { batch, queries, keys, heads, kv_heads, head_dim } = self.shape;
+        let AttentionShape { batch, queries, keys, heads, kv_heads, head_dim, value_dim } = self.shape;
         write!(f, "{} B{batch} T{queries} S{keys} H{heads}/{kv_heads} D{head_dim}", self.precision)?;
+        if value_dim != head_dim {
+            write!(f, "/{value_dim}")?;
+        }
         write!(f, " {}", if self.causal { "causal" } else { "full" })?;
         let strided = self.layouts.iter().any(|layout| *layout != HeadLayout::default());
         write!(f, "{}", if strided { " strided" } else { "" })
@@ -81,8 +84,7 @@ impl Attention {
         for precision in [Precision::Bf16, Precision::F16] {
             for head_dim in HEAD_DIMS {
                 for causal in [false, true] {
-                    let shape =
-                        AttentionShape { batch: 1, queries: 200, keys: 200, heads: 2, kv_heads: 1, head_dim };
+                    let shape = shape(1, 200, 200, [2, 1], head_dim);
                     cases.push(Attention::new(precision, shape, causal));
                 }
             }
@@ -90,7 +92,7 @@ impl Attention {
         for (queries, keys) in
             [(0, 5), (5, 0), (1, 1), (1, 300), (17, 15), (127, 129), (129, 64), (130, 97), (33, 257)]
         {
-            let shape = AttentionShape { batch: 2, queries, keys, heads: 3, kv_heads: 3, head_dim: 64 };
+            let shape = shape(2, queries, keys, [3, 3], 64);
             let causal = queries % 2 == 1;
             let layouts = [HeadLayout::default(), strided, HeadLayout { gap: 24, ..strided }];
             cases.push(Attention { layouts, ..Attention::new(Precision::Bf16, shape, causal) });
@@ -102,7 +104,7 @@ impl Attention {
     /// The launches whose counts are held.
     #[must_use]
     pub fn canonical() -> Vec<Canonical> {
-        let shape = AttentionShape { batch: 1, queries: 256, keys: 256, heads: 4, kv_heads: 2, head_dim: 64 };
+        let shape = shape(1, 256, 256, [4, 2], 64);
         let AttentionShape { queries, keys, heads, kv_heads, head_dim, .. } = shape;
         let (query, key, row) =
             (2 * queries * heads * head_dim, 2 * keys * kv_heads * head_dim, 4 * queries * heads);
@@ -142,8 +144,8 @@ impl Attention {
 
         let q = trial.input("q", self.precision, &self.layout(0, self.query_shape()), &q)?;
         let k = trial.input("k", self.precision, &self.layout(1, self.key_shape()), &k)?;
-        let v = trial.input("v", self.precision, &self.layout(2, self.key_shape()), &v)?;
-        let out = trial.output("out", self.precision, &self.layout(0, self.query_shape()))?;
+        let v = trial.input("v", self.precision, &self.layout(2, self.value_shape()), &v)?;
+        let out = trial.output("out", self.precision, &self.layout(0, self.out_shape()))?;
         let lse = trial.output("lse", Precision::F32, &self.lse_layout())?;
         let plan = AttentionForward::new(self.precision.dtype(), self.shape.head_dim).causal(self.causal);
         let plan = plan.plan(trial.stream().device())?;
@@ -174,15 +176,17 @@ impl Attention {
 
         let query = |layout| self.layout(layout, self.query_shape());
         let key = |layout| self.layout(layout, self.key_shape());
+        let value = |layout| self.layout(layout, self.value_shape());
+        let returned = |layout| self.layout(layout, self.out_shape());
         let q = trial.input("q", self.precision, &query(0), &q)?;
         let k = trial.input("k", self.precision, &key(1), &k)?;
-        let v = trial.input("v", self.precision, &key(2), &v)?;
-        let out = trial.input("out", self.precision, &query(0), &forward.out)?;
-        let dout = trial.input("dout", self.precision, &query(1), &dout_values)?;
+        let v = trial.input("v", self.precision, &value(2), &v)?;
+        let out = trial.input("out", self.precision, &returned(0), &forward.out)?;
+        let dout = trial.input("dout", self.precision, &returned(1), &dout_values)?;
         let lse = trial.input("lse", Precision::F32, &self.lse_layout(), &forward.lse)?;
         let dq = trial.output("dq", self.precision, &query(2))?;
         let dk = trial.output("dk", self.precision, &key(0))?;
-        let dv = trial.output("dv", self.precision, &key(1))?;
+        let dv = trial.output("dv", self.precision, &value(1))?;
         let plan = AttentionBackward::new(self.precision.dtype(), self.shape.head_dim).causal(self.causal);
         let plan = plan.plan(trial.stream().device())?;
         let workspace = trial.workspace(plan.workspace_bytes(&self.kernel_shape()))?;
@@ -209,12 +213,12 @@ impl Attention {
         trial.judge(Gradient, &dv, &plain.dv, &expected.dv)
     }
 
-    /// What rounding `out` does to the gradients of the scores by way of `delta`, the sum of the D products `out *
+    /// What rounding `out` does to the gradients of the scores by way of `delta`, the sum of the Dv products `out *
     /// dout`; and they to those of q and k, whose elements go up to 4 or so. On few rows the plain algorithm may be
     /// luckier.
     fn delta_rounding(&self, out: &[f64], dout: &[f64]) -> f64 {
         let products: Vec<f64> = out.iter().zip(dout).map(|(out, dout)| out * dout).collect();
-        let rows = products.chunks_exact(self.shape.head_dim);
+        let rows = products.chunks_exact(self.shape.value_dim);
         let largest = rows.map(|row| row.iter().map(|x| x * x).sum::<f64>().sqrt()).fold(0.0, f64::max);
         self.precision.spacing(1.0) * largest * f64::from(self.scale) * 4.0
     }
@@ -222,7 +226,7 @@ impl Attention {
     /// q, k, v and dout.
     fn inputs(&self) -> [Vec<f64>; 4] {
         let mut draw = Draw::new(self.precision, self.seed);
-        [self.query_shape(), self.key_shape(), self.key_shape(), self.query_shape()]
+        [self.query_shape(), self.key_shape(), self.value_shape(), self.out_shape()]
             .map(|shape| draw.vec(shape.iter().product()))
     }
 
@@ -238,6 +242,14 @@ impl Attention {
         [self.shape.batch, self.shape.keys, self.shape.kv_heads, self.shape.head_dim]
     }
 
+    fn value_shape(&self) -> [usize; 4] {
+        [self.shape.batch, self.shape.keys, self.shape.kv_heads, self.shape.value_dim]
+    }
+
+    fn out_shape(&self) -> [usize; 4] {
+        [self.shape.batch, self.shape.queries, self.shape.heads, self.shape.value_dim]
+    }
+
     fn lse_layout(&self) -> Layout {
         Layout::contiguous(&[self.shape.batch, self.shape.heads, self.shape.queries])
     }
@@ -250,6 +262,17 @@ impl Attention {
     fn layout(&self, which: usize, shape: [usize; 4]) -> Layout {
         Layout::strided(&shape, &self.layouts[which].strides(shape))
     }
+}
+
+/// With values as wide as keys.
+fn shape(
+    batch: usize,
+    queries: usize,
+    keys: usize,
+    [heads, kv_heads]: [usize; 2],
+    head_dim: usize,
+) -> AttentionShape {
+    AttentionShape { batch, queries, keys, heads, kv_heads, head_dim, value_dim: head_dim }
 }
 
 impl HeadLayout {

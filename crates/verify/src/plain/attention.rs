@@ -1,6 +1,7 @@
 use super::{log_sum_exp, sum, to_f32, to_f64};
 use crate::Precision;
 use longhand_reference::{Attention, AttentionGradients, AttentionShape};
+use std::ops::Range;
 
 /// Attention in three steps with the scores in memory: queries times keys and scaled, softmax, times values.
 ///
@@ -14,13 +15,13 @@ pub fn attention(
     scale: f64,
     visible: impl Fn(usize, usize, usize, usize) -> bool,
 ) -> Attention {
-    let mut out = vec![0.0; q.len()];
+    let mut out = vec![0.0; shape.batch * shape.queries * shape.heads * shape.value_dim];
     let mut lse = Vec::with_capacity(shape.batch * shape.heads * shape.queries);
-    for (b, h) in heads(shape) {
+    for (b, h) in pairs(shape.batch, shape.heads) {
         let head = Head::new(precision, shape, q, k, v, scale as f32, b, h);
         let (probabilities, head_lse) = head.softmax(|t, s| visible(b, h, t, s));
         lse.extend(to_f64(&head_lse));
-        shape.put(&mut out, b, h, &probabilities.times(&head.v).rounded(precision));
+        queries(shape, shape.value_dim).put(&mut out, b, h, &probabilities.times(&head.v).rounded(precision));
     }
     Attention { out, lse }
 }
@@ -42,16 +43,15 @@ pub fn attention_backward(
 ) -> AttentionGradients {
     let round = |x| precision.round(x);
     let scale = scale as f32;
-    let keys = AttentionShape { queries: shape.keys, heads: shape.kv_heads, ..*shape };
     let group = shape.heads / shape.kv_heads;
     let mut gradients =
         AttentionGradients { dq: vec![0.0; q.len()], dk: vec![0.0; k.len()], dv: vec![0.0; v.len()] };
-    for (b, kv_head) in heads(&keys) {
+    for (b, kv_head) in pairs(shape.batch, shape.kv_heads) {
         let mut dk = Matrix::zeros(shape.keys, shape.head_dim);
-        let mut dv = Matrix::zeros(shape.keys, shape.head_dim);
+        let mut dv = Matrix::zeros(shape.keys, shape.value_dim);
         for h in kv_head * group..(kv_head + 1) * group {
             let head = Head::new(precision, shape, q, k, v, scale, b, h);
-            let dout = shape.get(dout, b, h);
+            let dout = queries(shape, shape.value_dim).get(dout, b, h);
             let (p, _) = head.softmax(|t, s| visible(b, h, t, s));
             let out = p.times(&head.v).rounded(precision);
             let dp = dout.times(&head.v.transposed()).rounded(precision);
@@ -64,10 +64,11 @@ pub fn attention_backward(
             }
             dv.add(&p.transposed().times(&dout).rounded(precision));
             dk.add(&ds.transposed().times(&head.q).scaled(scale).rounded(precision));
-            shape.put(&mut gradients.dq, b, h, &ds.times(&head.k).scaled(scale).rounded(precision));
+            let dq = &ds.times(&head.k).scaled(scale).rounded(precision);
+            queries(shape, shape.head_dim).put(&mut gradients.dq, b, h, dq);
         }
-        keys.put(&mut gradients.dk, b, kv_head, &dk.rounded(precision));
-        keys.put(&mut gradients.dv, b, kv_head, &dv.rounded(precision));
+        keys(shape, shape.head_dim).put(&mut gradients.dk, b, kv_head, &dk.rounded(precision));
+        keys(shape, shape.value_dim).put(&mut gradients.dv, b, kv_head, &dv.rounded(precision));
     }
     gradients
 }
@@ -93,14 +94,13 @@ impl Head {
         b: usize,
         h: usize,
     ) -> Head {
-        let keys = AttentionShape { queries: shape.keys, heads: shape.kv_heads, ..*shape };
         let kv_head = h / (shape.heads / shape.kv_heads);
         Head {
             precision,
             scale,
-            q: shape.get(q, b, h),
-            k: keys.get(k, b, kv_head),
-            v: keys.get(v, b, kv_head),
+            q: queries(shape, shape.head_dim).get(q, b, h),
+            k: keys(shape, shape.head_dim).get(k, b, kv_head),
+            v: keys(shape, shape.value_dim).get(v, b, kv_head),
         }
     }
 
@@ -123,31 +123,40 @@ impl Head {
 }
 
 /// Every `(b, h)`.
-fn heads(shape: &AttentionShape) -> impl Iterator<Item = (usize, usize)> + use<> {
-    let heads = shape.heads;
-    (0..shape.batch).flat_map(move |b| (0..heads).map(move |h| (b, h)))
+fn pairs(batch: usize, heads: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..batch).flat_map(move |b| (0..heads).map(move |h| (b, h)))
 }
 
-/// One head of a `(B, T, H, D)` tensor as a `(T, D)` matrix.
-trait HeadOf {
-    fn get(&self, tensor: &[f64], b: usize, h: usize) -> Matrix;
-    fn put(&self, tensor: &mut [f64], b: usize, h: usize, head: &Matrix);
+/// A `(B, N, heads, width)` tensor, of which one head is an `(N, width)` matrix.
+struct Heads {
+    tokens: usize,
+    heads: usize,
+    width: usize,
 }
 
-impl HeadOf for AttentionShape {
+fn queries(shape: &AttentionShape, width: usize) -> Heads {
+    Heads { tokens: shape.queries, heads: shape.heads, width }
+}
+
+fn keys(shape: &AttentionShape, width: usize) -> Heads {
+    Heads { tokens: shape.keys, heads: shape.kv_heads, width }
+}
+
+impl Heads {
     fn get(&self, tensor: &[f64], b: usize, h: usize) -> Matrix {
-        let rows = (0..self.queries).flat_map(|t| {
-            let start = ((b * self.queries + t) * self.heads + h) * self.head_dim;
-            to_f32(&tensor[start..start + self.head_dim])
-        });
-        Matrix { rows: self.queries, columns: self.head_dim, values: rows.collect() }
+        let rows = (0..self.tokens).flat_map(|t| to_f32(&tensor[self.row(b, t, h)]));
+        Matrix { rows: self.tokens, columns: self.width, values: rows.collect() }
     }
 
     fn put(&self, tensor: &mut [f64], b: usize, h: usize, head: &Matrix) {
-        for t in 0..self.queries {
-            let start = ((b * self.queries + t) * self.heads + h) * self.head_dim;
-            tensor[start..start + self.head_dim].copy_from_slice(&to_f64(head.row(t)));
+        for t in 0..self.tokens {
+            tensor[self.row(b, t, h)].copy_from_slice(&to_f64(head.row(t)));
         }
+    }
+
+    fn row(&self, b: usize, t: usize, h: usize) -> Range<usize> {
+        let start = ((b * self.tokens + t) * self.heads + h) * self.width;
+        start..start + self.width
     }
 }
 

@@ -61,8 +61,8 @@ mod tests {
 
     prop_compose! {
         fn shapes()(batch in 1..3usize, queries in 0..9usize, keys in 0..9usize,
-                    kv_heads in 1..3usize, group in 1..3usize) -> AttentionShape {
-            AttentionShape { batch, queries, keys, heads: kv_heads * group, kv_heads, head_dim: 8 }
+                    kv_heads in 1..3usize, group in 1..3usize, value_dim in 1..9usize) -> AttentionShape {
+            AttentionShape { batch, queries, keys, heads: kv_heads * group, kv_heads, head_dim: 8, value_dim }
         }
     }
 
@@ -72,9 +72,11 @@ mod tests {
         #[test]
         fn plain_attention_is_attention_but_for_rounding(precision in precisions(), shape in shapes(), seed: u64) {
             let mut draw = Draw::new(precision, seed);
-            let queries = shape.batch * shape.queries * shape.heads * shape.head_dim;
-            let keys = shape.batch * shape.keys * shape.kv_heads * shape.head_dim;
-            let [q, k, v, dout] = [queries, keys, keys, queries].map(|len| draw.vec(len));
+            let AttentionShape { batch, queries, keys, heads, kv_heads, head_dim, value_dim } = shape;
+            let (query_heads, key_heads) = (batch * queries * heads, batch * keys * kv_heads);
+            let lengths =
+                [query_heads * head_dim, key_heads * head_dim, key_heads * value_dim, query_heads * value_dim];
+            let [q, k, v, dout] = lengths.map(|len| draw.vec(len));
             let visible = causal(shape.queries, shape.keys);
             let expected = reference::attention(&shape, &q, &k, &v, 0.25, visible);
             let plain = attention(precision, &shape, &q, &k, &v, 0.25, visible);
@@ -140,7 +142,15 @@ mod tests {
 
     #[test]
     fn scores_and_probabilities_are_rounded_on_the_way() {
-        let shape = AttentionShape { batch: 1, queries: 1, keys: 3, heads: 1, kv_heads: 1, head_dim: 1 };
+        let shape = AttentionShape {
+            batch: 1,
+            queries: 1,
+            keys: 3,
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 1,
+            value_dim: 1,
+        };
         let weights =
             attention(Precision::Bf16, &shape, &[1.0], &[0.0; 3], &[1.0, 0.0, 0.0], 1.0, |_, _, _, _| true);
         assert_eq!(weights.out, [f64::from(Precision::Bf16.round(1.0 / 3.0))]);
