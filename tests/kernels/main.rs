@@ -11,6 +11,7 @@ mod draw;
 mod elementwise;
 mod embedding;
 mod matmul;
+mod merge;
 mod norm;
 mod philox;
 mod reduction;

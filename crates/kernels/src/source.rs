@@ -54,6 +54,7 @@ pub fn variants(arch: Arch) -> Vec<Variant> {
     [
         adamw::variants(),
         attention::variants(arch),
+        attention::merge_variants(),
         cross_entropy::variants(),
         elementwise::variants(),
         embedding::variants(),

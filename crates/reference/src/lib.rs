@@ -7,6 +7,7 @@
 //! | operation | forward | backward | source |
 //! |---|---|---|---|
 //! | attention | [`attention`] | [`attention_backward`] | Vaswani et al. 2017; Dao 2023 |
+//! | merging partial attention | [`attention_merge`] | [`attention_merge_backward`] | Ye et al. 2025 |
 //! | residual sum and layer norm | [`layer_norm`] | [`layer_norm_backward`] | Ba et al. 2016 |
 //! | AdamW | [`adamw`] | | Loshchilov & Hutter 2019 |
 //! | cross-entropy | [`cross_entropy`] | [`cross_entropy_backward`] | Bishop 2006 |
@@ -26,6 +27,7 @@ mod cross_entropy;
 mod embedding;
 mod gelu;
 mod linear;
+mod merge;
 mod norm;
 mod philox;
 mod rope;
@@ -38,6 +40,7 @@ pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use embedding::{embedding, embedding_backward};
 pub use gelu::{erf, erfc, gelu_erf, gelu_erf_backward, gelu_tanh, gelu_tanh_backward};
 pub use linear::{LinearGradients, linear, linear_backward};
+pub use merge::{MergeGradients, Merged, PartialAttention, attention_merge, attention_merge_backward};
 pub use norm::{LayerNorm, LayerNormGradients, layer_norm, layer_norm_backward};
 pub use philox::philox;
 pub use rope::{Rope, rope, rope_backward};

@@ -1,8 +1,8 @@
 //! The operations by name.
 
 use crate::cases::{
-    AdamW, Attention, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm, LayerNorm, Map, Matmul, Rope,
-    Sum,
+    AdamW, Attention, AttentionMerge, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm, LayerNorm, Map,
+    Matmul, Rope, Sum,
 };
 use crate::{Canonical, Case};
 
@@ -57,7 +57,10 @@ impl Op {
     pub fn cases(self) -> Vec<Box<dyn Case>> {
         match self {
             Op::AdamW => boxed(AdamW::telling()),
-            Op::Attention => boxed(Attention::telling()),
+            Op::Attention => [boxed(Attention::telling()), boxed(AttentionMerge::telling())]
+                .into_iter()
+                .flatten()
+                .collect(),
             Op::CrossEntropy => boxed(CrossEntropy::telling()),
             Op::Elementwise => {
                 [boxed(Map::telling()), boxed(Copy::telling())].into_iter().flatten().collect()
@@ -80,7 +83,9 @@ impl Op {
     pub fn canonical(self) -> Vec<Canonical> {
         match self {
             Op::AdamW => AdamW::canonical(),
-            Op::Attention => Attention::canonical(),
+            Op::Attention => {
+                [Attention::canonical(), AttentionMerge::canonical()].into_iter().flatten().collect()
+            }
             Op::CrossEntropy => CrossEntropy::canonical(),
             Op::Elementwise => [Map::canonical(), Copy::canonical()].into_iter().flatten().collect(),
             Op::Embedding => Embedding::canonical(),

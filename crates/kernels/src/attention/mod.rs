@@ -40,6 +40,7 @@
 mod arguments;
 mod backward;
 mod forward;
+mod merge;
 mod tuning;
 
 use longhand_gpu::{Arch, Constants};
@@ -47,6 +48,11 @@ use longhand_gpu::{Arch, Constants};
 pub use arguments::{AttentionShape, Heads, Strides};
 pub use backward::{AttentionBackward, AttentionBackwardArgs, AttentionBackwardPlan};
 pub use forward::{AttentionForward, AttentionForwardArgs, AttentionForwardPlan};
+pub(crate) use merge::variants as merge_variants;
+pub use merge::{
+    AttentionMerge, AttentionMergeArgs, AttentionMergeBackward, AttentionMergeBackwardArgs,
+    AttentionMergeBackwardPlan, AttentionMergePlan, MAX_PARTS, PartialAttention,
+};
 
 use crate::source::cuda_files;
 use crate::{Dtype, Error, Result, Variant};

@@ -9,6 +9,7 @@ mod embedding;
 mod gelu;
 mod golden;
 mod linear;
+mod merge;
 mod norm;
 mod philox;
 mod rope;

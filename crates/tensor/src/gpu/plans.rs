@@ -29,6 +29,9 @@ pub(crate) struct Plans {
     /// By head dim, and whether the mask is causal.
     pub(crate) attention: Cache<(Dtype, usize, bool), attention::AttentionForwardPlan>,
     pub(crate) attention_backward: Cache<(Dtype, usize, bool), attention::AttentionBackwardPlan>,
+    /// By head dim and number of parts.
+    pub(crate) attention_merge: Cache<(Dtype, usize, usize), attention::AttentionMergePlan>,
+    pub(crate) attention_merge_backward: Cache<(Dtype, usize, usize), attention::AttentionMergeBackwardPlan>,
     pub(crate) rope: Cache<rope::Rope, rope::RopePlan>,
     /// By whether there are masters.
     pub(crate) adamw: Cache<(Dtype, bool), adamw::AdamWPlan>,

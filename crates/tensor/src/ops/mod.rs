@@ -10,6 +10,7 @@ mod embedding;
 mod gelu;
 mod linear;
 mod matmul;
+mod merge;
 mod mul;
 mod norm;
 mod reduce;
@@ -26,6 +27,7 @@ pub use cross_entropy::{IGNORE_INDEX, cross_entropy};
 pub use embedding::embedding;
 pub use gelu::{Gelu, gelu};
 pub use linear::linear;
+pub use merge::attention_merge;
 pub use norm::layer_norm_residual;
 pub use rope::{Rope, rope};
 

@@ -21,6 +21,9 @@ fn shapes_that_do_not_fit_are_both_shown() {
     let attention = |q: &[usize], k: &[usize], v: &[usize]| {
         message(ops::attention(&zeros(q), &zeros(k), &zeros(v), &AttentionOptions::default()))
     };
+    let merge = |out: &[usize], lse: &[usize]| {
+        message(ops::attention_merge(&[(zeros(out), zeros(lse)), (zeros(out), zeros(lse))]))
+    };
     let norm = |residual: &[usize], weight: &[usize]| {
         let (weight, residual) = (zeros(weight), zeros(residual));
         message(ops::layer_norm_residual(&x, Some(&residual), &weight, &weight, 1e-5))
@@ -46,6 +49,9 @@ fn shapes_that_do_not_fit_are_both_shown() {
         (norm(&[2, 3], &[2]), "layer_norm_residual: shapes [2, 3] and [2] do not fit"),
         (norm(&[1, 3], &[3]), "layer_norm_residual: shapes [2, 3] and [1, 3] do not fit"),
         (message(ops::cross_entropy(&x, &ids(&[0; 3]))), "cross_entropy: shapes [2, 3] and [3] do not fit"),
+        (merge(&[1, 2, 3, 4], &[1, 3, 2]), "no error"),
+        (merge(&[1, 2, 4], &[1, 3, 2]), "attention_merge: shapes [1, 2, 4] and [1, 3, 2] do not fit"),
+        (merge(&[1, 2, 3, 4], &[1, 2, 3]), "attention_merge: shapes [1, 2, 3, 4] and [1, 2, 3] do not fit"),
         (
             attention(&[1, 2, 3, 4], &[1, 2, 2, 4], &[1, 2, 2, 4]),
             "attention: shapes [1, 2, 3, 4] and [1, 2, 2, 4]",

@@ -155,6 +155,27 @@ proptest! {
     }
 
     #[test]
+    fn attention_merge_matches(tokens in 0..4usize, heads in 1..3usize, parts in 2..5usize, seed: u64) {
+        let outs = (0..parts as u64).map(|i| strided(&[2, tokens, heads, 3], 1, 2, seed ^ i));
+        let lses = (0..parts as u64).map(|i| strided(&[2, heads, tokens], 0, 2, seed ^ (i + 9)));
+        let inputs: Vec<Tensor> = outs.chain(lses).collect();
+        agrees_all(|x| {
+            let (outs, lses) = x.split_at(parts);
+            let (out, lse) = ops::attention_merge(&outs.iter().cloned().zip(lses.iter().cloned()).collect::<Vec<_>>())?;
+            Ok(vec![out, lse])
+        }, &inputs)?;
+        // Without the LSE, and where a part has no key, whatever its out is.
+        let blind = Tensor::full(&[2, heads, tokens], f64::NEG_INFINITY, Dtype::F64, &Device::Cpu).unwrap();
+        let nothing = Tensor::full(&[2, tokens, heads, 3], f64::NAN, Dtype::F64, &Device::Cpu).unwrap();
+        agrees(|x| {
+            let (outs, lses) = x.split_at(parts);
+            let mut all: Vec<_> = outs.iter().cloned().zip(lses.iter().cloned()).collect();
+            all.push((nothing.clone(), blind.clone()));
+            Ok(ops::attention_merge(&all)?.0)
+        }, &inputs)?;
+    }
+
+    #[test]
     fn attention_matches(
         t in 0..5usize, s in 0..5usize, group in 1..3usize, kv_heads in 1..3usize, causal: bool, seed: u64,
     ) {

@@ -86,6 +86,21 @@ pub fn cases(seed: u64) -> Vec<Case> {
             Ok(vec![ops::layer_norm_residual(&x[0], None, &x[1], &x[2], 1e-5)?.0])
         }),
         case(
+            "attention_merge",
+            vec![
+                of(&[2, rows, 3, width], 1),
+                strided(&[2, rows, 3, width], 1, 2, seed),
+                of(&[2, 3, rows], 3),
+                of(&[2, 3, rows], 4),
+            ],
+            |x| {
+                let [a, b] = [2, 3]
+                    .map(|i| x[i].to_dtype(if x[i].dtype() == Dtype::F64 { Dtype::F64 } else { Dtype::F32 }));
+                let (out, lse) = ops::attention_merge(&[(x[0].clone(), a?), (x[1].clone(), b?)])?;
+                Ok(vec![out, lse.to_dtype(x[0].dtype())?])
+            },
+        ),
+        case(
             "attention",
             vec![of(&[2, rows, 4, 64], 1), of(&[2, rows + 9, 2, 64], 2), of(&[2, rows + 9, 2, 64], 3)],
             move |x| Ok(vec![ops::attention(&x[0], &x[1], &x[2], &options)?]),

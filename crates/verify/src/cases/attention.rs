@@ -276,7 +276,7 @@ fn shape(
 }
 
 impl HeadLayout {
-    fn strides(self, [_, tokens, heads, head_dim]: [usize; 4]) -> [i64; 4] {
+    pub(super) fn strides(self, [_, tokens, heads, head_dim]: [usize; 4]) -> [i64; 4] {
         let near = head_dim + self.gap;
         let [head, token, batch] = if self.heads_before_tokens {
             let head = tokens * near + self.gap;

@@ -6,12 +6,14 @@
 mod adamw;
 mod attention;
 mod cross_entropy;
+mod merge;
 mod norm;
 mod rope;
 
 pub use adamw::adamw;
 pub use attention::{attention, attention_backward};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
+pub use merge::{attention_merge, attention_merge_backward};
 pub use norm::{layer_norm, layer_norm_backward};
 pub use rope::rope;
 
