@@ -5,8 +5,7 @@ use longhand_benches::{Bench, Gpu, Row, attention_flops};
 use longhand_gpu::Buffer;
 use longhand_kernels::Dtype;
 use longhand_kernels::attention::{
-    AttentionBackward, AttentionBackwardArgs, AttentionForward, AttentionForwardArgs, AttentionShape, Heads,
-    Strides,
+    Attention, AttentionBackwardArgs, AttentionForwardArgs, AttentionShape, Heads, Operands, Strides,
 };
 
 const TOKENS: [usize; 10] = [1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288];
@@ -64,6 +63,10 @@ struct Backward {
 }
 
 impl Case {
+    fn attention(self) -> Attention {
+        Attention::new(self.dtype, self.head_dim).causal(self.causal)
+    }
+
     fn shape(self, gpu: &Gpu, tokens: usize) -> AttentionShape {
         let (width, batch_tokens) = if gpu.device.is_emulated() { (512, 128) } else { (WIDTH, BATCH_TOKENS) };
         let heads = width / self.head_dim;
@@ -118,6 +121,7 @@ impl Case {
             v: self.heads(&tensors.v, shape.keys, shape.kv_heads),
             out: self.heads(&tensors.out, shape.queries, shape.heads),
             lse: tensors.lse.ptr(),
+            operands: Operands::default(),
         }
     }
 
@@ -127,8 +131,7 @@ impl Case {
         let bytes = 2 * (queries + keys) * self.dtype.size();
         let row = self.row("forward", &shape).flops(self.flops(&shape)).needs(gpu.sets(bytes) * bytes);
         bench.measure(row, || {
-            let plan =
-                AttentionForward::new(self.dtype, self.head_dim).causal(self.causal).plan(&gpu.device)?;
+            let plan = self.attention().forward(&gpu.device)?;
             let mut sets = gpu.cycle(bytes, || self.tensors(gpu, &shape))?;
             Ok(move || {
                 let args = self.forward_args(shape, sets.take());
@@ -145,10 +148,8 @@ impl Case {
         let row =
             self.row("backward", &shape).flops(self.flops(&shape) * 5 / 2).needs(gpu.sets(bytes) * bytes);
         bench.measure(row, || {
-            let forward =
-                AttentionForward::new(self.dtype, self.head_dim).causal(self.causal).plan(&gpu.device)?;
-            let plan =
-                AttentionBackward::new(self.dtype, self.head_dim).causal(self.causal).plan(&gpu.device)?;
+            let forward = self.attention().forward(&gpu.device)?;
+            let plan = self.attention().backward(&gpu.device)?;
             let workspace = gpu.stream.alloc(plan.workspace_bytes(&shape))?;
             let mut sets = gpu.cycle(bytes, || {
                 let tensors = self.tensors(gpu, &shape)?;
@@ -164,7 +165,7 @@ impl Case {
             })?;
             Ok(move || {
                 let set = sets.take();
-                let AttentionForwardArgs { shape, scale, q, k, v, out, lse } =
+                let AttentionForwardArgs { shape, scale, q, k, v, out, lse, operands } =
                     self.forward_args(shape, &set.forward);
                 let args = AttentionBackwardArgs {
                     shape,
@@ -179,6 +180,7 @@ impl Case {
                     grad_q: self.heads(&set.grad_q, shape.queries, shape.heads),
                     grad_k: self.heads(&set.grad_k, shape.keys, shape.kv_heads),
                     grad_v: self.heads(&set.grad_v, shape.keys, shape.kv_heads),
+                    operands,
                 };
                 // SAFETY: as above.
                 Ok(unsafe { plan.launch(&gpu.stream, &args) }?)

@@ -6,7 +6,9 @@ use longhand_benches::{Bench, Gpu, Row};
 use longhand_emulator::{Checks, Module, Options, Shape};
 use longhand_gpu::Buffer;
 use longhand_kernels::Dtype;
-use longhand_kernels::attention::{AttentionForward, AttentionForwardArgs, AttentionShape, Heads, Strides};
+use longhand_kernels::attention::{
+    Attention, AttentionForwardArgs, AttentionShape, Heads, Operands, Strides,
+};
 use longhand_kernels::norm::{LayerNormForward, LayerNormForwardArgs};
 use longhand_tensor::Device;
 
@@ -69,7 +71,7 @@ fn layer_norm(gpu: &Gpu) -> Result<Launch<'_>> {
 fn attention(gpu: &Gpu) -> Result<Launch<'_>> {
     const TOKENS: usize = 256;
     const HEADS: usize = 2;
-    let plan = AttentionForward::new(Dtype::Bf16, 64).causal(true).plan(&gpu.device)?;
+    let plan = Attention::new(Dtype::Bf16, 64).causal(true).forward(&gpu.device)?;
     let tensor = || gpu.random(Dtype::Bf16, TOKENS * HEADS * 64);
     let (q, k, v, out) = (tensor()?, tensor()?, tensor()?, tensor()?);
     let lse = gpu.random(Dtype::F32, TOKENS * HEADS)?;
@@ -84,6 +86,7 @@ fn attention(gpu: &Gpu) -> Result<Launch<'_>> {
             v: heads(&v),
             out: heads(&out),
             lse: lse.ptr(),
+            operands: Operands::default(),
         };
         // SAFETY: as above.
         Ok(unsafe { plan.launch(&gpu.stream, &args) }?)

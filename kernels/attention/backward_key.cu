@@ -13,10 +13,11 @@
 // other, BLOCK_Q at a time, in two stages: while it computes with one tile of Q and grad_out, the next arrives.
 // Scores are computed transposed, keys by queries, and a warp owns whole rows of them: so they go from one product to
 // the next in registers. Sums and products accumulate in f32, in one order; probability and grad_score are rounded to
-// Element before they multiply. Masks are as in forward.cu. grad_k and grad_v are overwritten.
+// Element before they multiply. Masks and documents are as in forward.cu. grad_k and grad_v are overwritten.
 //
-// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), CAUSAL, BLOCK_Q (a multiple of 16), BLOCK_K (rows
-// of 16 per warp), WARPS. Grid: (ceil(S / BLOCK_K), Hkv, B).
+// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), those of mask.cuh and sequence.cuh, BLOCK_Q (a multiple
+// of 16), BLOCK_K (rows of 16 per warp), WARPS. Grid: (ceil(S / BLOCK_K), Hkv, B); with DOCUMENTS, S of the longest
+// document, and the number of them for B.
 
 #include "common/math.cuh"
 #include "attention/mask.cuh"
@@ -32,6 +33,8 @@ struct Params {
     Element*             grad_k;    // (B, S, Hkv, HEAD_DIM)
     Element*             grad_v;    // (B, S, Hkv, HEAD_DIM)
     Strides q_strides, k_strides, v_strides, grad_out_strides, grad_k_strides, grad_v_strides;
+    Mask      mask;
+    Documents documents;
     int   T, S;
     int   heads_per_kv;  // H / Hkv
     float scale;
@@ -45,16 +48,17 @@ constexpr int STAGE_BYTES = 2 * tile_bytes(BLOCK_Q) + ROWS_BYTES;  // Q, grad_ou
 static_assert(BLOCK_Q <= THREADS, "one thread copies one query's statistics");
 
 // Starts copying Q, grad_out and the row statistics of one head's queries from `query` on.
-__forceinline__ void copy_queries(SharedAddress stage, const Params& p, long long batch, long long head, int query) {
-    copy_tile_async<BLOCK_Q, THREADS>(stage, at(p.q, p.q_strides, batch, query, head), p.q_strides.token, p.T - query);
+__forceinline__ void copy_queries(SharedAddress stage, const Params& p, const Sequence& sequence, int head, int query) {
+    const int token = sequence.query + query, existing = sequence.T - query;
+    copy_tile_async<BLOCK_Q, THREADS>(stage, at(p.q, p.q_strides, sequence.batch, token, head), p.q_strides.token,
+                                      existing);
     copy_tile_async<BLOCK_Q, THREADS>(stage + tile_bytes(BLOCK_Q),
-                                      at(p.grad_out, p.grad_out_strides, batch, query, head),
-                                      p.grad_out_strides.token, p.T - query);
+                                      at(p.grad_out, p.grad_out_strides, sequence.batch, token, head),
+                                      p.grad_out_strides.token, existing);
     const int row = thread_index();
     if (row < BLOCK_Q) {
-        const long long heads = static_cast<long long>(gridDim.y) * p.heads_per_kv;
         copy_async_8(stage + 2 * tile_bytes(BLOCK_Q) + row * sizeof(RowStatistics),
-                     p.rows + (batch * heads + head) * p.T + query + row, row < p.T - query);
+                     p.rows + sequence.row(p, gridDim.y * p.heads_per_kv, head, query) + row, row < existing);
     }
 }
 
@@ -66,44 +70,44 @@ attention_backward_key(const __grid_constant__ Params p) {
     const SharedAddress stages = v_tile + tile_bytes(BLOCK_K);
 
     const int first_key = blockIdx.x * BLOCK_K;
-    const int keys = min(BLOCK_K, p.S - first_key);
     const int kv_head = blockIdx.y, first_head = kv_head * p.heads_per_kv;
-    const long long batch = blockIdx.z;
+    const Sequence sequence(p, blockIdx.z);
+    if (DOCUMENTS && first_key >= sequence.S) return;
+    const int keys = min(BLOCK_K, sequence.S - first_key);
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
     const float scale_log2 = p.scale * LOG2_E;
 
-    const int first_block = first_query_seeing(first_key, p.T, p.S) / BLOCK_Q;
-    const int blocks = p.T / BLOCK_Q + (p.T % BLOCK_Q != 0);
-    // Queries from this one on see every key of the block.
-    const int diagonal = first_query_seeing(first_key + keys - 1, p.T, p.S);
+    const Sight sight(p.mask, sequence, blockIdx.z);
+    const QueryBlocks blocks(sight, first_key, keys);
+    const int token = sequence.key + first_key;
 
     float grad_k[ROWS][HEAD_DIM / 8][4] = {}, grad_v[ROWS][HEAD_DIM / 8][4] = {};
-    if (first_block < blocks) {
-        const Element* k = at(p.k, p.k_strides, batch, first_key, kv_head);
-        const Element* v = at(p.v, p.v_strides, batch, first_key, kv_head);
+    if (blocks.first < blocks.end) {
+        const Element* k = at(p.k, p.k_strides, sequence.batch, token, kv_head);
+        const Element* v = at(p.v, p.v_strides, sequence.batch, token, kv_head);
         copy_tile_async<BLOCK_K, THREADS>(k_tile, k, p.k_strides.token, keys);
         copy_tile_async<BLOCK_K, THREADS>(v_tile, v, p.v_strides.token, keys);
-        copy_queries(stages, p, batch, first_head, first_block * BLOCK_Q);
+        copy_queries(stages, p, sequence, first_head, blocks.first * BLOCK_Q);
     }
     int stage = 0;
     for (int head = 0; head < p.heads_per_kv; ++head) {
-        for (int block = first_block; block < blocks; ++block) {
+        for (int block = blocks.first; block < blocks.end; ++block) {
             const SharedAddress q_tile = stages + stage * STAGE_BYTES, grad_out_tile = q_tile + tile_bytes(BLOCK_Q);
             const float4* rows = reinterpret_cast<const float4*>(
                 shared + 2 * tile_bytes(BLOCK_K) + stage * STAGE_BYTES + 2 * tile_bytes(BLOCK_Q));
             stage ^= 1;
             copy_wait_all();
             __syncthreads();  // this stage has arrived; the other is free
-            const bool last = block + 1 == blocks;
+            const bool last = block + 1 == blocks.end;
             if (!last || head + 1 < p.heads_per_kv) {
-                const int next = last ? first_block : block + 1;
-                copy_queries(stages + stage * STAGE_BYTES, p, batch, first_head + head + last, next * BLOCK_Q);
+                const int next = last ? blocks.first : block + 1;
+                copy_queries(stages + stage * STAGE_BYTES, p, sequence, first_head + head + last, next * BLOCK_Q);
             }
 
             float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
             unsigned left[ROWS][COLUMNS / 2][4];
             multiply_transposed(score, k_tile + tile_bytes(warp_row), q_tile);
-            if (block * BLOCK_Q < diagonal) hide_queries(score, block * BLOCK_Q, first_key + warp_row, p.T, p.S);
+            if (blocks.masked(block, sight.T)) hide_queries(score, sight, block * BLOCK_Q, first_key + warp_row);
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
                 // Of this lane's two columns. Queries from T on have q = 0, grad_out = 0 and delta = 0: they add 0.
@@ -140,9 +144,10 @@ attention_backward_key(const __grid_constant__ Params p) {
 
     scale_by(grad_k, p.scale);
     // Each warp read only its own rows of K and V, and is done with them.
-    const int key = first_key + warp_row;
-    store_rows(grad_k, shared + tile_bytes(warp_row), at(p.grad_k, p.grad_k_strides, batch, key, kv_head),
-               p.grad_k_strides.token, keys - warp_row);
-    store_rows(grad_v, shared + tile_bytes(BLOCK_K + warp_row), at(p.grad_v, p.grad_v_strides, batch, key, kv_head),
-               p.grad_v_strides.token, keys - warp_row);
+    store_rows(grad_k, shared + tile_bytes(warp_row),
+               at(p.grad_k, p.grad_k_strides, sequence.batch, token + warp_row, kv_head), p.grad_k_strides.token,
+               keys - warp_row);
+    store_rows(grad_v, shared + tile_bytes(BLOCK_K + warp_row),
+               at(p.grad_v, p.grad_v_strides, sequence.batch, token + warp_row, kv_head), p.grad_v_strides.token,
+               keys - warp_row);
 }

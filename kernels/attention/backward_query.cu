@@ -13,10 +13,10 @@
 // One block computes BLOCK_Q queries of one head, walking over the keys BLOCK_K at a time, in two stages: while
 // it computes with one tile of K and V, the next arrives. A warp owns whole rows, so grad_score goes from one
 // product to the next in registers. Sums and products accumulate in f32; grad_score is rounded to Element before
-// it multiplies k. Masks, heads and rows without a key are as in forward.cu. grad_q is overwritten.
+// it multiplies k. Masks, heads, documents and rows without a key are as in forward.cu. grad_q is overwritten.
 //
-// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), CAUSAL, BLOCK_Q (rows of 16 per warp),
-// BLOCK_K (a multiple of 16), WARPS. Grid: (ceil(T / BLOCK_Q), H, B).
+// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), those of mask.cuh and sequence.cuh, BLOCK_Q (rows of 16
+// per warp), BLOCK_K (a multiple of 16), WARPS. Grid: as forward.cu.
 
 #include "common/math.cuh"
 #include "attention/mask.cuh"
@@ -31,6 +31,8 @@ struct Params {
     const RowStatistics* rows;      // (B, H, T), contiguous
     Element*             grad_q;    // (B, T, H, HEAD_DIM)
     Strides q_strides, k_strides, v_strides, grad_out_strides, grad_q_strides;
+    Mask      mask;
+    Documents documents;
     int   T, S;
     int   heads_per_kv;  // H / Hkv
     float scale;
@@ -50,19 +52,21 @@ attention_backward_query(const __grid_constant__ Params p) {
 
     // The last queries see the most keys: they go first, so that what ends last is short.
     const int first_query = (CAUSAL ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * BLOCK_Q;
-    const int queries = min(BLOCK_Q, p.T - first_query);
     const int head = blockIdx.y, kv_head = head / p.heads_per_kv;
-    const long long batch = blockIdx.z;
+    const Sequence sequence(p, blockIdx.z);
+    if (DOCUMENTS && first_query >= sequence.T) return;
+    const int queries = min(BLOCK_Q, sequence.T - first_query);
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
     const float scale_log2 = p.scale * LOG2_E;
 
-    const Element* q = at(p.q, p.q_strides, batch, first_query, head);
-    const Element* k = at(p.k, p.k_strides, batch, 0, kv_head);
-    const Element* v = at(p.v, p.v_strides, batch, 0, kv_head);
-    const Element* grad_out = at(p.grad_out, p.grad_out_strides, batch, first_query, head);
+    const int token = sequence.query + first_query;
+    const Element* q = at(p.q, p.q_strides, sequence.batch, token, head);
+    const Element* k = at(p.k, p.k_strides, sequence.batch, sequence.key, kv_head);
+    const Element* v = at(p.v, p.v_strides, sequence.batch, sequence.key, kv_head);
+    const Element* grad_out = at(p.grad_out, p.grad_out_strides, sequence.batch, token, head);
 
     float lse_log2[ROWS][2], delta[ROWS][2];
-    const RowStatistics* rows = p.rows + (batch * gridDim.y + head) * p.T + first_query;
+    const RowStatistics* rows = p.rows + sequence.row(p, gridDim.y, head, first_query);
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
@@ -75,29 +79,32 @@ attention_backward_query(const __grid_constant__ Params p) {
     }
 
     float grad_q[ROWS][HEAD_DIM / 8][4] = {};
-    const KeyBlocks blocks = key_blocks(first_query, queries, p.T, p.S);
-    if (blocks.visited > 0) {
+    const Sight sight(p.mask, sequence, blockIdx.z);
+    const KeyBlocks blocks(sight, first_query, queries);
+    if (blocks.count > 0) {
+        const int key = blocks.key(0);
         copy_tile_async<BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
         copy_tile_async<BLOCK_Q, THREADS>(grad_out_tile, grad_out, p.grad_out_strides.token, queries);
-        copy_tile_async<BLOCK_K, THREADS>(stages, k, p.k_strides.token, p.S);
-        copy_tile_async<BLOCK_K, THREADS>(stages + tile_bytes(BLOCK_K), v, p.v_strides.token, p.S);
+        copy_tile_async<BLOCK_K, THREADS>(stages, k + key * p.k_strides.token, p.k_strides.token, sight.S - key);
+        copy_tile_async<BLOCK_K, THREADS>(stages + tile_bytes(BLOCK_K), v + key * p.v_strides.token,
+                                          p.v_strides.token, sight.S - key);
     }
-    for (int block = 0; block < blocks.visited; ++block) {
-        const int key = block * BLOCK_K;
-        const SharedAddress k_tile = stages + block % 2 * STAGE_BYTES, v_tile = k_tile + tile_bytes(BLOCK_K);
+    for (int n = 0; n < blocks.count; ++n) {
+        const int key = blocks.key(n);
+        const SharedAddress k_tile = stages + n % 2 * STAGE_BYTES, v_tile = k_tile + tile_bytes(BLOCK_K);
         copy_wait_all();
         __syncthreads();  // this stage has arrived; the other is free
-        if (block + 1 < blocks.visited) {
-            const int next = key + BLOCK_K;
-            const SharedAddress stage = stages + (block + 1) % 2 * STAGE_BYTES;
-            copy_tile_async<BLOCK_K, THREADS>(stage, k + next * p.k_strides.token, p.k_strides.token, p.S - next);
+        if (n + 1 < blocks.count) {
+            const int next = blocks.key(n + 1);
+            const SharedAddress stage = stages + (n + 1) % 2 * STAGE_BYTES;
+            copy_tile_async<BLOCK_K, THREADS>(stage, k + next * p.k_strides.token, p.k_strides.token, sight.S - next);
             copy_tile_async<BLOCK_K, THREADS>(stage + tile_bytes(BLOCK_K), v + next * p.v_strides.token,
-                                              p.v_strides.token, p.S - next);
+                                              p.v_strides.token, sight.S - next);
         }
 
         float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
         multiply_transposed(score, q_tile + tile_bytes(warp_row), k_tile);
-        if (block >= blocks.full) hide_keys(score, first_query + warp_row, key, p.T, p.S);
+        if (blocks.masked(n)) hide_keys(score, sight, first_query + warp_row, key);
         multiply_transposed(grad_score, grad_out_tile + tile_bytes(warp_row), v_tile);
 #pragma unroll
         for (int i = 0; i < ROWS; ++i) {
@@ -118,6 +125,6 @@ attention_backward_query(const __grid_constant__ Params p) {
     scale_by(grad_q, p.scale);
     // Each warp read only its own rows of Q, and is done with them.
     store_rows(grad_q, shared + tile_bytes(warp_row),
-               at(p.grad_q, p.grad_q_strides, batch, first_query + warp_row, head), p.grad_q_strides.token,
+               at(p.grad_q, p.grad_q_strides, sequence.batch, token + warp_row, head), p.grad_q_strides.token,
                queries - warp_row);
 }

@@ -4,8 +4,8 @@
 //   out   = softmax(score, over keys) v         (B, T, H, HEAD_DIM)
 //   lse   = log(sum(exp(score), over keys))     (B, H, T), natural logarithm, kept for backward
 //
-// With CAUSAL, query t sees the keys s <= t + S - T: the last query sees them all. A query that sees no key
-// has out = 0 and lse = -inf. H / Hkv query heads share one key and value head. Outputs are overwritten.
+// Which keys a query sees: mask.cuh. One that sees none has out = 0 and lse = -inf. H / Hkv query heads share one key
+// and value head. With DOCUMENTS, B is 1 and sequences lie behind each other: sequence.cuh. Outputs are overwritten.
 //
 // One block computes BLOCK_Q queries of one head, walking over the keys BLOCK_K at a time; a warp owns whole
 // rows, so the softmax needs no shared memory, and the probabilities go from one product to the next in
@@ -17,8 +17,9 @@
 // 2^SLACK times the number of keys is far from the limits of f32, 2^SLACK from those of f16. The exact maximum
 // would give the same result but for rounding (of the same size).
 //
-// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), CAUSAL, BLOCK_Q (rows of 16 per warp),
-// BLOCK_K (a multiple of 16), WARPS. Grid: (ceil(T / BLOCK_Q), H, B).
+// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), those of mask.cuh and sequence.cuh, BLOCK_Q (rows of 16
+// per warp), BLOCK_K (a multiple of 16), WARPS. Grid: (ceil(T / BLOCK_Q), H, B); with DOCUMENTS, T of the longest
+// document, and the number of them for B.
 
 #include "common/math.cuh"
 #include "common/reduce.cuh"
@@ -32,6 +33,8 @@ struct Params {
     Element*       out;  // (B, T, H, HEAD_DIM)
     float*         lse;  // (B, H, T), contiguous
     Strides q_strides, k_strides, v_strides, out_strides;
+    Mask      mask;
+    Documents documents;
     int   T, S;
     int   heads_per_kv;  // H / Hkv
     float scale_log2;    // scale * log2(e)
@@ -114,14 +117,15 @@ attention_forward(const __grid_constant__ Params p) {
 
     // The last queries see the most keys: they go first, so that what ends last is short.
     const int first_query = (CAUSAL ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * BLOCK_Q;
-    const int queries = min(BLOCK_Q, p.T - first_query);
     const int head = blockIdx.y, kv_head = head / p.heads_per_kv;
-    const long long batch = blockIdx.z;
+    const Sequence sequence(p, blockIdx.z);
+    if (DOCUMENTS && first_query >= sequence.T) return;
+    const int queries = min(BLOCK_Q, sequence.T - first_query);
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
 
-    const Element* q = at(p.q, p.q_strides, batch, first_query, head);
-    const Element* k = at(p.k, p.k_strides, batch, 0, kv_head);
-    const Element* v = at(p.v, p.v_strides, batch, 0, kv_head);
+    const Element* q = at(p.q, p.q_strides, sequence.batch, sequence.query + first_query, head);
+    const Element* k = at(p.k, p.k_strides, sequence.batch, sequence.key, kv_head);
+    const Element* v = at(p.v, p.v_strides, sequence.batch, sequence.key, kv_head);
 
     Output out = {};
     Softmax state;
@@ -131,26 +135,28 @@ attention_forward(const __grid_constant__ Params p) {
         state.sum[i][0] = state.sum[i][1] = 0;
     }
 
-    const KeyBlocks blocks = key_blocks(first_query, queries, p.T, p.S);
-    if (blocks.visited > 0) {
+    const Sight sight(p.mask, sequence, blockIdx.z);
+    const KeyBlocks blocks(sight, first_query, queries);
+    if (blocks.count > 0) {
+        const int key = blocks.key(0);
         copy_tile_async<BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
-        copy_tile_async<BLOCK_K, THREADS>(k_tile, k, p.k_strides.token, p.S);
+        copy_tile_async<BLOCK_K, THREADS>(k_tile, k + key * p.k_strides.token, p.k_strides.token, sight.S - key);
     }
-    for (int block = 0; block < blocks.visited; ++block) {
-        const int key = block * BLOCK_K;
+    for (int n = 0; n < blocks.count; ++n) {
+        const int key = blocks.key(n);
         copy_wait_all();
         __syncthreads();  // K has arrived; V's tile is free
-        copy_tile_async<BLOCK_K, THREADS>(v_tile, v + key * p.v_strides.token, p.v_strides.token, p.S - key);
+        copy_tile_async<BLOCK_K, THREADS>(v_tile, v + key * p.v_strides.token, p.v_strides.token, sight.S - key);
         Scores score = {};
         multiply_transposed(score, q_tile + tile_bytes(warp_row), k_tile);
 
         copy_wait_all();
         __syncthreads();  // V has arrived; K's tile is free
-        if (block + 1 < blocks.visited) {
-            const int next = key + BLOCK_K;
-            copy_tile_async<BLOCK_K, THREADS>(k_tile, k + next * p.k_strides.token, p.k_strides.token, p.S - next);
+        if (n + 1 < blocks.count) {
+            const int next = blocks.key(n + 1);
+            copy_tile_async<BLOCK_K, THREADS>(k_tile, k + next * p.k_strides.token, p.k_strides.token, sight.S - next);
         }
-        if (block >= blocks.full) hide_keys(score, first_query + warp_row, key, p.T, p.S);
+        if (blocks.masked(n)) hide_keys(score, sight, first_query + warp_row, key);
         softmax_step(score, out, state, p.scale_log2);
         unsigned probability[ROWS][COLUMNS / 2][4];
         as_operand(probability, score);
@@ -158,7 +164,7 @@ attention_forward(const __grid_constant__ Params p) {
     }
 
     const int lane = thread_index() % 32;
-    float* lse = p.lse + (batch * gridDim.y + head) * p.T + first_query;
+    float* lse = p.lse + sequence.row(p, gridDim.y, head, first_query);
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
@@ -175,6 +181,7 @@ attention_forward(const __grid_constant__ Params p) {
         }
     }
     // Each warp read only its own rows of Q, and is done with them.
-    store_rows(out, shared + tile_bytes(warp_row), at(p.out, p.out_strides, batch, first_query + warp_row, head),
+    store_rows(out, shared + tile_bytes(warp_row),
+               at(p.out, p.out_strides, sequence.batch, sequence.query + first_query + warp_row, head),
                p.out_strides.token, queries - warp_row);
 }

@@ -2,7 +2,7 @@ use crate::draw::{check_all, lengths};
 use longhand_kernels::attention::HEAD_DIMS;
 use longhand_reference::AttentionShape;
 use longhand_verify::Precision;
-use longhand_verify::cases::{Attention, HeadLayout, Pass};
+use longhand_verify::cases::{Attention, HeadLayout, Mask, Pass};
 use proptest::prelude::*;
 
 #[test]
@@ -13,6 +13,16 @@ fn forward_is_as_close_to_the_reference_as_its_precision_allows() {
 #[test]
 fn backward_is_as_close_to_the_reference_as_its_precision_allows() {
     check_all(48, cases(Pass::Backward, lengths(), 1..3usize));
+}
+
+#[test]
+fn forward_holds_for_combinations_of_features() {
+    check_all(12, featured(Pass::Forward));
+}
+
+#[test]
+fn backward_holds_for_combinations_of_features() {
+    check_all(8, featured(Pass::Backward));
 }
 
 #[test]
@@ -49,6 +59,40 @@ prop_compose! {
         let keys = keys.unwrap_or(queries);
         let heads = kv_heads * group;
         let shape = AttentionShape { batch, queries, keys, heads, kv_heads, head_dim, value_dim: head_dim };
-        Attention { pass, precision, shape, causal, scale, layouts, seed }
+        Attention { pass, scale, layouts, seed, ..Attention::new(precision, shape, causal) }
+    }
+}
+
+prop_compose! {
+    /// A quarter each: full, causal, windows, prefixes.
+    fn masks()(
+        kind in 0..4usize, causal: bool, left in prop::option::of(0..200usize), right in prop::option::of(0..100usize),
+        prefixes in prop::collection::vec(0..300usize, 1..3),
+    ) -> Mask {
+        match kind {
+            0 => Mask::default(),
+            1 => Mask { causal: true, ..Mask::default() },
+            2 => Mask { causal, left, right, ..Mask::default() },
+            _ => Mask { causal: causal || right.is_none(), left, right, prefixes, ..Mask::default() },
+        }
+    }
+}
+
+/// Half of the time none.
+fn documents() -> impl Strategy<Value = Vec<[usize; 2]>> {
+    let lengths = prop_oneof![1 => Just(0usize), 1 => Just(1usize), 4 => 0..200usize];
+    let document = (lengths, prop::option::of(0..200usize)).prop_map(|(t, s)| [t, s.unwrap_or(t)]);
+    prop_oneof![Just(Vec::new()), prop::collection::vec(document, 1..5)]
+}
+
+prop_compose! {
+    /// Any features together. There are as many kernels as combinations of them, and each takes a second to compile: so
+    /// there are few cases, and more for whoever sets `PROPTEST_CASES`.
+    fn featured(pass: Pass)(
+        case in cases(pass, lengths(), 1..3usize), mask in masks(), documents in documents(),
+    ) -> Attention {
+        let mask = Mask { documents, ..mask };
+        let shape = mask.shape(case.shape);
+        Attention { shape, mask, ..case }
     }
 }

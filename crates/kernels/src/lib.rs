@@ -1,6 +1,6 @@
 //! Longhand's CUDA kernels as typed operations.
 //!
-//! Each operation takes three steps: say what (`AttentionForward::new(..)`), compile it for a device (`.plan(..)`:
+//! Each operation takes three steps: say what (`LayerNormForward::new(..)`), compile it for a device (`.plan(..)`:
 //! slow, once), enqueue it (`plan.launch(..)`: no allocation, no synchronisation, shapes may differ each time).
 //! Memory belongs to the caller: pointers, strides, workspace.
 

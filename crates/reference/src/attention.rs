@@ -165,6 +165,26 @@ pub fn causal(queries: usize, keys: usize) -> impl Fn(usize, usize, usize, usize
     move |_, _, t, s| s + queries <= t + keys
 }
 
+/// The sliding window (Beltagy et al. 2020, arXiv 2004.05150), aligned as [`causal`] is: query `t` sees key `s` when
+/// `t + S - T - left <= s <= t + S - T + right`, and every key of a side that is `None`.
+///
+/// ```
+/// let visible = longhand_reference::window(3, 4, Some(1), Some(0));
+/// assert!(!visible(0, 0, 2, 1) && visible(0, 0, 2, 2) && visible(0, 0, 2, 3) && !visible(0, 0, 1, 3));
+/// ```
+pub fn window(
+    queries: usize,
+    keys: usize,
+    left: Option<usize>,
+    right: Option<usize>,
+) -> impl Fn(usize, usize, usize, usize) -> bool + Copy {
+    move |_, _, t, s| {
+        // Both sides plus `queries`, so that nothing is negative.
+        let (key, place) = (s + queries, t + keys);
+        left.is_none_or(|left| place <= key + left) && right.is_none_or(|right| key <= place + right)
+    }
+}
+
 /// The mask that hides nothing: every query sees every key.
 pub fn full(_: usize, _: usize, _: usize, _: usize) -> bool {
     true

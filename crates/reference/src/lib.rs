@@ -34,7 +34,7 @@ mod rope;
 
 pub use adamw::{AdamWOptions, adamw};
 pub use attention::{
-    Attention, AttentionGradients, AttentionShape, attention, attention_backward, causal, full,
+    Attention, AttentionGradients, AttentionShape, attention, attention_backward, causal, full, window,
 };
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use embedding::{embedding, embedding_backward};

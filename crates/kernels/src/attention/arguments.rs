@@ -7,6 +7,9 @@ use crate::check::overlap;
 use crate::{Error, Result};
 
 /// Sizes of one call. Any of them may be 0.
+///
+/// Of documents ([`Attention::documents`](super::Attention::documents)), which are packed behind each other, `batch` is
+/// how many there are, and `queries` and `keys` how many tokens they have together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
     /// `B`, at most 65,535.
@@ -66,9 +69,16 @@ pub(super) struct Arguments {
     pub operation: &'static str,
     pub shape: AttentionShape,
     pub head_dim: usize,
+    /// Whether tensors have one batch, whatever the shape's.
+    pub documents: bool,
 }
 
 impl Arguments {
+    /// Of tensors.
+    pub fn batch(&self) -> usize {
+        if self.documents { self.shape.batch.min(1) } else { self.shape.batch }
+    }
+
     pub fn check_shape(&self, scale: f32) -> Result<()> {
         let AttentionShape { batch, queries, keys, heads, kv_heads } = self.shape;
         for (name, size, limit) in [
@@ -114,8 +124,8 @@ impl Arguments {
 
     /// A contiguous buffer with something for each query of each head.
     pub fn check_per_query(&self, name: &str, data: DevicePtr, alignment: u64) -> Result<()> {
-        let AttentionShape { batch, queries, heads, .. } = self.shape;
-        if batch * heads * queries > 0 { self.check_pointer(name, data, alignment) } else { Ok(()) }
+        let AttentionShape { queries, heads, .. } = self.shape;
+        if self.batch() * heads * queries > 0 { self.check_pointer(name, data, alignment) } else { Ok(()) }
     }
 
     /// Returns the dimensions that have more than one element, as (size, stride).
@@ -127,7 +137,7 @@ impl Arguments {
         heads: usize,
     ) -> Result<Vec<(usize, i64)>> {
         let Strides { batch, token, head } = tensor.strides;
-        let dims = [("batch", self.shape.batch, batch), ("token", tokens, token), ("head", heads, head)];
+        let dims = [("batch", self.batch(), batch), ("token", tokens, token), ("head", heads, head)];
         if dims.iter().any(|&(_, size, _)| size == 0) {
             return Ok(Vec::new());
         }
@@ -166,7 +176,7 @@ impl Arguments {
         }
     }
 
-    fn check_pointer(&self, name: &str, data: DevicePtr, alignment: u64) -> Result<()> {
+    pub fn check_pointer(&self, name: &str, data: DevicePtr, alignment: u64) -> Result<()> {
         if data.is_null() || !data.is_aligned(alignment) {
             return Err(self.error(
                 name,
@@ -177,7 +187,7 @@ impl Arguments {
         Ok(())
     }
 
-    fn error(
+    pub fn error(
         &self,
         argument: impl Into<String>,
         was: impl std::fmt::Display,
@@ -194,7 +204,7 @@ mod tests {
     const SHAPE: AttentionShape = AttentionShape { batch: 2, queries: 5, keys: 7, heads: 6, kv_heads: 3 };
 
     fn arguments(shape: AttentionShape) -> Arguments {
-        Arguments { operation: "attention forward", shape, head_dim: 64 }
+        Arguments { operation: "attention forward", shape, head_dim: 64, documents: false }
     }
 
     fn heads(data: u64, batch: i64, token: i64, head: i64) -> Heads {

@@ -3,10 +3,11 @@
 use longhand_gpu::{Arch, Device, DevicePtr, Kernel, Launch, Stream, params};
 
 use super::arguments::Arguments;
-use super::tuning::{Step, Tile, tile};
-use super::{AttentionShape, HEADERS, Heads, Kind, Strides};
+use super::operands::{DocumentsParams, MaskParams};
+use super::tuning::{Step, Tile};
+use super::{Attention, AttentionShape, HEADERS, Heads, Operands, Strides};
 use crate::source::{cuda_files, program};
-use crate::{Dtype, Result, Variant};
+use crate::{Result, Variant};
 
 const OPERATION: &str = "attention backward";
 const ROWS_ENTRY: &str = "attention_backward_rows";
@@ -19,7 +20,7 @@ const ROW_STATISTICS_BYTES: usize = 8;
 const ROWS_THREADS: u32 = 128;
 
 mod rows {
-    use super::{DevicePtr, Strides, params};
+    use super::{DevicePtr, DocumentsParams, Strides, params};
 
     params! {
         #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
@@ -30,14 +31,15 @@ mod rows {
             pub rows: DevicePtr,
             pub out_strides: Strides,
             pub grad_out_strides: Strides,
+            pub documents: DocumentsParams,
             pub T: i32,
-            pub _pad: u32,
+            pub S: i32,
         }
     }
 }
 
 mod query {
-    use super::{DevicePtr, Strides, params};
+    use super::{DevicePtr, DocumentsParams, MaskParams, Strides, params};
 
     params! {
         #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
@@ -53,6 +55,8 @@ mod query {
             pub v_strides: Strides,
             pub grad_out_strides: Strides,
             pub grad_q_strides: Strides,
+            pub mask: MaskParams,
+            pub documents: DocumentsParams,
             pub T: i32,
             pub S: i32,
             pub heads_per_kv: i32,
@@ -62,7 +66,7 @@ mod query {
 }
 
 mod key {
-    use super::{DevicePtr, Strides, params};
+    use super::{DevicePtr, DocumentsParams, MaskParams, Strides, params};
 
     params! {
         #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
@@ -80,6 +84,8 @@ mod key {
             pub grad_out_strides: Strides,
             pub grad_k_strides: Strides,
             pub grad_v_strides: Strides,
+            pub mask: MaskParams,
+            pub documents: DocumentsParams,
             pub T: i32,
             pub S: i32,
             pub heads_per_kv: i32,
@@ -88,46 +94,27 @@ mod key {
     }
 }
 
-/// The gradients of [`AttentionForward`](super::AttentionForward) (FlashAttention-2, arXiv 2307.08691, algorithm 2).
-///
-/// Deterministic: the same inputs give the same bits.
-#[derive(Clone, Copy, Debug)]
-pub struct AttentionBackward(Kind);
-
-impl AttentionBackward {
-    /// Attention in which every query sees every key. `dtype` is bf16 or f16; `head_dim` is one of
-    /// [`HEAD_DIMS`](super::HEAD_DIMS).
-    #[must_use]
-    pub fn new(dtype: Dtype, head_dim: usize) -> AttentionBackward {
-        AttentionBackward(Kind { dtype, head_dim, causal: false })
-    }
-
-    /// Whether query `t` sees only the keys `s <= t + S - T`: the last query sees them all.
-    #[must_use]
-    pub fn causal(self, causal: bool) -> AttentionBackward {
-        AttentionBackward(Kind { causal, ..self.0 })
-    }
-
-    /// Compiles for `device`: slow the first time, then from the cache.
+impl Attention {
+    /// Compiles the backward pass (FlashAttention-2, arXiv 2307.08691, algorithm 2) for `device`: slow the first time,
+    /// then from the cache.
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`](crate::Error::Argument) for a dtype or head dim that there is no kernel for, or a device older than sm_80;
-    /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
-    pub fn plan(&self, device: &Device) -> Result<AttentionBackwardPlan> {
-        self.0.check(OPERATION, device.arch())?;
+    /// As [`Attention::forward`].
+    pub fn backward(&self, device: &Device) -> Result<AttentionBackwardPlan> {
+        self.check(OPERATION, device.arch())?;
         let arch = device.arch();
         let load = |variant: Variant| -> Result<Kernel> {
             let kernel = device.compile_and_load(&variant.program)?.kernel(variant.entry)?;
             Ok(kernel.with_dynamic_shared(variant.shared_bytes)?)
         };
         let tiled = |step, variant| -> Result<Tiled> {
-            let tile = tile(step, arch, self.0.head_dim, self.0.causal);
-            Ok(Tiled { tile, shared_bytes: tile.shared_bytes(step, self.0.head_dim), kernel: load(variant)? })
+            let tile = self.tile(step, arch);
+            Ok(Tiled { tile, shared_bytes: tile.shared_bytes(step, self.head_dim), kernel: load(variant)? })
         };
-        let [rows, query, key] = variants(self.0, arch);
+        let [rows, query, key] = variants(self, arch);
         Ok(AttentionBackwardPlan {
-            kind: self.0,
+            attention: self.clone(),
             rows: load(rows)?,
             query: tiled(Step::BackwardQuery, query)?,
             key: tiled(Step::BackwardKey, key)?,
@@ -135,22 +122,22 @@ impl AttentionBackward {
     }
 }
 
-pub(super) fn variants(kind: Kind, arch: Arch) -> [Variant; 3] {
+pub(super) fn variants(attention: &Attention, arch: Arch) -> [Variant; 3] {
     let [rows, query, key] = *cuda_files![
         "attention/backward_rows.cu",
         "attention/backward_query.cu",
         "attention/backward_key.cu",
     ];
     let tiled = |step, file, layout, entry| {
-        let tile = tile(step, arch, kind.head_dim, kind.causal);
+        let tile = attention.tile(step, arch);
         Variant {
-            program: program(file, HEADERS, kind.tile_constants(tile)).params(layout),
+            program: program(file, HEADERS, attention.tile_constants(tile)).params(layout),
             entry,
             threads: tile.threads(),
-            shared_bytes: tile.shared_bytes(step, kind.head_dim),
+            shared_bytes: tile.shared_bytes(step, attention.head_dim),
         }
     };
-    let rows_constants = kind.constants().int("THREADS", ROWS_THREADS);
+    let rows_constants = attention.constants().int("THREADS", ROWS_THREADS);
     [
         Variant {
             program: program(rows, HEADERS, rows_constants).params(rows::Params::LAYOUT),
@@ -190,12 +177,14 @@ pub struct AttentionBackwardArgs {
     pub grad_k: Heads,
     /// `(B, S, Hkv, D)`.
     pub grad_v: Heads,
+    /// As given to forward.
+    pub operands: Operands,
 }
 
-/// A compiled [`AttentionBackward`].
+/// The compiled backward pass of an [`Attention`].
 #[derive(Clone, Debug)]
 pub struct AttentionBackwardPlan {
-    kind: Kind,
+    attention: Attention,
     rows: Kernel,
     query: Tiled,
     key: Tiled,
@@ -212,9 +201,8 @@ impl AttentionBackwardPlan {
     /// Bytes of workspace that [`launch`](AttentionBackwardPlan::launch) needs for this shape: 8 for each query and head.
     #[must_use]
     pub fn workspace_bytes(&self, shape: &AttentionShape) -> usize {
-        [shape.heads, shape.queries, ROW_STATISTICS_BYTES]
-            .into_iter()
-            .fold(shape.batch, usize::saturating_mul)
+        let batch = if self.attention.documents { 1 } else { shape.batch };
+        [shape.heads, shape.queries, ROW_STATISTICS_BYTES].into_iter().fold(batch, usize::saturating_mul)
     }
 
     /// Enqueues on `stream`: no allocation, no synchronisation. Launches nothing for what has no elements.
@@ -229,22 +217,26 @@ impl AttentionBackwardPlan {
     /// [`Error::Argument`](crate::Error::Argument) for sizes, strides or addresses that the kernels cannot take; [`Error::Gpu`](crate::Error::Gpu) where the
     /// device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &AttentionBackwardArgs) -> Result<()> {
-        check(self.kind.head_dim, args)?;
-        let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
-        if batch * queries * heads > 0 {
-            // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
-            unsafe { self.launch_rows(stream, args) }?;
-            // SAFETY: as above; the rows are computed before on the same stream.
-            unsafe { self.launch_query(stream, args) }?;
+        let arguments = check(&self.attention, args)?;
+        let AttentionShape { batch, heads, .. } = args.shape;
+        let [queries, keys] = args.operands.longest(&self.attention, &arguments);
+        if batch * heads == 0 {
+            return Ok(());
         }
-        if batch * keys * kv_heads > 0 {
+        if queries > 0 {
+            // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
+            unsafe { self.launch_rows(stream, args, queries) }?;
+            // SAFETY: as above; the rows are computed before on the same stream.
+            unsafe { self.launch_query(stream, args, queries) }?;
+        }
+        if keys > 0 {
             // SAFETY: as above.
-            unsafe { self.launch_key(stream, args) }?;
+            unsafe { self.launch_key(stream, args, keys) }?;
         }
         Ok(())
     }
 
-    unsafe fn launch_rows(&self, stream: &Stream, args: &AttentionBackwardArgs) -> Result<()> {
+    unsafe fn launch_rows(&self, stream: &Stream, args: &AttentionBackwardArgs, longest: u32) -> Result<()> {
         let params = rows::Params {
             out: args.out.data,
             grad_out: args.grad_out.data,
@@ -252,16 +244,13 @@ impl AttentionBackwardPlan {
             rows: args.workspace,
             out_strides: args.out.strides,
             grad_out_strides: args.grad_out.strides,
+            documents: args.operands.documents_params(),
             T: args.shape.queries as i32,
-            _pad: 0,
+            S: args.shape.keys as i32,
         };
-        let rows_per_block = ROWS_THREADS / (self.kind.head_dim as u32 / 8);
+        let rows_per_block = ROWS_THREADS / (self.attention.head_dim as u32 / 8);
         let shape = Launch {
-            grid: [
-                (args.shape.queries as u32).div_ceil(rows_per_block),
-                args.shape.heads as u32,
-                args.shape.batch as u32,
-            ],
+            grid: [longest.div_ceil(rows_per_block), args.shape.heads as u32, args.shape.batch as u32],
             block: [ROWS_THREADS, 1, 1],
             shared_bytes: 0,
         };
@@ -269,7 +258,7 @@ impl AttentionBackwardPlan {
         Ok(unsafe { self.rows.launch(stream, shape, &params) }?)
     }
 
-    unsafe fn launch_query(&self, stream: &Stream, args: &AttentionBackwardArgs) -> Result<()> {
+    unsafe fn launch_query(&self, stream: &Stream, args: &AttentionBackwardArgs, longest: u32) -> Result<()> {
         let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
         let params = query::Params {
             q: args.q.data,
@@ -283,17 +272,19 @@ impl AttentionBackwardPlan {
             v_strides: args.v.strides,
             grad_out_strides: args.grad_out.strides,
             grad_q_strides: args.grad_q.strides,
+            mask: args.operands.mask_params(&self.attention),
+            documents: args.operands.documents_params(),
             T: queries as i32,
             S: keys as i32,
             heads_per_kv: (heads / kv_heads) as i32,
             scale: args.scale,
         };
-        let blocks = (queries as u32).div_ceil(self.query.tile.block_q);
+        let blocks = longest.div_ceil(self.query.tile.block_q);
         // SAFETY: the caller answers for it.
         unsafe { self.query.launch(stream, [blocks, heads as u32, batch as u32], &params) }
     }
 
-    unsafe fn launch_key(&self, stream: &Stream, args: &AttentionBackwardArgs) -> Result<()> {
+    unsafe fn launch_key(&self, stream: &Stream, args: &AttentionBackwardArgs, longest: u32) -> Result<()> {
         let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
         let params = key::Params {
             q: args.q.data,
@@ -309,12 +300,14 @@ impl AttentionBackwardPlan {
             grad_out_strides: args.grad_out.strides,
             grad_k_strides: args.grad_k.strides,
             grad_v_strides: args.grad_v.strides,
+            mask: args.operands.mask_params(&self.attention),
+            documents: args.operands.documents_params(),
             T: queries as i32,
             S: keys as i32,
             heads_per_kv: (heads / kv_heads) as i32,
             scale: args.scale,
         };
-        let blocks = (keys as u32).div_ceil(self.key.tile.block_k);
+        let blocks = longest.div_ceil(self.key.tile.block_k);
         // SAFETY: the caller answers for it.
         unsafe { self.key.launch(stream, [blocks, kv_heads as u32, batch as u32], &params) }
     }
@@ -328,9 +321,11 @@ impl Tiled {
     }
 }
 
-fn check(head_dim: usize, args: &AttentionBackwardArgs) -> Result<()> {
-    let arguments = Arguments { operation: OPERATION, shape: args.shape, head_dim };
+fn check(attention: &Attention, args: &AttentionBackwardArgs) -> Result<Arguments> {
+    let Attention { head_dim, documents, .. } = *attention;
+    let arguments = Arguments { operation: OPERATION, shape: args.shape, head_dim, documents };
     arguments.check_shape(args.scale)?;
+    args.operands.check(attention, &arguments)?;
     for (name, tensor) in [("q", &args.q), ("out", &args.out), ("grad_out", &args.grad_out)] {
         arguments.check_queries(name, tensor)?;
     }
@@ -341,5 +336,6 @@ fn check(head_dim: usize, args: &AttentionBackwardArgs) -> Result<()> {
     arguments.check_per_query("workspace", args.workspace, 8)?;
     arguments.check_queries_written("grad_q", &args.grad_q)?;
     arguments.check_keys_written("grad_k", &args.grad_k)?;
-    arguments.check_keys_written("grad_v", &args.grad_v)
+    arguments.check_keys_written("grad_v", &args.grad_v)?;
+    Ok(arguments)
 }

@@ -3,10 +3,11 @@
 use longhand_gpu::{Arch, Device, DevicePtr, Kernel, Launch, Stream, params};
 
 use super::arguments::Arguments;
-use super::tuning::{Step, Tile, tile};
-use super::{AttentionShape, HEADERS, Heads, Kind, Strides};
+use super::operands::{DocumentsParams, MaskParams};
+use super::tuning::{Step, Tile};
+use super::{Attention, AttentionShape, HEADERS, Heads, Operands, Strides};
 use crate::source::{cuda_files, program};
-use crate::{Dtype, Result, Variant};
+use crate::{Result, Variant};
 
 const OPERATION: &str = "attention forward";
 const ENTRY: &str = "attention_forward";
@@ -23,6 +24,8 @@ params! {
         k_strides: Strides,
         v_strides: Strides,
         out_strides: Strides,
+        mask: MaskParams,
+        documents: DocumentsParams,
         T: i32,
         S: i32,
         heads_per_kv: i32,
@@ -30,54 +33,34 @@ params! {
     }
 }
 
-/// Scaled dot-product attention (FlashAttention-2, arXiv 2307.08691, algorithm 1):
-/// `out = softmax(scale * q k^T) v`, with memory that grows with `T`, not with `T * S`.
-///
-/// Deterministic: the same inputs give the same bits.
-#[derive(Clone, Copy, Debug)]
-pub struct AttentionForward(Kind);
-
-impl AttentionForward {
-    /// Attention in which every query sees every key. `dtype` is bf16 or f16; `head_dim` is one of
-    /// [`HEAD_DIMS`](super::HEAD_DIMS).
-    #[must_use]
-    pub fn new(dtype: Dtype, head_dim: usize) -> AttentionForward {
-        AttentionForward(Kind { dtype, head_dim, causal: false })
-    }
-
-    /// Whether query `t` sees only the keys `s <= t + S - T`: the last query sees them all.
-    #[must_use]
-    pub fn causal(self, causal: bool) -> AttentionForward {
-        AttentionForward(Kind { causal, ..self.0 })
-    }
-
-    /// Compiles for `device`: slow the first time, then from the cache.
+impl Attention {
+    /// Compiles the forward pass for `device`: slow the first time, then from the cache.
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`](crate::Error::Argument) for a dtype or head dim that there is no kernel for, or a device
-    /// older than sm_80; [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
-    pub fn plan(&self, device: &Device) -> Result<AttentionForwardPlan> {
-        self.0.check(OPERATION, device.arch())?;
-        let Variant { program, shared_bytes, .. } = variant(self.0, device.arch());
+    /// [`Error::Argument`](crate::Error::Argument) for a dtype, head dim or combination of masks that there is no kernel
+    /// for, or a device older than sm_80; [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
+    pub fn forward(&self, device: &Device) -> Result<AttentionForwardPlan> {
+        self.check(OPERATION, device.arch())?;
+        let Variant { program, shared_bytes, .. } = variant(self, device.arch());
         let kernel = device.compile_and_load(&program)?.kernel(ENTRY)?.with_dynamic_shared(shared_bytes)?;
-        let tile = forward_tile(self.0, device.arch());
-        Ok(AttentionForwardPlan { kind: self.0, tile, shared_bytes, kernel })
+        let tile = forward_tile(self, device.arch());
+        Ok(AttentionForwardPlan { attention: self.clone(), tile, shared_bytes, kernel })
     }
 }
 
-fn forward_tile(kind: Kind, arch: Arch) -> Tile {
-    tile(Step::Forward, arch, kind.head_dim, kind.causal)
+fn forward_tile(attention: &Attention, arch: Arch) -> Tile {
+    attention.tile(Step::Forward, arch)
 }
 
-pub(super) fn variant(kind: Kind, arch: Arch) -> Variant {
-    let tile = forward_tile(kind, arch);
+pub(super) fn variant(attention: &Attention, arch: Arch) -> Variant {
+    let tile = forward_tile(attention, arch);
     let [file] = cuda_files!["attention/forward.cu"];
     Variant {
-        program: program(*file, HEADERS, kind.tile_constants(tile)).params(Params::LAYOUT),
+        program: program(*file, HEADERS, attention.tile_constants(tile)).params(Params::LAYOUT),
         entry: ENTRY,
         threads: tile.threads(),
-        shared_bytes: tile.shared_bytes(Step::Forward, kind.head_dim),
+        shared_bytes: tile.shared_bytes(Step::Forward, attention.head_dim),
     }
 }
 
@@ -99,12 +82,14 @@ pub struct AttentionForwardArgs {
     /// `(B, H, T)` contiguous f32, overwritten: the natural logarithm of the sum over keys of `exp(scale * q k^T)`,
     /// which backward needs. A query that sees no key gets -inf.
     pub lse: DevicePtr,
+    /// What the attention was described with.
+    pub operands: Operands,
 }
 
-/// A compiled [`AttentionForward`].
+/// The compiled forward pass of an [`Attention`].
 #[derive(Clone, Debug)]
 pub struct AttentionForwardPlan {
-    kind: Kind,
+    attention: Attention,
     tile: Tile,
     shared_bytes: u32,
     kernel: Kernel,
@@ -123,9 +108,10 @@ impl AttentionForwardPlan {
     /// [`Error::Argument`](crate::Error::Argument) for sizes, strides or addresses that the kernel cannot take;
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &AttentionForwardArgs) -> Result<()> {
-        check(self.kind.head_dim, args)?;
+        let arguments = check(&self.attention, args)?;
         let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
-        if batch * queries * heads == 0 {
+        let [longest_queries, _] = args.operands.longest(&self.attention, &arguments);
+        if batch * heads == 0 || longest_queries == 0 {
             return Ok(());
         }
         let params = Params {
@@ -138,13 +124,15 @@ impl AttentionForwardPlan {
             k_strides: args.k.strides,
             v_strides: args.v.strides,
             out_strides: args.out.strides,
+            mask: args.operands.mask_params(&self.attention),
+            documents: args.operands.documents_params(),
             T: queries as i32,
             S: keys as i32,
             heads_per_kv: (heads / kv_heads) as i32,
             scale_log2: args.scale * std::f32::consts::LOG2_E,
         };
         let shape = Launch {
-            grid: [(queries as u32).div_ceil(self.tile.block_q), heads as u32, batch as u32],
+            grid: [longest_queries.div_ceil(self.tile.block_q), heads as u32, batch as u32],
             block: [self.tile.threads(), 1, 1],
             shared_bytes: self.shared_bytes,
         };
@@ -153,12 +141,15 @@ impl AttentionForwardPlan {
     }
 }
 
-pub(super) fn check(head_dim: usize, args: &AttentionForwardArgs) -> Result<()> {
-    let arguments = Arguments { operation: OPERATION, shape: args.shape, head_dim };
+fn check(attention: &Attention, args: &AttentionForwardArgs) -> Result<Arguments> {
+    let Attention { head_dim, documents, .. } = *attention;
+    let arguments = Arguments { operation: OPERATION, shape: args.shape, head_dim, documents };
     arguments.check_shape(args.scale)?;
+    args.operands.check(attention, &arguments)?;
     arguments.check_queries("q", &args.q)?;
     arguments.check_keys("k", &args.k)?;
     arguments.check_keys("v", &args.v)?;
     arguments.check_queries_written("out", &args.out)?;
-    arguments.check_per_query("lse", args.lse, 4)
+    arguments.check_per_query("lse", args.lse, 4)?;
+    Ok(arguments)
 }

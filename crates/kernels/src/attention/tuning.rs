@@ -45,11 +45,21 @@ fn class(arch: Arch) -> Class {
 /// `BackwardQuery`, `rows * 2 * (HEAD_DIM + BLOCK_Q)` in `BackwardKey`, in 255 registers of each of 32 lanes. Two blocks
 /// on a multiprocessor hide each other's barriers; each may then have half its shared memory and registers. Wherever
 /// only one block fits, it has eight warps.
+///
+/// A kernel that is `featured`, with more than a causal mask, needs its registers for other things than accumulators: 16
+/// rows per warp, and one block with eight warps.
 #[allow(clippy::match_same_arms, reason = "a table: each row has its own reason")]
-pub(super) fn tile(step: Step, arch: Arch, head_dim: usize, causal: bool) -> Tile {
+pub(super) fn tile(step: Step, arch: Arch, head_dim: usize, causal: bool, featured: bool) -> Tile {
     use Class::{Ampere, Consumer, Datacenter};
     use Step::{BackwardKey, BackwardQuery, Forward};
     let tile = |block_q, block_k, warps| Tile { block_q, block_k, warps };
+    if featured {
+        return match (step, head_dim) {
+            (Forward, _) | (BackwardQuery, 64) => tile(128, 64, 8),
+            (BackwardQuery, _) => tile(128, 32, 8),
+            (BackwardKey, _) => tile(32, 128, 8),
+        };
+    }
     match (step, head_dim, class(arch), causal) {
         // 40 KiB, 32 rows per warp. FlashAttention-2 takes 128 keys, which spills here on sm_90a and sm_120a.
         (Forward, 64, _, _) => tile(128, 96, 4),
@@ -118,8 +128,8 @@ mod tests {
         for arch in Arch::TESTED {
             for head_dim in HEAD_DIMS {
                 for step in [Step::Forward, Step::BackwardQuery, Step::BackwardKey] {
-                    for causal in [false, true] {
-                        let tile = tile(step, arch, head_dim, causal);
+                    for [causal, featured] in [[false, false], [true, false], [false, true]] {
+                        let tile = tile(step, arch, head_dim, causal, featured);
                         let bytes = tile.shared_bytes(step, head_dim);
                         let (block, multiprocessor) = shared_kib(arch);
                         assert!(bytes <= block * 1024, "{step:?} {arch} {head_dim}: {bytes}");

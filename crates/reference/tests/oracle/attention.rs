@@ -1,5 +1,5 @@
 use crate::check::{Draw, assert_close, assert_gradient, dot};
-use longhand_reference::{AttentionShape, attention, attention_backward, causal, full};
+use longhand_reference::{AttentionShape, attention, attention_backward, causal, full, window};
 use proptest::prelude::*;
 
 prop_compose! {
@@ -130,6 +130,18 @@ fn the_causal_mask_is_aligned_to_the_last_query_and_the_last_key() {
     };
     assert_eq!(drawn(2, 4), ["1110", "1111"]);
     assert_eq!(drawn(4, 2), ["00", "00", "10", "11"]);
+}
+
+#[test]
+fn a_window_is_as_wide_as_said_around_the_place_of_the_query() {
+    let drawn = |t: usize, s: usize, left, right| -> Vec<String> {
+        let visible = window(t, s, left, right);
+        (0..t).map(|i| (0..s).map(|j| if visible(0, 0, i, j) { '1' } else { '0' }).collect()).collect()
+    };
+    assert_eq!(drawn(2, 4, Some(1), Some(0)), ["0110", "0011"]);
+    assert_eq!(drawn(4, 2, Some(0), Some(1)), ["00", "10", "11", "01"]);
+    assert_eq!(drawn(2, 3, None, Some(0)), ["110", "111"]);
+    assert_eq!(drawn(2, 3, Some(0), None), ["011", "001"]);
 }
 
 #[test]

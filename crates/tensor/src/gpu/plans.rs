@@ -26,9 +26,8 @@ pub(crate) struct Plans {
     /// By width.
     pub(crate) norm: Cache<(Dtype, usize), norm::LayerNormForwardPlan>,
     pub(crate) norm_backward: Cache<(Dtype, usize), norm::LayerNormBackwardPlan>,
-    /// By head dim, and whether the mask is causal.
-    pub(crate) attention: Cache<(Dtype, usize, bool), attention::AttentionForwardPlan>,
-    pub(crate) attention_backward: Cache<(Dtype, usize, bool), attention::AttentionBackwardPlan>,
+    pub(crate) attention: Cache<attention::Attention, attention::AttentionForwardPlan>,
+    pub(crate) attention_backward: Cache<attention::Attention, attention::AttentionBackwardPlan>,
     /// By head dim and number of parts.
     pub(crate) attention_merge: Cache<(Dtype, usize, usize), attention::AttentionMergePlan>,
     pub(crate) attention_merge_backward: Cache<(Dtype, usize, usize), attention::AttentionMergeBackwardPlan>,

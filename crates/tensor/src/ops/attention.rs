@@ -119,11 +119,14 @@ impl Attention {
         })
     }
 
+    /// As kernels take it.
+    fn described(&self, q: &Tensor, sizes: Sizes) -> Result<kernel::Attention> {
+        Ok(kernel::Attention::new(kernel_dtype(NAME, q.dtype())?, sizes.dim).causal(self.0.causal))
+    }
+
     fn on_gpu(&self, gpu: &Gpu, [q, k, v]: [&Tensor; 3], sizes: Sizes) -> Result<(Tensor, Tensor)> {
-        let key = (kernel_dtype(NAME, q.dtype())?, sizes.dim, self.0.causal);
-        let plan = gpu.plans().attention.get(key, |(dtype, dim, causal)| {
-            kernel::AttentionForward::new(dtype, dim).causal(causal).plan(gpu.device())
-        })?;
+        let described = self.described(q, sizes)?;
+        let plan = gpu.plans().attention.get(described, |described| described.forward(gpu.device()))?;
         let out = gpu.empty(q.shape(), q.dtype())?;
         let lse = gpu.empty(&[sizes.batch, sizes.heads, sizes.queries], Dtype::F32)?;
         let args = kernel::AttentionForwardArgs {
@@ -134,6 +137,7 @@ impl Attention {
             v: kernel_heads(v)?,
             out: kernel_heads(&out)?,
             lse: lse.pointer(NAME)?,
+            operands: kernel::Operands::default(),
         };
         // SAFETY: the inputs lie in memory as their strides say, the outputs are new, all on this device and freed on
         // this stream.
@@ -150,10 +154,9 @@ impl Attention {
         grad: &Tensor,
     ) -> Result<[Tensor; 3]> {
         let sizes = check(q, k, v)?;
-        let key = (kernel_dtype(NAME, q.dtype())?, sizes.dim, self.0.causal);
-        let plan = gpu.plans().attention_backward.get(key, |(dtype, dim, causal)| {
-            kernel::AttentionBackward::new(dtype, dim).causal(causal).plan(gpu.device())
-        })?;
+        let described = self.described(q, sizes)?;
+        let plan =
+            gpu.plans().attention_backward.get(described, |described| described.backward(gpu.device()))?;
         let like = |tensor: &Tensor| gpu.empty(tensor.shape(), tensor.dtype());
         let grads = [like(q)?, like(k)?, like(v)?];
         let shape = kernel_shape(sizes);
@@ -171,6 +174,7 @@ impl Attention {
             grad_q: kernel_heads(&grads[0])?,
             grad_k: kernel_heads(&grads[1])?,
             grad_v: kernel_heads(&grads[2])?,
+            operands: kernel::Operands::default(),
         };
         // SAFETY: the inputs lie in memory as their strides say, outputs and workspace are new, all on this device and
         // freed on this stream.

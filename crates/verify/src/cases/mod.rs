@@ -14,7 +14,7 @@ mod rope;
 mod sums;
 
 pub use adamw::{AdamW, ParameterSize};
-pub use attention::{Attention, HeadLayout, Pass};
+pub use attention::{Attention, HeadLayout, Mask, Pass};
 pub use columns::ColumnSum;
 pub use copy::Copy;
 pub use cross_entropy::CrossEntropy;

@@ -1,10 +1,13 @@
 //! Attention, forward and backward.
 
+mod mask;
+
+pub use mask::Mask;
+
 use crate::tolerance::Rule::{Forward, Gradient};
 use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial, View, plain};
 use longhand_kernels::attention::{
-    AttentionBackward, AttentionBackwardArgs, AttentionForward, AttentionForwardArgs,
-    AttentionShape as KernelShape, HEAD_DIMS, Heads, Strides,
+    self as kernel, AttentionBackwardArgs, AttentionForwardArgs, HEAD_DIMS, Heads, Strides,
 };
 use longhand_reference::{self as reference, AttentionShape};
 use std::fmt;
@@ -18,8 +21,8 @@ pub struct Attention {
     pub precision: Precision,
     /// The sizes.
     pub shape: AttentionShape,
-    /// Whether a query sees only the keys up to its own place.
-    pub causal: bool,
+    /// Which keys a query sees.
+    pub mask: Mask,
     /// What scores are multiplied by.
     pub scale: f32,
     /// Each tensor takes the next, starting over after the last.
@@ -68,7 +71,7 @@ impl fmt::Display for Attention {
         if value_dim != head_dim {
             write!(f, "/{value_dim}")?;
         }
-        write!(f, " {}", if self.causal { "causal" } else { "full" })?;
+        write!(f, " {}", self.mask)?;
         let strided = self.layouts.iter().any(|layout| *layout != HeadLayout::default());
         write!(f, "{}", if strided { " strided" } else { "" })
     }
@@ -97,8 +100,30 @@ impl Attention {
             let layouts = [HeadLayout::default(), strided, HeadLayout { gap: 24, ..strided }];
             cases.push(Attention { layouts, ..Attention::new(Precision::Bf16, shape, causal) });
         }
+        cases.extend(Attention::telling_masks());
         let backward = |case: &Attention| Attention { pass: Pass::Backward, ..case.clone() };
         cases.iter().cloned().chain(cases.iter().map(backward)).collect()
+    }
+
+    /// Each mask over several blocks, on both sides of the diagonal.
+    fn telling_masks() -> Vec<Attention> {
+        let window = |causal, left, right| Mask { causal, left, right, ..Mask::default() };
+        let prefixes = vec![150, 0];
+        let documents = vec![[70, 150], [0, 3], [1, 1], [129, 40], [5, 0], [30, 30]];
+        let masks = [
+            (200, 264, window(true, Some(70), None)),
+            (264, 200, window(false, Some(70), Some(40))),
+            (200, 200, Mask { prefixes: prefixes.clone(), ..window(true, Some(180), None) }),
+            (235, 224, Mask { documents: documents.clone(), ..window(true, None, None) }),
+            (235, 224, Mask { documents, prefixes, ..window(false, Some(20), Some(9)) }),
+        ];
+        let case = |(queries, keys, mask): (usize, usize, Mask)| {
+            let batch = if mask.prefixes.is_empty() || !mask.documents.is_empty() { 1 } else { 2 };
+            let shape =
+                AttentionShape { batch, queries, keys, heads: 2, kv_heads: 1, head_dim: 64, value_dim: 64 };
+            Attention { mask, ..Attention::new(Precision::Bf16, shape, false) }
+        };
+        masks.into_iter().map(case).collect()
     }
 
     /// The launches whose counts are held.
@@ -133,12 +158,13 @@ impl Attention {
     pub fn new(precision: Precision, shape: AttentionShape, causal: bool) -> Attention {
         let scale = 1.0 / (shape.head_dim as f32).sqrt();
         let layouts = [HeadLayout::default(); 3];
-        Attention { pass: Pass::Forward, precision, shape, causal, scale, layouts, seed: 1 }
+        let mask = Mask { causal, ..Mask::default() };
+        Attention { pass: Pass::Forward, precision, shape, mask, scale, layouts, seed: 1 }
     }
 
     fn forward(&self, trial: &mut Trial) -> Result<(), Error> {
         let [q, k, v, _] = self.inputs();
-        let visible = |b, h, t, s| self.visible(b, h, t, s);
+        let visible = |b, _, t, s| self.mask.visible(&self.shape, b, t, s);
         let expected = reference::attention(&self.shape, &q, &k, &v, self.scale.into(), visible);
         let plain = plain::attention(self.precision, &self.shape, &q, &k, &v, self.scale.into(), visible);
 
@@ -147,8 +173,8 @@ impl Attention {
         let v = trial.input("v", self.precision, &self.layout(2, self.value_shape()), &v)?;
         let out = trial.output("out", self.precision, &self.layout(0, self.out_shape()))?;
         let lse = trial.output("lse", Precision::F32, &self.lse_layout())?;
-        let plan = AttentionForward::new(self.precision.dtype(), self.shape.head_dim).causal(self.causal);
-        let plan = plan.plan(trial.stream().device())?;
+        let masks = self.mask.upload(trial, self.shape.batch)?;
+        let plan = self.described().forward(trial.stream().device())?;
         let args = AttentionForwardArgs {
             shape: self.kernel_shape(),
             scale: self.scale,
@@ -157,6 +183,7 @@ impl Attention {
             v: heads(&v),
             out: heads(&out),
             lse: lse.ptr(),
+            operands: masks.operands(),
         };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
@@ -168,7 +195,7 @@ impl Attention {
     fn backward(&self, trial: &mut Trial) -> Result<(), Error> {
         let [q, k, v, dout_values] = self.inputs();
         let scale = self.scale.into();
-        let visible = |b, h, t, s| self.visible(b, h, t, s);
+        let visible = |b, _, t, s| self.mask.visible(&self.shape, b, t, s);
         let forward = reference::attention(&self.shape, &q, &k, &v, scale, visible);
         let expected = reference::attention_backward(&self.shape, &q, &k, &v, scale, visible, &dout_values);
         let plain =
@@ -187,8 +214,8 @@ impl Attention {
         let dq = trial.output("dq", self.precision, &query(2))?;
         let dk = trial.output("dk", self.precision, &key(0))?;
         let dv = trial.output("dv", self.precision, &value(1))?;
-        let plan = AttentionBackward::new(self.precision.dtype(), self.shape.head_dim).causal(self.causal);
-        let plan = plan.plan(trial.stream().device())?;
+        let masks = self.mask.upload(trial, self.shape.batch)?;
+        let plan = self.described().backward(trial.stream().device())?;
         let workspace = trial.workspace(plan.workspace_bytes(&self.kernel_shape()))?;
         let args = AttentionBackwardArgs {
             shape: self.kernel_shape(),
@@ -203,6 +230,7 @@ impl Attention {
             grad_q: heads(&dq),
             grad_k: heads(&dk),
             grad_v: heads(&dv),
+            operands: masks.operands(),
         };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
@@ -230,8 +258,8 @@ impl Attention {
             .map(|shape| draw.vec(shape.iter().product()))
     }
 
-    fn visible(&self, b: usize, h: usize, t: usize, s: usize) -> bool {
-        !self.causal || reference::causal(self.shape.queries, self.shape.keys)(b, h, t, s)
+    fn described(&self) -> kernel::Attention {
+        self.mask.describe(kernel::Attention::new(self.precision.dtype(), self.shape.head_dim))
     }
 
     fn query_shape(&self) -> [usize; 4] {
@@ -254,9 +282,9 @@ impl Attention {
         Layout::contiguous(&[self.shape.batch, self.shape.heads, self.shape.queries])
     }
 
-    fn kernel_shape(&self) -> KernelShape {
+    fn kernel_shape(&self) -> kernel::AttentionShape {
         let AttentionShape { batch, queries, keys, heads, kv_heads, .. } = self.shape;
-        KernelShape { batch, queries, keys, heads, kv_heads }
+        kernel::AttentionShape { batch: self.mask.sequences(batch), queries, keys, heads, kv_heads }
     }
 
     fn layout(&self, which: usize, shape: [usize; 4]) -> Layout {
