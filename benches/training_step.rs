@@ -6,7 +6,7 @@
 use anyhow::Result;
 use longhand_benches::{Bench, Gpu, Row};
 use longhand_models::gpt2::{Gpt2, Gpt2Config};
-use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, Tensor, clip_grad_norm};
+use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, Tensor};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -51,7 +51,10 @@ impl Training {
         let parameters = model.parameters().iter().map(|p| (p.name.clone(), p.tensor.clone())).collect();
         Ok(Training {
             model,
-            optimiser: AdamW::new(parameters, AdamWOptions::default())?,
+            optimiser: AdamW::new(
+                parameters,
+                AdamWOptions { max_grad_norm: Some(1.0), ..AdamWOptions::default() },
+            )?,
             inputs: Tensor::from_slice(&ids[..shape.tokens], &batch, device)?,
             targets: Tensor::from_slice(&ids[1..], &batch, device)?,
         })
@@ -60,9 +63,7 @@ impl Training {
     /// The loss is read back: the step is over when it is known.
     fn step(&mut self) -> Result<()> {
         let loss = self.model.loss(&self.inputs, &self.targets)?;
-        let mut gradients = loss.backward()?;
-        clip_grad_norm(&mut gradients, self.model.parameters().iter().map(|p| &p.tensor), 1.0)?;
-        self.optimiser.step(&gradients, 1e-4)?;
+        self.optimiser.step(&loss.backward()?, 1e-4)?;
         loss.item()?;
         Ok(())
     }

@@ -27,6 +27,9 @@ fn set(gpu: &Gpu, plan: &AdamWPlan, count: usize) -> Result<Set> {
         master: DevicePtr::NULL,
         m: m.ptr(),
         v: v.ptr(),
+        m_scale: DevicePtr::NULL,
+        v_scale: DevicePtr::NULL,
+        number: 0,
         weight_decay: 0.01,
     };
     let tensors = plan.tensors(&gpu.stream, &[tensor])?;
@@ -41,19 +44,25 @@ pub fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
             let plan = AdamW::new(F32, F32).plan(&gpu.device)?;
             let mut sets = gpu.cycle(bytes, || set(gpu, &plan, count))?;
             let state = gpu.stream.alloc(size_of_val(&State::zeroed()))?;
-            state.upload(0, bytemuck::bytes_of(&State::new(0, 1e-5)))?;
+            state.upload(0, bytemuck::bytes_of(&State::new(0, 0, 1e-5)))?;
             Ok(move || {
                 let args = AdamWArgs {
                     tensors: &sets.take().tensors,
                     state: state.ptr(),
+                    norm: DevicePtr::NULL,
                     gradient_scale: DevicePtr::NULL,
                     beta1: 0.9,
                     beta2: 0.999,
                     eps: 1e-8,
+                    seed: 0,
                 };
                 // SAFETY: every tensor is an allocation of `count` elements, and lives until criterion has
                 // synchronised.
-                Ok(unsafe { plan.launch(&gpu.stream, &args) }?)
+                unsafe {
+                    plan.advance(&gpu.stream, &args)?;
+                    plan.launch(&gpu.stream, &args)?;
+                }
+                Ok(())
             })
         })?;
     }

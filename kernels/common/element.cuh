@@ -67,6 +67,8 @@ template <int N, class T> Vec<T, N> load(const T* address) {
 #pragma unroll
         for (int i = 0; i < N * sizeof(T) / 16; ++i)
             reinterpret_cast<uint4*>(&v)[i] = reinterpret_cast<const uint4*>(address)[i];
+    } else if constexpr (N * sizeof(T) == 8) {
+        reinterpret_cast<uint2*>(&v)[0] = reinterpret_cast<const uint2*>(address)[0];
     } else {
         v = *reinterpret_cast<const Vec<T, N>*>(address);
     }
@@ -87,6 +89,8 @@ template <int N, class T> void store(T* address, const Vec<T, N>& v) {
 #pragma unroll
         for (int i = 0; i < N * sizeof(T) / 16; ++i)
             store_global_16(reinterpret_cast<uint4*>(address) + i, reinterpret_cast<const uint4*>(&v)[i]);
+    } else if constexpr (N * sizeof(T) == 8) {
+        reinterpret_cast<uint2*>(address)[0] = reinterpret_cast<const uint2*>(&v)[0];
     } else {
         *reinterpret_cast<Vec<T, N>*>(address) = v;
     }

@@ -14,6 +14,14 @@ inline float exp2_approximate(float x) {
     return y;
 }
 
+// The logarithm to base 2, to an absolute 2^-22 between 0.5 and 2 and a relative one elsewhere; of 0, -infinity.
+// PTX ISA: Floating Point Instructions: lg2.
+inline float log2_approximate(float x) {
+    float y;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // 1 / x, to 1 ulp.
 // PTX ISA: Floating Point Instructions: rcp.
 inline float reciprocal_approximate(float x) {

@@ -11,7 +11,7 @@
 #include "elementwise/gelu.cuh"
 
 // As in crates/kernels/src/elementwise.rs.
-enum Operation { FILL, CAST, SCALE, ADD, SUB, MUL, GELU_TANH, GELU_ERF, GELU_TANH_BACKWARD, GELU_ERF_BACKWARD };
+enum Operation { FILL, CAST, SCALE, SCALE_BY, ADD, SUB, MUL, GELU_TANH, GELU_ERF, GELU_TANH_BACKWARD, GELU_ERF_BACKWARD };
 
 constexpr bool READS_A = OPERATION != FILL;
 constexpr bool READS_B = OPERATION == ADD || OPERATION == SUB || OPERATION == MUL || OPERATION == GELU_TANH_BACKWARD ||
@@ -19,7 +19,8 @@ constexpr bool READS_B = OPERATION == ADD || OPERATION == SUB || OPERATION == MU
 
 struct Params {
     const Element* a;         // (a_period); null for FILL. For the GELU_*_BACKWARD: x
-    const Element* b;         // (b_period); null for the operations of one operand. For the GELU_*_BACKWARD: dout
+    const Element* b;         // (b_period); null for the operations of one operand. For the GELU_*_BACKWARD: dout; for
+                              // SCALE_BY: one f32, the scalar
     Output*        out;       // (count)
     long long      count;
     long long      a_period;  // a multiple of 8, if `aligned`
@@ -31,7 +32,7 @@ struct Params {
 float apply(float a, float b, float scalar) {
     if constexpr (OPERATION == FILL) return scalar;
     if constexpr (OPERATION == CAST) return a;
-    if constexpr (OPERATION == SCALE) return a * scalar;
+    if constexpr (OPERATION == SCALE || OPERATION == SCALE_BY) return a * scalar;
     if constexpr (OPERATION == ADD) return a + b;
     if constexpr (OPERATION == SUB) return a - b;
     if constexpr (OPERATION == MUL) return a * b;
@@ -48,9 +49,10 @@ template <int N> void map(const Params& p, long long i) {
     Vec<Element, N> a, b;
     if constexpr (READS_A) a = load<N>(p.a + wrap(i, p.a_period, p.count));
     if constexpr (READS_B) b = load<N>(p.b + wrap(i, p.b_period, p.count));
+    const float scalar = OPERATION == SCALE_BY ? *reinterpret_cast<const float*>(p.b) : p.scalar;
     float out[N];
 #pragma unroll
-    for (int k = 0; k < N; ++k) out[k] = apply(READS_A ? a.get(k) : 0.0f, READS_B ? b.get(k) : 0.0f, p.scalar);
+    for (int k = 0; k < N; ++k) out[k] = apply(READS_A ? a.get(k) : 0.0f, READS_B ? b.get(k) : 0.0f, scalar);
     store(p.out + i, to_vec<Output>(out));
 }
 

@@ -3,10 +3,14 @@
 //   norm   = sqrt(sum over all elements of all tensors of x²)
 //   factor = min(1, max_norm / (norm + 1e-6))
 //
-// Both stay on the device: the optimizer reads the factor there, and nobody waits. Overwritten; the order of the sum
-// depends on the chunks alone. Partial sums are f32, their sum f64.
+// Both stay on the device: the optimizer reads them there, and nobody waits. The norm is finite exactly where every element
+// is and no sum of squares leaves the range of f32 (an element of 1.8e19 does): one number for whether to take a step. The
+// factor is 1 where the norm is not finite, or max_norm is infinite.
 //
-// Two entries: norm_partial, one block per chunk; norm_finish, one block.
+// Overwritten; the order of the sum depends on the chunks alone. Partial sums are f32, their sum f64.
+//
+// Two entries: norm_partial, one block per chunk, launched for each type of element, with a piece of the partials each;
+// norm_finish, one block, once for all.
 // constants.cuh comes from Rust: Element, CHUNK (a multiple of 8), THREADS.
 
 #include "constants.cuh"
@@ -17,21 +21,31 @@
 struct Params {
     const Element* const* tensors;   // one for each tensor
     const long long*      counts;    // one for each tensor
-    const Chunk*          chunks;    // one for each block of norm_partial
+    const Chunk*          chunks;    // one for each block
     float*                partials;  // one for each chunk
-    float*                norm;      // one number
-    float*                factor;    // one number
-    long long             parts;     // number of chunks
-    float                 max_norm;
+};
+
+struct FinishParams {
+    const float* partials;  // all of them
+    long long    parts;     // their number
+    float*       norm;      // one number
+    float*       factor;    // one number
+    float        max_norm;
 };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 norm_partial(const __grid_constant__ Params p) {
-    const Chunk chunk = p.chunks[blockIdx.x];
-    const long long start = static_cast<long long>(chunk.index) * CHUNK, left = p.counts[chunk.tensor] - start;
-    const Element* x = p.tensors[chunk.tensor] + start;
+    __shared__ const Element* x;
+    __shared__ int count;
+    if (threadIdx.x == 0) {
+        const Chunk chunk = p.chunks[blockIdx.x];
+        const long long start = static_cast<long long>(chunk.index) * CHUNK, left = p.counts[chunk.tensor] - start;
+        x = p.tensors[chunk.tensor] + start;
+        count = left < CHUNK ? left : CHUNK;
+    }
+    __syncthreads();
     float squares = 0;
-    for_columns<THREADS>(x, left < CHUNK ? left : CHUNK, [&](int column, auto n) {
+    for_columns<THREADS>(x, count, [&](int column, auto n) {
         const auto v = load<decltype(n)::value>(x + column);
 #pragma unroll
         for (int k = 0; k < decltype(n)::value; ++k) squares += v.get(k) * v.get(k);
@@ -41,13 +55,13 @@ norm_partial(const __grid_constant__ Params p) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-norm_finish(const __grid_constant__ Params p) {
+norm_finish(const __grid_constant__ FinishParams p) {
     double squares = 0;
     for (long long i = threadIdx.x; i < p.parts; i += THREADS) squares += p.partials[i];
     const double norm = sqrt(block_sum<THREADS>(squares));
     if (threadIdx.x == 0) {
         *p.norm = static_cast<float>(norm);
         const double factor = p.max_norm / (norm + 1e-6);
-        *p.factor = factor < 1 ? static_cast<float>(factor) : 1.0f;
+        *p.factor = norm < infinity() && factor < 1 ? static_cast<float>(factor) : 1.0f;
     }
 }

@@ -1,5 +1,6 @@
+use crate::devices::Devices;
 use crate::draw::{check_all, precisions};
-use longhand_verify::cases::{ColumnSum, GradientNorm, Sum};
+use longhand_verify::cases::{ColumnSum, GradientNorm, GradientSize, Sum};
 use proptest::prelude::*;
 
 #[test]
@@ -10,6 +11,13 @@ fn a_sum_over_rows_is_as_close_to_the_reference_as_its_precision_allows() {
 #[test]
 fn a_sum_is_as_close_to_the_reference_as_its_precision_allows() {
     check_all(48, sums());
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_shows_in_the_norm() {
+    let Some(devices) = Devices::open() else { return };
+    let cases = GradientNorm::telling().into_iter().filter(|case| case.last.is_some());
+    cases.for_each(|case| devices.check(&case));
 }
 
 #[test]
@@ -43,17 +51,21 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn norms()(
+    fn gradients()(
         precision in precisions(),
-        tensors in prop::collection::vec(
-            (
-                prop::sample::select(vec![0, 1, 7, 8, 9, 1000, 16_383, 16_384, 16_385, 33_000]),
-                prop::sample::select(vec![0, 0, 1, 4]),
-            ),
-            0..6,
-        ),
+        count in prop::sample::select(vec![0, 1, 7, 8, 9, 1000, 16_383, 16_384, 16_385, 33_000]),
+        shift in prop::sample::select(vec![0, 0, 1, 4]),
+    ) -> GradientSize {
+        GradientSize { precision, count, shift }
+    }
+}
+
+prop_compose! {
+    /// Values that are not finite are tried by `GradientNorm::telling`.
+    fn norms()(
+        tensors in prop::collection::vec(gradients(), 0..6),
         max_norm in prop::sample::select(vec![0.5, 10.0, 1e6, f32::INFINITY]), seed: u64,
     ) -> GradientNorm {
-        GradientNorm { precision, tensors, max_norm, seed }
+        GradientNorm { tensors, max_norm, last: None, seed }
     }
 }

@@ -26,7 +26,16 @@ impl TensorList {
     /// [`Error::Argument`] for more tensors or elements than a launch can count (2³¹ - 1 chunks of 16,384 elements);
     /// [`Error::Gpu`] where the device refuses.
     pub fn new(stream: &Stream, counts: &[usize]) -> Result<TensorList> {
-        let chunks = chunks(counts)?;
+        TensorList::of_chunks(stream, counts, &chunks(counts)?)
+    }
+
+    /// One tensor of which a launch sees one chunk only.
+    #[cfg(test)]
+    pub(crate) fn of_chunk(stream: &Stream, count: usize, chunk: usize) -> Result<TensorList> {
+        TensorList::of_chunks(stream, &[count], &[[0, chunk as i32]])
+    }
+
+    fn of_chunks(stream: &Stream, counts: &[usize], chunks: &[[i32; 2]]) -> Result<TensorList> {
         let list = TensorList {
             counts: counts.to_vec(),
             device_counts: stream.alloc(counts.len() * 8)?,
@@ -35,7 +44,7 @@ impl TensorList {
         };
         let counts: Vec<i64> = counts.iter().map(|&count| count as i64).collect();
         list.device_counts.upload(0, bytemuck::cast_slice(&counts))?;
-        list.chunks.upload(0, bytemuck::cast_slice(&chunks))?;
+        list.chunks.upload(0, bytemuck::cast_slice(chunks))?;
         Ok(list)
     }
 

@@ -15,6 +15,7 @@
 //! | linear | [`linear`] | [`linear_backward`] | |
 //! | embedding | [`embedding`] | [`embedding_backward`] | |
 //! | rotary position embedding | [`rope`](rope()) | [`rope_backward`] | Su et al. 2021 |
+//! | numbers in 8 bits | [`dynamic_map`](dynamic_map()) | | Dettmers et al. 2022 |
 //! | random bits | [`philox`](philox()) | | Salmon et al. 2011 |
 //!
 //! An oracle has no error to return: a slice whose length contradicts the shapes is a mistake in the test that
@@ -24,6 +25,7 @@
 mod adamw;
 mod attention;
 mod cross_entropy;
+mod dynamic_map;
 mod embedding;
 mod gelu;
 mod linear;
@@ -37,6 +39,7 @@ pub use attention::{
     Attention, AttentionGradients, AttentionShape, attention, attention_backward, causal, full, window,
 };
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
+pub use dynamic_map::{dynamic_map, nearest};
 pub use embedding::{embedding, embedding_backward};
 pub use gelu::{erf, erfc, gelu_erf, gelu_erf_backward, gelu_tanh, gelu_tanh_backward};
 pub use linear::{LinearGradients, linear, linear_backward};

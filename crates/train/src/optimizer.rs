@@ -13,10 +13,16 @@ const FILE: &str = "optimizer.safetensors";
 /// AdamW for all parameters of a model, with GPT-3's constants (Brown et al. 2020, arXiv 2005.14165, app. B).
 pub(crate) fn new(model: &Gpt2, settings: &Settings) -> Result<AdamW> {
     let parameters = model.parameters().iter().map(|p| (p.name.clone(), p.tensor.clone())).collect();
-    let options = AdamWOptions { betas: (0.9, 0.95), eps: 1e-8, weight_decay: settings.weight_decay };
+    let options = AdamWOptions {
+        betas: (0.9, 0.95),
+        eps: 1e-8,
+        weight_decay: settings.weight_decay,
+        max_grad_norm: Some(settings.clip),
+        ..AdamWOptions::default()
+    };
     let decays =
         |name: &str| model.parameters().iter().any(|parameter| parameter.name == name && parameter.decay);
-    Ok(AdamW::new(parameters, options)?.decay_where(|name, _| decays(name)))
+    Ok(AdamW::new(parameters, options)?.decay_where(|name, _| decays(name))?)
 }
 
 /// Writes the state into a checkpoint's folder.

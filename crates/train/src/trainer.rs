@@ -8,7 +8,7 @@ use std::{
 };
 
 use longhand_models::gpt2::Gpt2;
-use longhand_tensor::{AdamW, Device, Dtype, Gradients, Tensor, clip_grad_norm};
+use longhand_tensor::{AdamW, Device, Dtype, Gradients, Tensor};
 use rand::{SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
@@ -220,8 +220,6 @@ impl Trainer {
         if !loss.is_finite() {
             return Err(Error::Diverged { step: step + 1, loss });
         }
-        let parameters = self.model.parameters().iter().map(|parameter| &parameter.tensor);
-        clip_grad_norm(&mut gradients, parameters, settings.clip)?;
         self.optimizer.step(&gradients, settings.schedule().at(step))?;
 
         let tokens = (settings.batch * settings.context * settings.accumulate) as f64;

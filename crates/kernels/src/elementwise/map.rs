@@ -34,6 +34,8 @@ pub enum Operation {
     Cast,
     /// `a * scalar`.
     Scale,
+    /// `a * scalar`, where the scalar is one f32 in device memory, whatever the dtype: `b`.
+    ScaleBy,
     /// `a + b`.
     Add,
     /// `a - b`.
@@ -51,18 +53,19 @@ pub enum Operation {
 }
 
 impl Operation {
-    const ALL: [Operation; 10] = {
+    const ALL: [Operation; 11] = {
         use Operation::{
-            Add, Cast, Fill, GeluErf, GeluErfBackward, GeluTanh, GeluTanhBackward, Mul, Scale, Sub,
+            Add, Cast, Fill, GeluErf, GeluErfBackward, GeluTanh, GeluTanhBackward, Mul, Scale, ScaleBy, Sub,
         };
-        [Fill, Cast, Scale, Add, Sub, Mul, GeluTanh, GeluErf, GeluTanhBackward, GeluErfBackward]
+        [Fill, Cast, Scale, ScaleBy, Add, Sub, Mul, GeluTanh, GeluErf, GeluTanhBackward, GeluErfBackward]
     };
 
     fn operands(self) -> usize {
         match self {
             Operation::Fill => 0,
             Operation::Cast | Operation::Scale | Operation::GeluTanh | Operation::GeluErf => 1,
-            Operation::Add
+            Operation::ScaleBy
+            | Operation::Add
             | Operation::Sub
             | Operation::Mul
             | Operation::GeluTanhBackward
@@ -185,17 +188,18 @@ impl MapPlan {
         if args.count == 0 {
             return Ok(());
         }
-        let params = params(args);
+        let params = params(self.kind, args);
         let blocks = args.count.div_ceil(BLOCK) as u32;
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
         unsafe { self.kernel.launch(stream, [blocks, 1], &params) }
     }
 }
 
-fn params(args: &MapArgs) -> Params {
+fn params(kind: Map, args: &MapArgs) -> Params {
     let MapArgs { count, a, b, scalar, out } = *args;
     let whole = |operand: Operand| operand.count == count || operand.count.is_multiple_of(8);
-    let wide = aligned([a.data, b.data, out]) && whole(a) && whole(b);
+    let wide =
+        aligned([a.data, b.data, out]) && whole(a) && (kind.operation == Operation::ScaleBy || whole(b));
     Params {
         a: a.data,
         b: b.data,
@@ -220,7 +224,11 @@ fn check(kind: Map, args: &MapArgs) -> Result<()> {
                 let name = format!("size of {name}");
                 return Err(CHECK.error(&name, operand.count, format!("a divisor of {}", args.count)));
             }
-            CHECK.tensor(name, operand.data, kind.dtype)?;
+            let is_scalar = i == 1 && kind.operation == Operation::ScaleBy;
+            if is_scalar && operand.count != 1 {
+                return Err(CHECK.error("size of b", operand.count, "1 for ScaleBy"));
+            }
+            CHECK.tensor(name, operand.data, if is_scalar { Dtype::F32 } else { kind.dtype })?;
         }
     }
     if args.count > 0 { CHECK.tensor("out", args.out, kind.output) } else { Ok(()) }
@@ -274,8 +282,10 @@ mod tests {
 
     #[test]
     fn wide_accesses_need_every_address_and_every_repetition_aligned() {
-        let wide =
-            |a: Operand, b: Operand| params(&MapArgs { count: 24, a, b, scalar: 0.0, out: AT }).aligned == 1;
+        let add = Map::new(Operation::Add, Dtype::F32);
+        let wide = |a: Operand, b: Operand| {
+            params(add, &MapArgs { count: 24, a, b, scalar: 0.0, out: AT }).aligned == 1
+        };
         assert!(
             wide(operand(24), operand(24))
                 && wide(operand(24), operand(8))

@@ -17,9 +17,15 @@ params! {
         counts: DevicePtr,
         chunks: DevicePtr,
         partials: DevicePtr,
+    }
+}
+
+params! {
+    struct FinishParams {
+        partials: DevicePtr,
+        parts: i64,
         norm: DevicePtr,
         factor: DevicePtr,
-        parts: i64,
         max_norm: f32,
         _pad: u32,
     }
@@ -33,17 +39,21 @@ params! {
 /// factor = min(1, max_norm / (norm + 1e-6))
 /// ```
 ///
-/// Both stay on the device, where [`AdamW`](crate::adamw::AdamW) takes the factor as its gradient scale: nobody waits.
+/// Both stay on the device, where [`AdamW`](crate::adamw::AdamW) takes the norm, to skip the step where it is not finite,
+/// and the factor as its gradient scale: nobody waits.
+///
+/// The norm is finite exactly where every element is and no sum of squares leaves the range of f32 (an element of 1.8e19
+/// does). Where it is not, the factor is 1.
 ///
 /// Deterministic: the same inputs give the same bits, on every GPU.
-#[derive(Clone, Copy, Debug)]
-pub struct GradientNorm(Dtype);
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GradientNorm;
 
 impl GradientNorm {
-    /// Of gradients of `dtype`.
+    /// Of gradients of any types together.
     #[must_use]
-    pub fn new(dtype: Dtype) -> GradientNorm {
-        GradientNorm(dtype)
+    pub fn new() -> GradientNorm {
+        GradientNorm
     }
 
     /// Compiles for `device`: slow the first time, then from the cache.
@@ -52,8 +62,10 @@ impl GradientNorm {
     ///
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<GradientNormPlan> {
-        let [partial, finish] = &variants(self.0);
-        Ok(GradientNormPlan { partial: Loaded::new(device, partial)?, finish: Loaded::new(device, finish)? })
+        let [f32, bf16, f16] =
+            [Dtype::F32, Dtype::Bf16, Dtype::F16].map(|dtype| Loaded::new(device, &variants(dtype)[0]));
+        let finish = Loaded::new(device, &variants(Dtype::F32)[1])?;
+        Ok(GradientNormPlan { f32: f32?, bf16: bf16?, f16: f16?, finish })
     }
 }
 
@@ -63,7 +75,7 @@ pub(super) fn variants(dtype: Dtype) -> [Variant; 2] {
         .alias("Element", dtype.cuda_name())
         .int("CHUNK", CHUNK as i64)
         .int("THREADS", THREADS);
-    let program = program(*file, &[], constants).params(Params::LAYOUT);
+    let program = program(*file, &[], constants).params(Params::LAYOUT).params(FinishParams::LAYOUT);
     ["norm_partial", "norm_finish"].map(|entry| Variant {
         program: program.clone(),
         entry,
@@ -75,8 +87,8 @@ pub(super) fn variants(dtype: Dtype) -> [Variant; 2] {
 /// What [`GradientNormPlan::launch`] computes with.
 #[derive(Clone, Copy, Debug)]
 pub struct GradientNormArgs<'a> {
-    /// The gradients, of any alignment.
-    pub gradients: &'a TensorList,
+    /// The gradients, of any alignment: a list for each type that there is, or several.
+    pub gradients: &'a [(Dtype, &'a TensorList)],
     /// The norm that is not to be exceeded; infinite for the norm alone.
     pub max_norm: f32,
     /// One f32, overwritten.
@@ -90,23 +102,25 @@ pub struct GradientNormArgs<'a> {
 /// A compiled [`GradientNorm`].
 #[derive(Clone, Debug)]
 pub struct GradientNormPlan {
-    partial: Loaded,
+    f32: Loaded,
+    bf16: Loaded,
+    f16: Loaded,
     finish: Loaded,
 }
 
 impl GradientNormPlan {
     /// Bytes of scratch memory that a launch with these gradients needs.
     #[must_use]
-    pub fn workspace_bytes(&self, gradients: &TensorList) -> usize {
-        gradients.blocks() * Dtype::F32.size()
+    pub fn workspace_bytes(&self, gradients: &[(Dtype, &TensorList)]) -> usize {
+        blocks(gradients) * Dtype::F32.size()
     }
 
     /// Enqueues on `stream`: no allocation, no synchronisation. Without elements, the norm is 0.
     ///
     /// # Safety
     ///
-    /// The gradients (which have been set), of the plan's dtype, outputs and workspace lie in memory of the stream's
-    /// device that stays allocated until the stream has come to this point, and do not overlap. The list was made, and
+    /// The gradients (which have been set), of the type that is said, outputs and workspace lie in memory of the stream's
+    /// device that stays allocated until the stream has come to this point, and do not overlap. The lists were made, and
     /// last set, on this stream, or on one that this stream has waited for.
     ///
     /// # Errors
@@ -115,32 +129,53 @@ impl GradientNormPlan {
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &GradientNormArgs) -> Result<()> {
         let GradientNormArgs { gradients, max_norm, norm, factor, workspace } = *args;
-        let blocks = gradients.blocks();
+        let parts = blocks(gradients);
         CHECK.tensor("norm", norm, Dtype::F32)?;
         CHECK.tensor("factor", factor, Dtype::F32)?;
-        if blocks > 0 {
+        if parts > 0 {
             CHECK.tensor("workspace", workspace, Dtype::F32)?;
         }
         if max_norm.is_nan() || max_norm <= 0.0 {
             return Err(CHECK.error("max_norm", max_norm, "positive"));
         }
-        let params = Params {
-            tensors: gradients.pointers_ptr(),
-            counts: gradients.counts_ptr(),
-            chunks: gradients.chunks_ptr(),
-            partials: workspace,
-            norm,
-            factor,
-            parts: blocks as i64,
-            max_norm,
-            _pad: 0,
-        };
-        // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
-        unsafe {
-            if blocks > 0 {
-                self.partial.launch(stream, [blocks as u32, 1], &params)?;
-            }
-            self.finish.launch(stream, [1, 1], &params)
+        let mut partials = workspace;
+        for (dtype, list) in gradients.iter().filter(|(_, list)| list.blocks() > 0) {
+            // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
+            unsafe { self.partial(stream, *dtype, list, partials)? };
+            partials = partials.offset((list.blocks() * Dtype::F32.size()) as i64);
         }
+        let params =
+            FinishParams { partials: workspace, parts: parts as i64, norm, factor, max_norm, _pad: 0 };
+        // SAFETY: as above.
+        unsafe { self.finish.launch(stream, [1, 1], &params) }
     }
+
+    /// # Safety
+    ///
+    /// As [`GradientNormPlan::launch`].
+    unsafe fn partial(
+        &self,
+        stream: &Stream,
+        dtype: Dtype,
+        list: &TensorList,
+        partials: DevicePtr,
+    ) -> Result<()> {
+        let kernel = match dtype {
+            Dtype::F32 => &self.f32,
+            Dtype::Bf16 => &self.bf16,
+            Dtype::F16 => &self.f16,
+        };
+        let params = Params {
+            tensors: list.pointers_ptr(),
+            counts: list.counts_ptr(),
+            chunks: list.chunks_ptr(),
+            partials,
+        };
+        // SAFETY: the caller answers for it.
+        unsafe { kernel.launch(stream, [list.blocks() as u32, 1], &params) }
+    }
+}
+
+fn blocks(gradients: &[(Dtype, &TensorList)]) -> usize {
+    gradients.iter().map(|(_, list)| list.blocks()).sum()
 }

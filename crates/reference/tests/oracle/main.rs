@@ -5,6 +5,7 @@ mod adamw;
 mod attention;
 mod check;
 mod cross_entropy;
+mod dynamic_map;
 mod embedding;
 mod gelu;
 mod golden;

@@ -18,7 +18,7 @@ pub(crate) struct Plans {
     pub(crate) copy: Cache<(), elementwise::CopyPlan>,
     pub(crate) sum: Cache<Dtype, reduction::SumPlan>,
     pub(crate) column_sum: Cache<Dtype, reduction::ColumnSumPlan>,
-    pub(crate) gradient_norm: Cache<Dtype, reduction::GradientNormPlan>,
+    pub(crate) gradient_norm: Cache<(), reduction::GradientNormPlan>,
     pub(crate) embedding: Cache<Dtype, embedding::EmbeddingForwardPlan>,
     pub(crate) embedding_backward: Cache<Dtype, embedding::EmbeddingBackwardPlan>,
     pub(crate) cross_entropy: Cache<Dtype, cross_entropy::CrossEntropyForwardPlan>,
@@ -32,8 +32,7 @@ pub(crate) struct Plans {
     pub(crate) attention_merge: Cache<(Dtype, usize, usize), attention::AttentionMergePlan>,
     pub(crate) attention_merge_backward: Cache<(Dtype, usize, usize), attention::AttentionMergeBackwardPlan>,
     pub(crate) rope: Cache<rope::Rope, rope::RopePlan>,
-    /// By whether there are masters.
-    pub(crate) adamw: Cache<(Dtype, bool), adamw::AdamWPlan>,
+    pub(crate) adamw: Cache<adamw::AdamW, adamw::AdamWPlan>,
     pub(crate) matmul: Cache<matmul::Matmul, matmul::MatmulPlan>,
     pub(crate) cublaslt_matmul: Cache<cublaslt::Matmul, cublaslt::MatmulPlan>,
     /// None where it is missing.

@@ -61,7 +61,7 @@ fn check_alike(operation: &str, tensors: &[&Tensor]) -> Result<()> {
     Ok(())
 }
 
-fn check_device(operation: &str, a: &Tensor, b: &Tensor) -> Result<()> {
+pub(crate) fn check_device(operation: &str, a: &Tensor, b: &Tensor) -> Result<()> {
     if a.device() == b.device() {
         return Ok(());
     }

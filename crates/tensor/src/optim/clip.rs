@@ -1,93 +1,75 @@
 //! Gradient clipping by global norm.
 
 use longhand_kernels::TensorList;
-use longhand_kernels::reduction::{GradientNorm, GradientNormArgs};
+use longhand_kernels::elementwise::Operation as Map;
 
-use crate::cpu::parallel::{CHUNK, map_indices};
-use crate::cpu::reduce;
-use crate::dtype::with_real;
+use super::norm;
 use crate::gpu::kernel_dtype;
-use crate::ops::widened;
-use crate::{Device, Dtype, Element, Gpu, Gradients, Result, Tensor};
+use crate::ops::check_device;
+use crate::{Device, Dtype, Error, Gpu, Gradients, Result, Tensor};
 
 const NAME: &str = "clip_grad_norm";
 
 /// Scales the gradients by `parameters` so that their norm, taken over all of them together, is at most `max_norm`
-/// (Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063). Returns the norm before. Parameters without a gradient do
-/// not count.
+/// (Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063). Returns the norm before, of shape `[]`, on the gradients' device:
+/// a GPU is not waited for before somebody reads it. Parameters without a gradient do not count. Where the norm is not
+/// finite, nothing is scaled.
+///
+/// [`AdamW`](crate::AdamW) clips by itself, without another pass over the gradients:
+/// [`AdamWOptions::max_grad_norm`](crate::AdamWOptions::max_grad_norm).
 ///
 /// # Errors
-/// When there is no memory for a scaled gradient.
+/// When `max_norm` is not positive, gradients are on several devices, or there is no memory for a scaled gradient.
 pub fn clip_grad_norm<'a>(
     gradients: &mut Gradients,
     parameters: impl IntoIterator<Item = &'a Tensor>,
     max_norm: f64,
-) -> Result<f64> {
+) -> Result<Tensor> {
+    if max_norm.is_nan() || max_norm <= 0.0 {
+        return Err(Error::argument(NAME, "max_norm", max_norm.to_string(), "positive"));
+    }
     let leaves: Vec<&Tensor> = parameters.into_iter().filter(|leaf| gradients.get(leaf).is_some()).collect();
     let found = leaves.iter().filter_map(|leaf| gradients.get(leaf)).map(Tensor::contiguous);
     let found = found.collect::<Result<Vec<_>>>()?;
-    let norm = squares(&found)?.sqrt();
-    if norm > max_norm {
-        for (leaf, gradient) in leaves.into_iter().zip(found) {
-            gradients.set(leaf, gradient.scale(max_norm / norm)?);
-        }
-    }
+    let Some((first, rest)) = found.split_first() else {
+        return Tensor::full(&[], 0.0, Dtype::F64, &Device::Cpu);
+    };
+    rest.iter().try_for_each(|other| check_device(NAME, first, other))?;
+    let (norm, clipped) = match first.device() {
+        Device::Cpu => on_cpu(&found, max_norm)?,
+        Device::Gpu(gpu) => on_gpu(gpu, &found, max_norm)?,
+    };
+    leaves.into_iter().zip(clipped).for_each(|(leaf, gradient)| gradients.set(leaf, gradient));
     Ok(norm)
 }
 
-/// The sum of the squares of all elements.
-fn squares(gradients: &[Tensor]) -> Result<f64> {
-    let mut sum = 0.0;
-    let mut on_gpus: Vec<(&Gpu, Dtype, Vec<&Tensor>)> = Vec::new();
-    for gradient in gradients {
-        match gradient.device() {
-            Device::Cpu => sum += cpu(gradient)?,
-            Device::Gpu(gpu) => {
-                let same =
-                    |group: &&mut (&Gpu, Dtype, Vec<&Tensor>)| group.0 == gpu && group.1 == gradient.dtype();
-                match on_gpus.iter_mut().find(same) {
-                    Some((_, _, members)) => members.push(gradient),
-                    None => on_gpus.push((gpu, gradient.dtype(), vec![gradient])),
-                }
-            }
-        }
-    }
-    for (gpu, dtype, members) in on_gpus {
-        sum += on_gpu(gpu, dtype, &members)?.powi(2);
-    }
-    Ok(sum)
-}
-
-fn cpu(gradient: &Tensor) -> Result<f64> {
-    let wide = widened(NAME, gradient)?;
-    with_real!(NAME, wide.dtype(), T => {
-        let values = &wide.read::<T>(NAME)?[..wide.numel()];
-        let partial = map_indices(values.len().div_ceil(CHUNK), |i| {
-            let start = i * CHUNK;
-            reduce::sum_squares_chunk(&values[start..values.len().min(start + CHUNK)]).to_f64()
-        });
-        Ok(partial.iter().sum())
-    })
-}
-
-/// The norm of all these together, waited for.
-fn on_gpu(gpu: &Gpu, dtype: Dtype, gradients: &[&Tensor]) -> Result<f64> {
-    let dtype = kernel_dtype(NAME, dtype)?;
-    let plan = gpu.plans().gradient_norm.get(dtype, |dtype| GradientNorm::new(dtype).plan(gpu.device()))?;
-    let counts: Vec<usize> = gradients.iter().map(|gradient| gradient.numel()).collect();
-    let list = TensorList::new(gpu.stream(), &counts)?;
-    list.set(&gradients.iter().map(|gradient| gradient.pointer(NAME)).collect::<Result<Vec<_>>>()?)?;
-    let [norm, factor] = [gpu.empty(&[], Dtype::F32)?, gpu.empty(&[], Dtype::F32)?];
-    let workspace = gpu.workspace(plan.workspace_bytes(&list))?;
-    let args = GradientNormArgs {
-        gradients: &list,
-        max_norm: f32::INFINITY,
-        norm: norm.pointer(NAME)?,
-        factor: factor.pointer(NAME)?,
-        workspace: workspace.ptr(),
+fn on_cpu(gradients: &[Tensor], max_norm: f64) -> Result<(Tensor, Vec<Tensor>)> {
+    let norm = norm::on_cpu(NAME, gradients)?;
+    let clipped = match norm::factor(norm, max_norm) {
+        1.0 => gradients.to_vec(),
+        factor => gradients.iter().map(|gradient| gradient.scale(factor)).collect::<Result<_>>()?,
     };
-    // SAFETY: the gradients are contiguous tensors of this type and GPU, outputs and workspace are new; all are used
-    // and freed on its one stream, on which the list was uploaded too.
-    unsafe { plan.launch(gpu.stream(), &args)? };
-    norm.item()
+    Ok((Tensor::full(&[], norm, Dtype::F64, &Device::Cpu)?, clipped))
+}
+
+fn on_gpu(gpu: &Gpu, gradients: &[Tensor], max_norm: f64) -> Result<(Tensor, Vec<Tensor>)> {
+    let list = |dtype: Dtype| -> Result<TensorList> {
+        let of_type = || gradients.iter().filter(|gradient| gradient.dtype() == dtype);
+        let list = TensorList::new(gpu.stream(), &of_type().map(Tensor::numel).collect::<Vec<_>>())?;
+        list.set(&of_type().map(|gradient| gradient.pointer(NAME)).collect::<Result<Vec<_>>>()?)?;
+        Ok(list)
+    };
+    let dtypes = [Dtype::F32, Dtype::Bf16, Dtype::F16];
+    if let Some(other) = gradients.iter().find(|gradient| !dtypes.contains(&gradient.dtype())) {
+        return Err(Error::dtype(NAME, other.dtype(), "f32, bf16 or f16 on a GPU"));
+    }
+    let lists = dtypes.map(|dtype| Ok((kernel_dtype(NAME, dtype)?, list(dtype)?)));
+    let lists = lists.into_iter().collect::<Result<Vec<_>>>()?;
+    let lists: Vec<_> = lists.iter().map(|(dtype, list)| (*dtype, list)).collect();
+    let [norm, factor] = norm::on_gpu(NAME, gpu, &lists, max_norm)?;
+    let scaled = |gradient: &Tensor| {
+        let (shape, dtype) = (gradient.shape(), gradient.dtype());
+        gpu.map(NAME, Map::ScaleBy, (gradient, Some(&factor)), 0.0, (shape, dtype))
+    };
+    Ok((norm, gradients.iter().map(scaled).collect::<Result<_>>()?))
 }

@@ -2,6 +2,7 @@
 
 mod adamw;
 mod clip;
+mod norm;
 
-pub use adamw::{AdamW, AdamWOptions};
+pub use adamw::{AdamW, AdamWOptions, Moments, Rounding};
 pub use clip::clip_grad_norm;

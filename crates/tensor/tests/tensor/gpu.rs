@@ -1,7 +1,9 @@
 //! The same operations on the emulated GPU, and on a GPU where there is one.
 
 use longhand_gpu::emulator;
-use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, Result, Tensor, clip_grad_norm};
+use longhand_tensor::{
+    AdamW, AdamWOptions, Device, Dtype, Gradients, Moments, Result, Rounding, Tensor, clip_grad_norm,
+};
 
 use crate::numerics::cases;
 use crate::{doubles, tensor};
@@ -49,6 +51,48 @@ fn a_step_on_a_gpu_is_that_on_the_cpu() {
         for (dtype, tolerance) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 2e-2)] {
             let (on_gpu, on_cpu) = (step(&device, dtype).unwrap(), step(&Device::Cpu, dtype).unwrap());
             assert!(on_gpu.iter().zip(&on_cpu).all(|(a, b)| (a - b).abs() < tolerance));
+        }
+    }
+}
+
+/// Two steps, a skipped one between them, of an f32 and a bf16 parameter, clipped: what is left of each, and the counters.
+fn mixed_steps(device: &Device, rounding: Rounding, moments: Moments) -> Result<(Vec<Vec<f64>>, [u64; 2])> {
+    let parameter = |seed, dtype| tensor(&[1001], seed).to_dtype(dtype)?.to_device(device);
+    let parameters = [parameter(1, Dtype::F32)?.requires_grad(), parameter(2, Dtype::Bf16)?.requires_grad()];
+    let named = parameters.iter().enumerate().map(|(i, parameter)| (format!("p{i}"), parameter.clone()));
+    let options =
+        AdamWOptions { max_grad_norm: Some(2.0), rounding, moments, eps: 1e-3, ..Default::default() };
+    let mut optimiser = AdamW::new(named.collect(), options)?;
+    for step in 0..3 {
+        let mut gradients = Gradients::default();
+        for (parameter, seed) in parameters.iter().zip([10, 20]) {
+            let gradient = tensor(&[1001], seed + step).to_dtype(parameter.dtype())?.to_device(device)?;
+            let factor = if step == 1 && seed == 20 { f64::INFINITY } else { 1.0 };
+            gradients.set(parameter, gradient.scale(factor)?);
+        }
+        optimiser.step(&gradients, 0.05)?;
+        let state = optimiser.state()?; // what was saved goes on
+        optimiser.load_state(&state)?;
+    }
+    let counters = [optimiser.steps()?, optimiser.skipped()?];
+    Ok((parameters.iter().map(doubles).collect(), counters))
+}
+
+/// The random bits are the same, and so the parameter is, but where f32 is all but on the border.
+#[test]
+fn rounding_skipping_and_8_bit_moments_on_a_gpu_are_those_on_the_cpu() {
+    let stochastic = Rounding::Stochastic { seed: 3 };
+    let kinds =
+        [(Rounding::Master, Moments::Full), (stochastic, Moments::Full), (stochastic, Moments::EightBit)];
+    for device in gpus() {
+        for (rounding, moments) in kinds {
+            let (on_gpu, gpu_counters) = mixed_steps(&device, rounding, moments).unwrap();
+            let (on_cpu, cpu_counters) = mixed_steps(&Device::Cpu, rounding, moments).unwrap();
+            assert_eq!((gpu_counters, cpu_counters), ([2, 1], [2, 1]));
+            let worst = on_gpu[0].iter().zip(&on_cpu[0]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst < if moments == Moments::Full { 1e-6 } else { 1e-3 }, "{worst}");
+            let differing = on_gpu[1].iter().zip(&on_cpu[1]).filter(|(a, b)| a != b).count();
+            assert!(differing <= 3, "{rounding:?} {moments:?}: {differing} of 1001 differ");
         }
     }
 }

@@ -39,7 +39,7 @@ fn step() -> Result<Vec<f32>> {
     let named =
         parameters.iter().enumerate().map(|(i, parameter)| (i.to_string(), parameter.clone())).collect();
     AdamW::new(named, Default::default())?.step(&gradients, 0.01)?;
-    let mut results = vec![loss.item()? as f32, norm as f32];
+    let mut results = vec![loss.item()? as f32, norm.item()? as f32];
     for parameter in &parameters {
         results.extend(parameter.to_vec::<f32>()?);
     }

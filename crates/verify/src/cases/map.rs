@@ -46,12 +46,14 @@ impl Case for Map {
         let whole = Layout::contiguous(&[count * repeats]);
         let a = trial.input("a", precision, &whole.clone().shifted(self.shift), &a)?;
         let b = trial.vector("b", precision, &b)?;
+        let factor = trial.vector("scalar", Precision::F32, &[scalar.into()])?;
         let out = trial.output("out", self.output, &whole)?;
         let operand = |view: &View, count| Operand { data: view.ptr(), count };
         let operands = [operand(&a, count * repeats), operand(&b, count)];
         let [a, b] = match operands_of(operation) {
             0 => [Operand::NONE; 2],
             1 => [operands[0], Operand::NONE],
+            _ if operation == Operation::ScaleBy => [operands[0], operand(&factor, 1)],
             _ => operands,
         };
         let plan = Kernel::new(operation, precision.dtype()).output(self.output.dtype());
@@ -80,10 +82,11 @@ impl fmt::Display for Map {
 
 impl Map {
     /// All of them.
-    pub const OPERATIONS: [Operation; 10] = [
+    pub const OPERATIONS: [Operation; 11] = [
         Operation::Fill,
         Operation::Cast,
         Operation::Scale,
+        Operation::ScaleBy,
         Operation::Add,
         Operation::Sub,
         Operation::Mul,
@@ -163,7 +166,7 @@ fn exact(operation: Operation, a: f64, b: f64, scalar: f64) -> f64 {
     match operation {
         Operation::Fill => scalar,
         Operation::Cast => a,
-        Operation::Scale => a * scalar,
+        Operation::Scale | Operation::ScaleBy => a * scalar,
         Operation::Add => a + b,
         Operation::Sub => a - b,
         Operation::Mul => a * b,
@@ -182,7 +185,7 @@ fn plain(operation: Operation, a: f32, b: f32, scalar: f32) -> f32 {
     match operation {
         Operation::Fill => scalar,
         Operation::Cast => a,
-        Operation::Scale => a * scalar,
+        Operation::Scale | Operation::ScaleBy => a * scalar,
         Operation::Add => a + b,
         Operation::Sub => a - b,
         Operation::Mul => a * b,

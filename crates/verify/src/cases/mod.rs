@@ -24,4 +24,4 @@ pub use matmul::Matmul;
 pub use merge::AttentionMerge;
 pub use norm::LayerNorm;
 pub use rope::Rope;
-pub use sums::{GradientNorm, Sum};
+pub use sums::{GradientNorm, GradientSize, Sum};

@@ -1,10 +1,16 @@
 //! AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101).
 
 mod cpu;
+mod dynamic_map;
 mod gpu;
+mod state;
 
 use std::collections::HashSet;
 
+use state::State;
+
+use super::norm;
+use crate::ops::check_device;
 use crate::{Device, Dtype, Error, Gradients, Result, Tensor};
 
 /// The constants of [`AdamW`]; the learning rate is an argument of [`AdamW::step`].
@@ -16,12 +22,59 @@ pub struct AdamWOptions {
     pub eps: f64,
     /// How much of a parameter is taken away per step, times the learning rate.
     pub weight_decay: f64,
+    /// Gradients are scaled, as [`clip_grad_norm`](crate::clip_grad_norm) does, so that the norm of all of them together
+    /// is at most this; `None` leaves them as they are.
+    pub max_grad_norm: Option<f64>,
+    /// How 16-bit parameters are rounded.
+    pub rounding: Rounding,
+    /// What the running means are stored in.
+    pub moments: Moments,
+}
+
+/// How a 16-bit parameter keeps updates that are smaller than half its rounding step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// An `f32` copy of it is what is optimised, and the parameter is that, rounded to nearest.
+    Master,
+    /// Of `bf16`, without a copy: up with the probability of how far the exact value is on the way, else down (Gupta et al.
+    /// 2015, arXiv 1502.02551, section 3), which is right in the mean. The bits depend on seed, step and the element's
+    /// place alone: they are the same on every device.
+    Stochastic {
+        /// Of the random bits.
+        seed: u64,
+    },
+}
+
+impl Rounding {
+    fn seed(self) -> u64 {
+        match self {
+            Rounding::Master => 0,
+            Rounding::Stochastic { seed } => seed,
+        }
+    }
+}
+
+/// What the running means of [`AdamW`] are stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moments {
+    /// `f32`; `f64` for `f64` parameters.
+    Full,
+    /// 8 bits, with an `f32` scale for each 256: a quarter of the memory. The dynamic map of Dettmers et al. 2022 (arXiv
+    /// 2110.02861), as in bitsandbytes.
+    EightBit,
 }
 
 impl Default for AdamWOptions {
-    /// PyTorch's: betas 0.9 and 0.999, eps 1e-8, weight decay 0.01.
+    /// PyTorch's: betas 0.9 and 0.999, eps 1e-8, weight decay 0.01. No clipping, masters, full moments.
     fn default() -> Self {
-        AdamWOptions { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.01 }
+        AdamWOptions {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.01,
+            max_grad_norm: None,
+            rounding: Rounding::Master,
+            moments: Moments::Full,
+        }
     }
 }
 
@@ -33,15 +86,22 @@ impl Default for AdamWOptions {
 /// p = p - lr weight_decay p - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 /// ```
 ///
-/// `m` and `v` are `f32` (`f64` for `f64` parameters). A 16-bit parameter would lose every update smaller than half its
-/// rounding step, so an `f32` master copy of it is what is optimised, and the parameter is that, rounded.
+/// A step whose gradients are not all finite changes nothing, and is counted ([`AdamW::skipped`]). On a GPU, that is
+/// decided there, and so is how much is clipped: a step waits for nothing.
 pub struct AdamW {
     options: AdamWOptions,
     parameters: Vec<Parameter>,
-    /// Steps taken.
-    step: u32,
-    /// The parameters that are on GPUs, once there was a step.
-    groups: Vec<gpu::Group>,
+    device: Device,
+    /// Of the CPU; on a GPU, as they were when `on_gpu` was made.
+    counters: Counters,
+    /// Once there was a step.
+    on_gpu: Option<gpu::OnGpu>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counters {
+    step: u64,
+    skipped: u64,
 }
 
 struct Parameter {
@@ -51,14 +111,6 @@ struct Parameter {
     state: State,
 }
 
-/// What is remembered of one parameter between steps.
-struct State {
-    mean: Tensor,
-    mean_square: Tensor,
-    /// Of a 16-bit parameter.
-    master: Option<Tensor>,
-}
-
 const NAME: &str = "AdamW";
 
 impl AdamW {
@@ -66,9 +118,17 @@ impl AdamW {
     /// the name that checkpoints and errors give it. All of them decay; see [`AdamW::decay_where`].
     ///
     /// # Errors
-    /// When a parameter is not contiguous or not of a floating-point type, or a name or a tensor is
-    /// there twice.
+    /// When a parameter is not contiguous, or not of a floating-point type that the options are for; when parameters are
+    /// on several devices (each wants an optimiser of its own); when a name or a tensor is there twice; when
+    /// `max_grad_norm` is not positive.
     pub fn new(parameters: Vec<(String, Tensor)>, options: AdamWOptions) -> Result<Self> {
+        if let Some(max) = options.max_grad_norm.filter(|max| max.is_nan() || *max <= 0.0) {
+            return Err(Error::argument(NAME, "max_grad_norm", max.to_string(), "positive"));
+        }
+        if let Some(((_, first), rest)) = parameters.split_first() {
+            rest.iter().try_for_each(|(_, other)| check_device(NAME, first, other))?;
+        }
+        let device = parameters.first().map_or(Device::Cpu, |(_, tensor)| tensor.device().clone());
         let (mut names, mut storages) = (HashSet::new(), HashSet::new());
         let parameters = parameters.into_iter().map(|(name, tensor)| {
             let argument = format!("parameter `{name}`");
@@ -85,25 +145,44 @@ impl AdamW {
                 let expected = "one parameter for each name, with elements of its own";
                 return Err(Error::argument(NAME, &argument, "there twice", expected));
             }
-            Ok(Parameter { state: State::new(&tensor)?, decays: true, name, tensor })
+            Ok(Parameter { state: State::new(&options, &tensor)?, decays: true, name, tensor })
         });
-        Ok(AdamW { options, parameters: parameters.collect::<Result<_>>()?, step: 0, groups: Vec::new() })
+        let parameters = parameters.collect::<Result<_>>()?;
+        Ok(AdamW { options, parameters, device, counters: Counters::default(), on_gpu: None })
     }
 
     /// Lets only those parameters decay for which `decays(name, tensor)`. Usual for transformers: matrices decay,
     /// biases and norms do not.
-    #[must_use]
-    pub fn decay_where(mut self, decays: impl Fn(&str, &Tensor) -> bool) -> Self {
+    ///
+    /// # Errors
+    /// When the GPU fails to say how many steps it took.
+    pub fn decay_where(mut self, decays: impl Fn(&str, &Tensor) -> bool) -> Result<Self> {
+        self.counters = self.counters()?;
+        self.on_gpu = None;
         for parameter in &mut self.parameters {
             parameter.decays = decays(&parameter.name, &parameter.tensor);
         }
-        self.groups.clear();
-        self
+        Ok(self)
     }
 
-    /// How many steps were taken.
-    pub fn steps(&self) -> u32 {
-        self.step
+    /// How many steps were taken. Waits for the GPU.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn steps(&self) -> Result<u64> {
+        Ok(self.counters()?.step)
+    }
+
+    /// How many steps were not taken, since a gradient was not finite. Waits for the GPU.
+    ///
+    /// # Errors
+    /// When the GPU fails.
+    pub fn skipped(&self) -> Result<u64> {
+        Ok(self.counters()?.skipped)
+    }
+
+    fn counters(&self) -> Result<Counters> {
+        self.on_gpu.as_ref().map_or(Ok(self.counters), gpu::OnGpu::counters)
     }
 
     /// The parameters with their names.
@@ -111,48 +190,72 @@ impl AdamW {
         self.parameters.iter().map(|parameter| (parameter.name.as_str(), &parameter.tensor))
     }
 
-    /// Changes every parameter in place.
+    /// Changes every parameter in place, unless a gradient is not finite. Returns the norm of all gradients together,
+    /// before clipping, of shape `[]`; on a GPU it stays there, and reading it waits.
     ///
     /// # Errors
     /// When a parameter has no gradient, or one of another shape: then nothing was changed.
-    pub fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<()> {
+    pub fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<Tensor> {
         let gradients = self
             .parameters
             .iter()
             .map(|parameter| parameter.gradient(gradients))
             .collect::<Result<Vec<_>>>()?;
-        if self.groups.is_empty() {
-            self.groups = gpu::groups(&self.options, &self.parameters)?;
-        }
-        self.step += 1;
-        for group in &self.groups {
-            group.step(&self.options, &gradients, self.step, lr)?;
-        }
-        for (parameter, gradient) in self.parameters.iter().zip(&gradients) {
-            if parameter.tensor.device().is_cpu() {
-                let decay = self.options.decay_of(parameter);
-                cpu::step(parameter, gradient, &cpu::Coefficients::new(&self.options, decay, lr, self.step))?;
+        let norm = match &self.device {
+            Device::Cpu => {
+                let norm = norm::on_cpu(NAME, &gradients)?;
+                self.step_on_cpu(&gradients, norm, lr)?;
+                Tensor::full(&[], norm, Dtype::F64, &Device::Cpu)?
             }
-            parameter.tensor.storage().bump_version();
+            Device::Gpu(gpu) => {
+                let on_gpu = match self.on_gpu.take() {
+                    Some(on_gpu) => on_gpu,
+                    None => gpu::OnGpu::new(gpu, &self.options, &self.parameters, self.counters)?,
+                };
+                self.on_gpu.insert(on_gpu).step(&self.options, &gradients, lr)?
+            }
+        };
+        self.parameters.iter().for_each(|parameter| parameter.tensor.storage().bump_version());
+        Ok(norm)
+    }
+
+    fn step_on_cpu(&mut self, gradients: &[Tensor], norm: f64, lr: f64) -> Result<()> {
+        if !norm.is_finite() {
+            self.counters.skipped += 1;
+            return Ok(());
+        }
+        self.counters.step += 1;
+        let step = self.counters.step;
+        let scale = self.options.max_grad_norm.map_or(1.0, |max| norm::factor(norm, max));
+        for (numbered, gradient) in self.parameters.iter().enumerate().zip(gradients) {
+            let decay = self.options.decay_of(numbered.1);
+            let coefficients = cpu::Coefficients::new(&self.options, decay, (lr, scale), step);
+            cpu::step(&self.options, numbered, gradient, &coefficients, step)?;
         }
         Ok(())
     }
 
-    /// Everything a checkpoint needs beside the parameters: `step`; `NAME.exp_avg` and `NAME.exp_avg_sq` (the names
-    /// PyTorch uses) for each parameter, and `NAME.master` for a 16-bit one. The tensors are the optimiser's own: write
-    /// them out before the next step.
+    /// Everything a checkpoint needs beside the parameters: `step` and `skipped` (`u32`, one number each); for each
+    /// parameter `NAME.exp_avg` and `NAME.exp_avg_sq` (the names PyTorch uses), with `_scale` for 8-bit ones, whose
+    /// codes are four to a `u32`; and `NAME.master` where there is one. The tensors are the optimiser's own: write them
+    /// out before the next step. Waits for the GPU.
     ///
     /// # Errors
-    /// When there is no memory for the step counter.
+    /// When the GPU fails, or there is no memory for the counters.
     pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
-        let step = Tensor::from_slice(&[self.step], &[1], &Device::Cpu)?;
+        let Counters { step, skipped } = self.counters()?;
+        let counter = |name: &str, count: u64| -> Result<(String, Tensor)> {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            Ok((name.to_string(), Tensor::from_slice(&[count], &[1], &Device::Cpu)?))
+        };
         let of_parameters = self.parameters.iter().flat_map(|Parameter { name, state, .. }| {
             state.named().into_iter().map(move |(kind, tensor)| (format!("{name}.{kind}"), tensor.clone()))
         });
-        Ok(std::iter::once(("step".to_string(), step)).chain(of_parameters).collect())
+        let counters = [counter("step", step)?, counter("skipped", skipped)?];
+        Ok(counters.into_iter().chain(of_parameters).collect())
     }
 
-    /// Takes over what [`AdamW::state`] returned, for the same parameters.
+    /// Takes over what [`AdamW::state`] returned, for the same parameters under the same options.
     ///
     /// # Errors
     /// When a tensor is missing or its shape or element type is another; then nothing was changed.
@@ -161,10 +264,14 @@ impl AdamW {
             let found = state.iter().find(|(key, _)| key == name).map(|(_, tensor)| tensor);
             found.ok_or_else(|| Error::argument(NAME, &format!("state `{name}`"), "missing", "there"))
         };
-        let step = find("step")?.to_vec::<u32>()?.first().copied();
-        let step = step.ok_or_else(|| Error::argument(NAME, "state `step`", "empty", "one number"))?;
+        let counter = |name: &str| {
+            let first = find(name)?.to_vec::<u32>()?.first().copied();
+            let missing = || Error::argument(NAME, &format!("state `{name}`"), "empty", "one number");
+            first.map(u64::from).ok_or_else(missing)
+        };
+        let counters = Counters { step: counter("step")?, skipped: counter("skipped")? };
         let load = |Parameter { name, state, .. }: &Parameter| {
-            let copy = |kind: &str, like: &Tensor| {
+            state.with(|kind, like| {
                 let name = format!("{name}.{kind}");
                 let found = find(&name)?;
                 if found.shape() == like.shape() && found.dtype() == like.dtype() {
@@ -172,16 +279,11 @@ impl AdamW {
                 }
                 let (found, expected) = (format!("{found:?}"), format!("{like:?}"));
                 Err(Error::argument(NAME, &format!("state `{name}`"), found, expected))
-            };
-            Ok(State {
-                mean: copy("exp_avg", &state.mean)?,
-                mean_square: copy("exp_avg_sq", &state.mean_square)?,
-                master: state.master.as_ref().map(|master| copy("master", master)).transpose()?,
             })
         };
         let loaded = self.parameters.iter().map(load).collect::<Result<Vec<_>>>()?;
-        self.step = step;
-        self.groups.clear();
+        self.counters = counters;
+        self.on_gpu = None;
         self.parameters.iter_mut().zip(loaded).for_each(|(parameter, state)| parameter.state = state);
         Ok(())
     }
@@ -208,19 +310,5 @@ impl Parameter {
             return found.copied(found.device()); // it is about to change
         }
         found.detach().to_dtype(self.tensor.dtype())?.contiguous()
-    }
-}
-
-impl State {
-    fn new(parameter: &Tensor) -> Result<State> {
-        let dtype = if parameter.dtype() == Dtype::F64 { Dtype::F64 } else { Dtype::F32 };
-        let zeros = || Tensor::zeros(parameter.shape(), dtype, parameter.device());
-        let master = (parameter.dtype() != dtype).then(|| parameter.detach().to_dtype(dtype)).transpose()?;
-        Ok(State { mean: zeros()?, mean_square: zeros()?, master })
-    }
-
-    fn named(&self) -> Vec<(&'static str, &Tensor)> {
-        let moments = [("exp_avg", &self.mean), ("exp_avg_sq", &self.mean_square)];
-        moments.into_iter().chain(self.master.iter().map(|master| ("master", master))).collect()
     }
 }
