@@ -8,7 +8,7 @@ use longhand_kernels::{Variant, variants};
 const ARCH: &str = "sm_90a";
 
 /// The kernels that take the longest, and a small one.
-const KERNELS: [&str; 3] = ["attention_backward_key", "attention_forward", "layer_norm_forward"];
+const KERNELS: [&str; 3] = ["attention_backward_key", "attention_forward", "norm_forward"];
 
 fn compile(bench: &mut Bench) -> Result<()> {
     let arch: Arch = ARCH.parse()?;

@@ -89,7 +89,16 @@ impl Exchange {
                 ("weight", weight.clone()),
                 ("bias", bias.clone()),
             ];
-            let norm = || Ok(ops::layer_norm_residual(&x, Some(&residual), &weight, &bias, 1e-5)?.0);
+            let norm = || {
+                Ok(ops::layer_norm(
+                    &x,
+                    Some(&residual),
+                    Some(&weight),
+                    Some(&bias),
+                    &ops::NormOptions::new(1e-5),
+                )?
+                .0)
+            };
             self.differentiate(&format!("layer_norm/W{width}"), &inputs, norm)?;
         }
         Ok(())

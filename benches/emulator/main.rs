@@ -9,7 +9,7 @@ use longhand_kernels::Dtype;
 use longhand_kernels::attention::{
     Attention, AttentionForwardArgs, AttentionShape, Heads, Operands, Strides,
 };
-use longhand_kernels::norm::{LayerNormForward, LayerNormForwardArgs};
+use longhand_kernels::norm::{Norm, NormForwardArgs};
 use longhand_tensor::Device;
 
 const CHECKS: [(&str, Checks); 2] = [("no checks", Checks::NONE), ("all checks", Checks::ALL)];
@@ -42,19 +42,20 @@ fn kernel(bench: &mut Bench, name: &str, checks: &str, gpu: &Gpu, mut launch: La
 fn layer_norm(gpu: &Gpu) -> Result<Launch<'_>> {
     const ROWS: usize = 256;
     const WIDTH: usize = 1024;
-    let plan = LayerNormForward::new(Dtype::Bf16, WIDTH)?.plan(&gpu.device)?;
+    let plan = Norm::layer(Dtype::Bf16, WIDTH).plan_forward(&gpu.device)?;
     let bf16 = |count| gpu.random(Dtype::Bf16, count);
     let (x, residual, sum, out) =
         (bf16(ROWS * WIDTH)?, bf16(ROWS * WIDTH)?, bf16(ROWS * WIDTH)?, bf16(ROWS * WIDTH)?);
     let (weight, bias) = (bf16(WIDTH)?, bf16(WIDTH)?);
     let (mean, rstd) = (gpu.random(Dtype::F32, ROWS)?, gpu.random(Dtype::F32, ROWS)?);
     Ok(Box::new(move || {
-        let args = LayerNormForwardArgs {
+        let args = NormForwardArgs {
             rows: ROWS,
             eps: 1e-5,
             x: x.ptr(),
             x_stride: WIDTH as i64,
             residual: residual.ptr(),
+            dropout: None,
             weight: weight.ptr(),
             bias: bias.ptr(),
             sum: sum.ptr(),

@@ -175,10 +175,10 @@ def layer_norm(work, device, dtype):
         call = lambda ready: torch.autograd.grad(ready[0], ready[1], seeds, allow_unused=True)
         return measure(call, device, prepare)
 
-    found = {"layer_norm eager": lambda: timed(norm), "rms_norm eager": lambda: timed(rms)}
+    name, function = ("rms_norm", rms) if work["operation"].startswith("RMSNorm") else ("layer_norm", norm)
+    found = {f"{name} eager": lambda: timed(function)}
     if device == "cuda":
-        found["layer_norm compiled"] = lambda: timed(torch.compile(norm, dynamic=False))
-        found["rms_norm compiled"] = lambda: timed(torch.compile(rms, dynamic=False))
+        found[f"{name} compiled"] = lambda: timed(torch.compile(function, dynamic=False))
     return found
 
 
@@ -358,6 +358,8 @@ OPERATIONS = {
     "attention backward": attention,
     "layer norm forward": layer_norm,
     "layer norm backward": layer_norm,
+    "RMSNorm forward": layer_norm,
+    "RMSNorm backward": layer_norm,
     "AdamW": adamw,
     "cross-entropy forward": cross_entropy,
     "cross-entropy backward": cross_entropy,

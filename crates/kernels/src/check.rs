@@ -5,6 +5,7 @@ use std::fmt::Display;
 use longhand_gpu::DevicePtr;
 
 use crate::attention::Heads;
+use crate::random::Dropout;
 use crate::{Dtype, Error, Result};
 
 /// The most blocks of a grid in x.
@@ -42,6 +43,14 @@ impl Check {
     pub fn size(self, name: &str, was: usize, at_least: usize, at_most: usize) -> Result<()> {
         if was < at_least || was > at_most {
             return Err(self.error(name, was, format!("{at_least} to {at_most}")));
+        }
+        Ok(())
+    }
+
+    /// A probability that leaves something.
+    pub fn dropout(self, dropout: Dropout) -> Result<()> {
+        if !(0.0..1.0).contains(&dropout.probability) {
+            return Err(self.error("dropout probability", dropout.probability, "0 to less than 1"));
         }
         Ok(())
     }

@@ -5,18 +5,20 @@ use longhand_gpu::{Device, Kernel, Launch, Stream};
 
 use crate::{Result, Variant};
 
-/// A kernel on a device, with its block size.
+/// A kernel on a device, with its block size and its dynamic shared memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     kernel: Kernel,
     threads: u32,
+    shared_bytes: u32,
 }
 
 impl Loaded {
-    /// Compiles and loads. The variant has no dynamic shared memory.
+    /// Compiles and loads.
     pub fn new(device: &Device, variant: &Variant) -> Result<Loaded> {
-        let kernel = device.compile_and_load(&variant.program)?.kernel(variant.entry)?;
-        Ok(Loaded { kernel, threads: variant.threads })
+        let &Variant { ref program, entry, threads, shared_bytes } = variant;
+        let kernel = device.compile_and_load(program)?.kernel(entry)?.with_dynamic_shared(shared_bytes)?;
+        Ok(Loaded { kernel, threads, shared_bytes })
     }
 
     /// Enqueues `grid` blocks.
@@ -25,7 +27,11 @@ impl Loaded {
     ///
     /// As [`Kernel::launch`].
     pub unsafe fn launch<P: Pod>(&self, stream: &Stream, grid: [u32; 2], params: &P) -> Result<()> {
-        let shape = Launch { grid: [grid[0], grid[1], 1], block: [self.threads, 1, 1], shared_bytes: 0 };
+        let shape = Launch {
+            grid: [grid[0], grid[1], 1],
+            block: [self.threads, 1, 1],
+            shared_bytes: self.shared_bytes,
+        };
         // SAFETY: the caller answers for it.
         Ok(unsafe { self.kernel.launch(stream, shape, params) }?)
     }

@@ -44,6 +44,45 @@ impl Random {
     }
 }
 
+/// Dropout (Srivastava et al. 2014): each element is zero with this probability, and `1 / (1 - probability)` times
+/// itself otherwise, so that its expectation stays what it was.
+///
+/// ```
+/// use longhand_kernels::Random;
+/// use longhand_kernels::random::Dropout;
+///
+/// let dropout = Dropout { probability: 0.25, random: Random { seed: 42, offset: 7 } };
+/// assert_eq!(dropout.scale(), 4.0 / 3.0);
+/// assert_eq!(dropout.keeps(5), dropout.random.element(5) >= 1 << 30);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Dropout {
+    /// In `[0, 1)`.
+    pub probability: f64,
+    /// Which elements.
+    pub random: Random,
+}
+
+impl Dropout {
+    /// What is kept is multiplied with this.
+    #[must_use]
+    pub fn scale(self) -> f64 {
+        1.0 / (1.0 - self.probability)
+    }
+
+    /// Elements are kept whose word is at least this.
+    #[must_use]
+    pub fn drop_below(self) -> u32 {
+        drop_below(self.probability)
+    }
+
+    /// Whether element `index` of a tensor, in row-major order, is kept.
+    #[must_use]
+    pub fn keeps(self, index: u64) -> bool {
+        self.random.element(index) >= self.drop_below()
+    }
+}
+
 /// Dropout with `probability`, in `[0, 1)`, keeps an element where its word is at least this.
 #[must_use]
 pub fn drop_below(probability: f64) -> u32 {

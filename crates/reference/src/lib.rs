@@ -9,6 +9,8 @@
 //! | attention | [`attention`] | [`attention_backward`] | Vaswani et al. 2017; Dao 2023 |
 //! | merging partial attention | [`attention_merge`] | [`attention_merge_backward`] | Ye et al. 2025 |
 //! | residual sum and layer norm | [`layer_norm`] | [`layer_norm_backward`] | Ba et al. 2016 |
+//! | residual sum and RMSNorm | [`rms_norm`] | [`rms_norm_backward`] | Zhang & Sennrich 2019 |
+//! | dropout | [`dropout`](dropout()) | itself | Srivastava et al. 2014 |
 //! | AdamW | [`adamw`] | | Loshchilov & Hutter 2019 |
 //! | cross-entropy | [`cross_entropy`] | [`cross_entropy_backward`] | Bishop 2006 |
 //! | GELU | [`gelu_tanh`], [`gelu_erf`] | [`gelu_tanh_backward`], [`gelu_erf_backward`] | Hendrycks & Gimpel 2016 |
@@ -25,6 +27,7 @@
 mod adamw;
 mod attention;
 mod cross_entropy;
+mod dropout;
 mod dynamic_map;
 mod embedding;
 mod gelu;
@@ -39,12 +42,15 @@ pub use attention::{
     Attention, AttentionGradients, AttentionShape, attention, attention_backward, causal, full, window,
 };
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
+pub use dropout::dropout;
 pub use dynamic_map::{dynamic_map, nearest};
 pub use embedding::{embedding, embedding_backward};
 pub use gelu::{erf, erfc, gelu_erf, gelu_erf_backward, gelu_tanh, gelu_tanh_backward};
 pub use linear::{LinearGradients, linear, linear_backward};
 pub use merge::{MergeGradients, Merged, PartialAttention, attention_merge, attention_merge_backward};
-pub use norm::{LayerNorm, LayerNormGradients, layer_norm, layer_norm_backward};
+pub use norm::{
+    LayerNorm, NormGradients, RmsNorm, layer_norm, layer_norm_backward, rms_norm, rms_norm_backward,
+};
 pub use philox::philox;
 pub use rope::{Rope, rope, rope_backward};
 

@@ -47,5 +47,7 @@ pub use error::{Error, Result};
 pub use gpu::Gpu;
 pub use gradcheck::{GradientError, check_gradient};
 pub use half::{bf16, f16};
+pub use longhand_kernels::Random;
+pub use longhand_kernels::random::Dropout;
 pub use optim::{AdamW, AdamWOptions, Moments, Rounding, clip_grad_norm};
 pub use tensor::{Tensor, TensorId};

@@ -1,8 +1,8 @@
 //! The operations by name.
 
 use crate::cases::{
-    AdamW, Attention, AttentionMerge, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm, LayerNorm, Map,
-    Matmul, Rope, Sum,
+    AdamW, Attention, AttentionMerge, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm, Map, Matmul,
+    Norm, Rope, Sum,
 };
 use crate::{Canonical, Case};
 
@@ -67,7 +67,7 @@ impl Op {
             }
             Op::Embedding => boxed(Embedding::telling()),
             Op::Matmul => boxed(Matmul::telling()),
-            Op::Norm => boxed(LayerNorm::telling()),
+            Op::Norm => boxed(Norm::telling()),
             Op::Reduction => {
                 [boxed(ColumnSum::telling()), boxed(Sum::telling()), boxed(GradientNorm::telling())]
                     .into_iter()
@@ -90,7 +90,7 @@ impl Op {
             Op::Elementwise => [Map::canonical(), Copy::canonical()].into_iter().flatten().collect(),
             Op::Embedding => Embedding::canonical(),
             Op::Matmul => Matmul::canonical(),
-            Op::Norm => LayerNorm::canonical(),
+            Op::Norm => Norm::canonical(),
             Op::Rope => Rope::canonical(),
             Op::Reduction => [ColumnSum::canonical(), Sum::canonical(), GradientNorm::canonical()]
                 .into_iter()

@@ -1,14 +1,15 @@
-//! `kernels/norm/layer_backward.cu`.
+//! `kernels/norm/backward.cu`.
 
 use longhand_gpu::{Device, DevicePtr, Stream, params};
 
-use super::{Kind, tuning};
+use super::{DropoutParams, Norm, tuning};
 use crate::check::{Check, MAX_BLOCKS, aligned};
 use crate::loaded::{ByAlignment, Loaded};
+use crate::random::Dropout;
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
 
-const CHECK: Check = Check("layer norm backward");
+const CHECK: Check = Check("norm backward");
 /// Of the kernels that go down columns.
 const COLUMNS_THREADS: u32 = 256;
 
@@ -21,9 +22,11 @@ params! {
         mean: DevicePtr,
         rstd: DevicePtr,
         dx: DevicePtr,
+        dresidual: DevicePtr,
         partials: DevicePtr,
         rows: i64,
         sum_stride: i64,
+        dropout: DropoutParams,
     }
 }
 
@@ -36,105 +39,119 @@ params! {
     }
 }
 
-/// The gradients of [`LayerNormForward`](super::LayerNormForward).
-///
-/// Deterministic: the same inputs give the same bits, on every GPU.
-#[derive(Clone, Copy, Debug)]
-pub struct LayerNormBackward(Kind);
-
-impl LayerNormBackward {
-    /// Of rows of `width` elements.
+impl Norm {
+    /// Compiles the backward pass for `device`: slow the first time, then from the cache.
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`](crate::Error::Argument) unless `width` is 1 to [`MAX_WIDTH`](super::MAX_WIDTH).
-    pub fn new(dtype: Dtype, width: usize) -> Result<LayerNormBackward> {
-        Ok(LayerNormBackward(Kind::new(CHECK, dtype, width)?))
+    /// [`Error::Argument`](crate::Error::Argument) unless the width is 1 to [`MAX_WIDTH`](super::MAX_WIDTH);
+    /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
+    pub fn plan_backward(&self, device: &Device) -> Result<NormBackwardPlan> {
+        self.check(CHECK)?;
+        let load = |elements| {
+            let vector = if elements > 1 { self.vector() } else { 1 };
+            let [rows, columns, finish] = &variants(self, vector);
+            let load_if = |needed: bool, variant| needed.then(|| Loaded::new(device, variant)).transpose();
+            Ok(Kernels {
+                vector,
+                block: tuning::backward(self, vector),
+                rows: Loaded::new(device, rows)?,
+                columns: load_if(self.sums() > 0 && !tuning::backward_is_fused(self), columns)?,
+                finish: load_if(self.sums() > 0, finish)?,
+            })
+        };
+        Ok(NormBackwardPlan { norm: *self, kernels: ByAlignment::new(self.can_be_aligned(), load)? })
     }
 
-    /// Compiles for `device`: slow the first time, then from the cache.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
-    pub fn plan(&self, device: &Device) -> Result<LayerNormBackwardPlan> {
-        let load = |vector| {
-            let [rows, columns, finish] = &variants(self.0, vector);
-            let columns = if tuning::backward_is_fused(self.0.width) {
-                None
-            } else {
-                Some(Loaded::new(device, columns)?)
-            };
-            Ok(Kernels { rows: Loaded::new(device, rows)?, columns, finish: Loaded::new(device, finish)? })
-        };
-        Ok(LayerNormBackwardPlan { kind: self.0, kernels: ByAlignment::new(self.0.can_be_aligned(), load)? })
+    /// Sums over rows: of the gradients of weight and of bias.
+    fn sums(&self) -> usize {
+        usize::from(self.weight) + usize::from(self.bias)
     }
 }
 
 /// By row, by column, and the last sums.
-pub(super) fn variants(kind: Kind, vector: usize) -> [Variant; 3] {
-    let [file] = cuda_files!["norm/layer_backward.cu"];
-    let block = tuning::backward(kind.width);
-    let constants = kind.constants(vector, block).bool("FUSED", tuning::backward_is_fused(kind.width));
-    let program = program(*file, &[], constants).params(Params::LAYOUT).params(FinishParams::LAYOUT);
+pub(super) fn variants(norm: &Norm, vector: usize) -> [Variant; 3] {
+    let [file] = cuda_files!["norm/backward.cu"];
+    let block = tuning::backward(norm, vector);
+    let is_fused = tuning::backward_is_fused(norm);
+    let constants = norm.constants(vector, block).bool("FUSED", is_fused);
+    // Sums in registers take a loop without an index.
+    let constants = constants.int("UNROLL", if is_fused { block.in_shared.max(1) as i64 } else { 4 });
+    let program = program(*file, cuda_files!["norm/row.cuh"], constants)
+        .params(Params::LAYOUT)
+        .params(FinishParams::LAYOUT);
     [
-        ("layer_norm_backward", block.threads),
-        ("layer_norm_backward_columns", COLUMNS_THREADS),
-        ("layer_norm_backward_finish", COLUMNS_THREADS),
+        ("norm_backward", block.threads, norm.shared_bytes(vector, block, 2)),
+        ("norm_backward_columns", COLUMNS_THREADS, 0),
+        ("norm_backward_finish", COLUMNS_THREADS, 0),
     ]
-    .map(|(entry, threads)| Variant { program: program.clone(), entry, threads, shared_bytes: 0 })
+    .map(|(entry, threads, shared_bytes)| Variant {
+        program: program.clone(),
+        entry,
+        threads,
+        shared_bytes,
+    })
 }
 
-/// What [`LayerNormBackwardPlan::launch`] computes with. Any alignment will do; with all tensors at multiples of 16
-/// bytes, `W` and `sum_stride` at multiples of 8, memory is accessed 16 bytes at a time.
+/// What [`NormBackwardPlan::launch`] computes with. Any alignment will do; with all tensors at multiples of 16 bytes,
+/// `W` and `sum_stride` at multiples of as many elements, memory is accessed 16 bytes at a time.
 #[derive(Clone, Copy, Debug)]
-pub struct LayerNormBackwardArgs {
+pub struct NormBackwardArgs {
     /// `N`.
     pub rows: usize,
     /// `(N, W)` contiguous: the gradient of `out`.
     pub dy: DevicePtr,
     /// `(N, W)` contiguous: the gradient of `sum`, or [`DevicePtr::NULL`] for zero.
     pub dr: DevicePtr,
-    /// `(N, W)`, rows `sum_stride` elements apart: `sum` of forward, which without a residual is `x`.
+    /// `(N, W)`, rows `sum_stride` elements apart: `sum` of forward, which without a residual and dropout is `x`.
     pub sum: DevicePtr,
     /// Elements from one row of `sum` to the next.
     pub sum_stride: i64,
-    /// `(W)`.
+    /// Of forward.
+    pub dropout: Option<Dropout>,
+    /// `(W)`, if the norm has one.
     pub weight: DevicePtr,
-    /// `(N)` f32, of forward.
+    /// `(N)` f32, of forward. [`DevicePtr::NULL`] for RMSNorm.
     pub mean: DevicePtr,
     /// `(N)` f32, of forward.
     pub rstd: DevicePtr,
-    /// `(N, W)` contiguous, overwritten: the gradient of `x` and of `residual` alike. It may be `dr` itself.
+    /// `(N, W)` contiguous, overwritten: the gradient of `x`, and without dropout that of `residual`, too. It may be
+    /// `dr` itself.
     pub dx: DevicePtr,
-    /// `(W)`, overwritten.
+    /// `(N, W)` contiguous, overwritten: with dropout, the gradient of `residual`, or [`DevicePtr::NULL`] where nobody
+    /// wants it. It may be `dr` itself. Without dropout, [`DevicePtr::NULL`]: it is `dx`.
+    pub dresidual: DevicePtr,
+    /// `(W)`, overwritten, if the norm has a weight.
     pub dweight: DevicePtr,
-    /// `(W)`, overwritten.
+    /// `(W)`, overwritten, if the norm has a bias.
     pub dbias: DevicePtr,
-    /// [`LayerNormBackwardPlan::workspace_bytes`] of scratch memory at a multiple of 4 bytes.
+    /// [`NormBackwardPlan::workspace_bytes`] of scratch memory at a multiple of 16 bytes.
     pub workspace: DevicePtr,
 }
 
 #[derive(Clone, Debug)]
 struct Kernels {
+    vector: usize,
+    block: tuning::Block,
     rows: Loaded,
     /// Where `rows` does not do its work as well.
     columns: Option<Loaded>,
-    finish: Loaded,
+    /// Where there is something to add.
+    finish: Option<Loaded>,
 }
 
-/// A compiled [`LayerNormBackward`].
+/// The compiled backward pass of a [`Norm`].
 #[derive(Clone, Debug)]
-pub struct LayerNormBackwardPlan {
-    kind: Kind,
+pub struct NormBackwardPlan {
+    norm: Norm,
     kernels: ByAlignment<Kernels>,
 }
 
-impl LayerNormBackwardPlan {
+impl NormBackwardPlan {
     /// Bytes of scratch memory that a launch with this many rows needs.
     #[must_use]
     pub fn workspace_bytes(&self, rows: usize) -> usize {
-        parts(self.kind, rows) * 2 * self.kind.width * Dtype::F32.size()
+        workspace_bytes(&self.norm, rows)
     }
 
     /// Enqueues on `stream`: no allocation, no synchronisation. Without rows, `dweight` and `dbias` become 0.
@@ -142,15 +159,16 @@ impl LayerNormBackwardPlan {
     /// # Safety
     ///
     /// Every tensor lies, with these sizes and strides, in memory of the stream's device that stays allocated until
-    /// the stream has come to this point; no output overlaps another tensor, but for what is said at `dx`.
+    /// the stream has come to this point; no output overlaps another tensor, but for what is said at `dx` and
+    /// `dresidual`.
     ///
     /// # Errors
     ///
     /// [`Error::Argument`](crate::Error::Argument) for sizes, strides or addresses that the kernels cannot take;
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
-    pub unsafe fn launch(&self, stream: &Stream, args: &LayerNormBackwardArgs) -> Result<()> {
-        check(self.kind, args)?;
-        let parts = parts(self.kind, args.rows);
+    pub unsafe fn launch(&self, stream: &Stream, args: &NormBackwardArgs) -> Result<()> {
+        let NormBackwardPlan { norm, kernels } = self;
+        check(norm, args)?;
         let params = Params {
             dy: args.dy,
             dr: args.dr,
@@ -159,55 +177,67 @@ impl LayerNormBackwardPlan {
             mean: args.mean,
             rstd: args.rstd,
             dx: args.dx,
+            dresidual: args.dresidual,
             partials: args.workspace,
             rows: args.rows as i64,
             sum_stride: args.sum_stride,
+            dropout: DropoutParams::new(args.dropout),
         };
-        let tensors = [args.dy, args.dr, args.sum, args.weight, args.dx];
-        let (kernels, vector) = self.kernels.get(aligned(tensors) && args.sum_stride % 8 == 0);
-        let block = tuning::backward(self.kind.width);
-        let blocks = if kernels.columns.is_some() { args.rows.div_ceil(block.rows()) } else { parts };
-        let width = self.kind.width;
+        let tensors = [args.dy, args.dr, args.sum, args.weight, args.dx, args.dresidual];
+        let is_aligned = aligned(tensors) && args.sum_stride % norm.vector() as i64 == 0;
+        let Kernels { vector, block, rows, columns, finish } = kernels.get(is_aligned).0;
+        let parts = tuning::parts(norm, *block, args.rows);
+        let fused = finish.is_some() && columns.is_none();
+        let blocks = if fused { parts } else { args.rows.div_ceil(block.rows()).min(MAX_BLOCKS) };
 
         // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
         unsafe {
             if blocks > 0 {
-                kernels.rows.launch(stream, [blocks as u32, 1], &params)?;
+                rows.launch(stream, [blocks as u32, 1], &params)?;
             }
-            if let Some(columns) = &kernels.columns {
-                let across = width.div_ceil(COLUMNS_THREADS as usize * vector);
+            if let Some(columns) = columns {
+                let across = norm.width.div_ceil(COLUMNS_THREADS as usize * vector);
                 columns.launch(stream, [across as u32, parts as u32], &params)?;
             }
+            let Some(finish) = finish else { return Ok(()) };
             let params = FinishParams {
                 partials: args.workspace,
                 dweight: args.dweight,
                 dbias: args.dbias,
                 parts: parts as i64,
             };
-            kernels.finish.launch(stream, [(2 * width).div_ceil(32) as u32, 1], &params)
+            finish.launch(stream, [(norm.sums() * norm.width).div_ceil(32) as u32, 1], &params)
         }
     }
 }
 
-/// Partial sums over rows; at least one, so that there is something to add.
-fn parts(kind: Kind, rows: usize) -> usize {
-    rows.div_ceil(tuning::backward(kind.width).rows()).clamp(1, tuning::MAX_PARTS)
+/// For the form with the most parts.
+fn workspace_bytes(norm: &Norm, rows: usize) -> usize {
+    let forms = [1, norm.vector()].map(|vector| tuning::parts(norm, tuning::backward(norm, vector), rows));
+    forms[0].max(forms[1]) * norm.sums() * norm.width * Dtype::F32.size()
 }
 
-fn check(kind: Kind, args: &LayerNormBackwardArgs) -> Result<()> {
+fn check(norm: &Norm, args: &NormBackwardArgs) -> Result<()> {
     CHECK.size("rows", args.rows, 0, MAX_BLOCKS)?;
+    norm.check_dropout(CHECK, args.dropout)?;
     if args.rows > 0 {
-        for (name, data) in [("dy", args.dy), ("sum", args.sum), ("weight", args.weight), ("dx", args.dx)] {
-            CHECK.tensor(name, data, kind.dtype)?;
+        for (name, data) in [("dy", args.dy), ("sum", args.sum), ("dx", args.dx)] {
+            CHECK.tensor(name, data, norm.dtype)?;
         }
-        CHECK.optional("dr", args.dr, kind.dtype)?;
-        CHECK.tensor("mean", args.mean, Dtype::F32)?;
+        CHECK.optional("dr", args.dr, norm.dtype)?;
+        Norm::check_part(CHECK, "weight", args.weight, norm.weight_dtype, norm.weight)?;
+        Norm::check_part(CHECK, "mean", args.mean, Dtype::F32, norm.layer)?;
         CHECK.tensor("rstd", args.rstd, Dtype::F32)?;
         CHECK.stride("sum_stride", args.sum_stride, args.rows)?;
+        if norm.dropout {
+            CHECK.optional("dresidual", args.dresidual, norm.dtype)?;
+        } else if !args.dresidual.is_null() {
+            return Err(CHECK.error("dresidual", "given", "null without dropout: it is dx"));
+        }
     }
-    CHECK.tensor("dweight", args.dweight, kind.dtype)?;
-    CHECK.tensor("dbias", args.dbias, kind.dtype)?;
-    CHECK.tensor("workspace", args.workspace, Dtype::F32)
+    Norm::check_part(CHECK, "dweight", args.dweight, norm.weight_dtype, norm.weight)?;
+    Norm::check_part(CHECK, "dbias", args.dbias, norm.weight_dtype, norm.bias)?;
+    if norm.sums() > 0 { CHECK.memory("workspace", args.workspace, 16) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -215,39 +245,66 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_workspace_holds_two_sums_per_column_and_part_and_stops_growing_with_the_rows() {
-        let bytes = |width, rows| parts(Kind { dtype: Dtype::F16, width }, rows) * 2 * width * 4;
-        assert_eq!(bytes(768, 0), 2 * 768 * 4);
-        assert_eq!(bytes(768, 9), 2 * 2 * 768 * 4); // a block takes 8 rows at a time
-        assert_eq!(bytes(4096, 9), 9 * 2 * 4096 * 4);
-        assert_eq!(bytes(768, 1 << 40), 256 * 2 * 768 * 4);
+    fn the_workspace_holds_a_sum_per_column_and_part_and_stops_growing_with_the_rows() {
+        let layer = |width, rows| workspace_bytes(&Norm::layer(Dtype::F16, width), rows);
+        assert_eq!(layer(768, 0), 2 * 768 * 4);
+        assert_eq!(layer(768, 9), 2 * 2 * 768 * 4); // a block takes 8 rows at a time
+        assert_eq!(layer(4096, 9), 9 * 2 * 4096 * 4);
+        assert_eq!(layer(768, 1 << 40), 256 * 2 * 768 * 4);
+        let norm = Norm::rms(Dtype::F16, 768);
+        assert_eq!(workspace_bytes(&norm, 9), 2 * 768 * 4);
+        assert_eq!(workspace_bytes(&norm.weight(false), 9), 0);
     }
 
     #[test]
     fn outputs_are_checked_even_without_rows() {
         let (null, tensor) = (DevicePtr::NULL, DevicePtr(4096));
-        let args = LayerNormBackwardArgs {
+        let args = NormBackwardArgs {
             rows: 0,
             dy: null,
             dr: null,
             sum: null,
             sum_stride: 0,
+            dropout: None,
             weight: null,
             mean: null,
             rstd: null,
             dx: null,
+            dresidual: null,
             dweight: tensor,
             dbias: tensor,
             workspace: tensor,
         };
-        let kind = Kind { dtype: Dtype::F32, width: 8 };
-        assert!(check(kind, &args).is_ok());
-        let error = check(kind, &LayerNormBackwardArgs { dbias: DevicePtr(4098), ..args }).unwrap_err();
+        let message =
+            |norm: Norm, args| check(&norm, &args).map_or_else(|error| error.to_string(), |()| "fine".into());
+        let norm = Norm::layer(Dtype::F32, 8);
+        assert_eq!(message(norm, args), "fine");
         assert_eq!(
-            error.to_string(),
-            "layer norm backward: dbias is DevicePtr(0x1002), it has to be an address that is a multiple of 4"
+            message(norm, NormBackwardArgs { dbias: DevicePtr(4098), ..args }),
+            "norm backward: dbias is DevicePtr(0x1002), it has to be an address that is a multiple of 4"
         );
-        let error = check(kind, &LayerNormBackwardArgs { rows: 1, ..args }).unwrap_err();
-        assert!(error.to_string().starts_with("layer norm backward: dy is"));
+        assert_eq!(
+            message(norm, NormBackwardArgs { rows: 1, ..args }),
+            "norm backward: dy is DevicePtr(0x0), it has to be an address that is a multiple of 4"
+        );
+        assert_eq!(
+            message(Norm::rms(Dtype::F32, 8), args),
+            "norm backward: dbias is given, it has to be null: this norm has none"
+        );
+        let whole = NormBackwardArgs {
+            rows: 1,
+            dy: tensor,
+            sum: tensor,
+            weight: tensor,
+            mean: tensor,
+            rstd: tensor,
+            dx: tensor,
+            ..args
+        };
+        assert_eq!(message(norm, whole), "fine");
+        assert_eq!(
+            message(norm, NormBackwardArgs { dresidual: tensor, ..whole }),
+            "norm backward: dresidual is given, it has to be null without dropout: it is dx"
+        );
     }
 }

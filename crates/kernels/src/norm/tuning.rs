@@ -1,10 +1,15 @@
-//! How many threads share a row.
+//! How many threads share a row, and where it waits between the passes over it.
+
+use super::Norm;
 
 /// A block, and the part of it that works on one row: one warp, or all of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Block {
     pub threads: u32,
     pub row_threads: u32,
+    /// A thread's vectors that wait in registers, and those after them that wait in shared memory.
+    pub in_registers: usize,
+    pub in_shared: usize,
 }
 
 impl Block {
@@ -12,39 +17,99 @@ impl Block {
     pub fn rows(self) -> usize {
         (self.threads / self.row_threads) as usize
     }
+
+    fn new(norm: &Norm, vector: usize, threads: u32, row_threads: u32, room: Room) -> Block {
+        let vectors = norm.width.div_ceil(vector * row_threads as usize);
+        let bytes = room.rows * threads as usize * vector * norm.dtype.size();
+        let in_shared = match room.registers {
+            0 => vectors,
+            _ if vectors <= room.all_in_registers => 0,
+            // Though there are registers for more: a thread that has some left can load ahead.
+            _ => (vectors * 3 / 8).min(SHARED_BYTES / bytes),
+        };
+        let in_registers = (vectors - in_shared).min(room.registers);
+        Block { threads, row_threads, in_registers, in_shared }
+    }
 }
 
-/// At most 32 elements per thread up to 32,768 columns, so that the row stays in registers; 64 beyond, where it does
-/// not. A row of up to 1024 columns needs one warp, hence no shared memory and no barrier.
-pub(super) fn forward(width: usize) -> Block {
-    let (threads, row_threads) = match width {
-        0..=1024 => (128, 32),
-        1025..=4096 => (128, 128),
-        4097..=8192 => (256, 256),
-        8193..=16_384 => (512, 512),
-        _ => (1024, 1024),
-    };
-    Block { threads, row_threads }
+/// Shared memory that rows may take: of the 99 KiB that every architecture grants a block.
+const SHARED_BYTES: usize = 96 << 10;
+
+/// What a thread has for vectors.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Rows that wait at a time: `sum`; or `dy` and `sum`.
+    rows: usize,
+    /// Up to so many vectors of each row, no shared memory is needed.
+    all_in_registers: usize,
+    /// The most vectors of each row in registers.
+    registers: usize,
 }
 
-/// A thread holds, for each of its elements, two f32 sums beside the row itself: 32 elements in one of 256 threads (255
-/// registers each), 16 in one of 512 (128 registers). In one of 1024 (64 registers) even 16 would spill.
-pub(super) fn backward(width: usize) -> Block {
-    let (threads, row_threads) = match width {
-        0..=1024 => (256, 32),
-        1025..=4096 => (256, 256),
-        4097..=8192 => (512, 512),
-        _ => (1024, 1024),
+/// Whether a thread's vectors are of 16 bytes, which take four registers each, or of one element, which takes one.
+fn wide(vector: usize) -> bool {
+    vector > 1
+}
+
+/// At most 4 vectors of 16 bytes, or 32 elements, per thread as long as 1024 threads suffice, so that several blocks fit
+/// a multiprocessor; then one block of 512 threads with 128 registers each, of which a row may have 80, and shared
+/// memory: together 256 KiB, a row of 131,072 16-bit elements or 65,536 f32. With 16 vectors in registers (W 65,536) a
+/// thread spilled 76 bytes; with 10, and 6 in shared memory, none.
+pub(super) fn forward(norm: &Norm, vector: usize) -> Block {
+    let most = if wide(vector) { 4 } else { 32 };
+    let (threads, row_threads) = match norm.width.div_ceil(vector * most) {
+        0..=32 => (256, 32),
+        33..=128 => (128, 128),
+        129..=256 => (256, 256),
+        513..=1024 => (1024, 1024),
+        _ => (512, 512),
     };
-    Block { threads, row_threads }
+    let registers = if wide(vector) { 20 } else { 40 };
+    Block::new(norm, vector, threads, row_threads, Room { rows: 1, all_in_registers: most, registers })
+}
+
+/// A thread holds, for each of its elements, two f32 sums beside the row itself. Up to 8192 columns all of that is in
+/// registers: 32 elements in one of 256 threads (193 registers), 16 in one of 512 (88). Then the rows wait in shared
+/// memory: 32 elements in one of 512 threads (128 registers). A row that is wider still has no sums (see
+/// [`backward_is_fused`]), and half of what forward holds for each of `dy` and `sum`.
+pub(super) fn backward(norm: &Norm, vector: usize) -> Block {
+    let most = if wide(vector) { 4 } else { 32 };
+    let in_registers = |registers| Room { rows: 2, all_in_registers: registers, registers };
+    let (threads, row_threads, room) = match norm.width.div_ceil(vector * most) {
+        0..=32 => (256, 32, in_registers(most)),
+        33..=128 => (256, 256, in_registers(most / 2)),
+        129..=256 => (512, 512, in_registers(most / 2)),
+        _ if backward_is_fused(norm) => (512, 512, in_registers(0)),
+        _ => (
+            512,
+            512,
+            Room { rows: 2, all_in_registers: most, registers: if wide(vector) { 10 } else { 32 } },
+        ),
+    };
+    Block::new(norm, vector, threads, row_threads, room)
 }
 
 /// Whether backward keeps the sums over rows in registers while it walks along them. Beyond, they take a kernel of
-/// their own, and a second reading of its inputs.
-pub(super) fn backward_is_fused(width: usize) -> bool {
-    width <= 8192
+/// their own, and a second reading of its inputs: `dy` and `sum` of such a row, of 32 KiB each, would no longer fit in
+/// shared memory.
+pub(super) fn backward_is_fused(norm: &Norm) -> bool {
+    norm.width * norm.dtype.size() <= 32 << 10
 }
 
-/// The most partial sums over rows. It does not depend on the device, so neither does the order of the additions: the
-/// results have the same bits on every GPU. 256 blocks of 256 threads keep 132 multiprocessors busy.
-pub(super) const MAX_PARTS: usize = 256;
+/// Blocks of forward: each goes down the rows with weight and bias at hand, which cost memory little when there are ten
+/// rows for each block, and the 131,072 threads keep 132 multiprocessors busy (31 warps each).
+pub(super) fn forward_blocks(block: Block, rows: usize) -> usize {
+    rows.div_ceil(block.rows()).min((131_072 / block.threads as usize).max(256))
+}
+
+/// Partial sums over rows; at least one, so that there is something to add. It does not depend on the device, so neither
+/// does the order of the additions: the results have the same bits on every GPU. A block of 512 threads with 128
+/// registers has a multiprocessor for itself, of which 128 is nearly all; smaller ones share it.
+pub(super) fn parts(norm: &Norm, block: Block, rows: usize) -> usize {
+    let (rows_each, most) = match backward_is_fused(norm) {
+        true if norm.width > 8192 => (1, 128),
+        true => (block.rows(), 256),
+        false => (16, 256),
+    };
+    rows.div_ceil(rows_each).clamp(1, most)
+}

@@ -1,7 +1,7 @@
 //! One transformer block: attention and a feed-forward network, each after a layer norm.
 
 use longhand_tensor::Tensor;
-use longhand_tensor::ops::{self, AttentionOptions, Gelu};
+use longhand_tensor::ops::{self, AttentionOptions, Gelu, NormOptions};
 
 use super::cache::LayerCache;
 use super::parameters::Tensors;
@@ -108,6 +108,7 @@ impl LayerNorm {
 
     /// The norm of `x + residual`, and that sum.
     pub(super) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        Ok(ops::layer_norm_residual(x, residual, &self.weight, &self.bias, self.epsilon)?)
+        let options = NormOptions::new(self.epsilon);
+        Ok(ops::layer_norm(x, residual, Some(&self.weight), Some(&self.bias), &options)?)
     }
 }

@@ -1,5 +1,5 @@
 use crate::check::{Draw, assert_close, assert_gradient, dot};
-use longhand_reference::{layer_norm, layer_norm_backward};
+use longhand_reference::{dropout, layer_norm, layer_norm_backward, rms_norm, rms_norm_backward};
 use proptest::prelude::*;
 
 /// So large that a row of nearly equal numbers does not curve faster than finite differences can follow.
@@ -21,6 +21,42 @@ proptest! {
         assert_gradient("dresidual", &residual, &gradients.dx, |residual| loss(&x, residual, &weight, &bias));
         assert_gradient("dweight", &weight, &gradients.dweight, |weight| loss(&x, &residual, weight, &bias));
         assert_gradient("dbias", &bias, &gradients.dbias, |bias| loss(&x, &residual, &weight, bias));
+    }
+
+    #[test]
+    fn gradients_of_rms_norm_agree_with_finite_differences(rows in 0..5usize, width in 1..6usize, seed: u64) {
+        let mut draw = Draw::new(seed);
+        let [x, residual, dout, dsum] = [(); 4].map(|()| draw.vec(rows * width));
+        let [weight, bias] = [(); 2].map(|()| draw.vec(width));
+        let loss = |x: &[f64], residual: &[f64], weight: &[f64], bias: &[f64]| {
+            let result = rms_norm(x, Some(residual), weight, bias, EPS);
+            dot(&result.out, &dout) + dot(&result.sum, &dsum)
+        };
+        let sum = rms_norm(&x, Some(&residual), &weight, &bias, EPS).sum;
+        let gradients = rms_norm_backward(&sum, &weight, EPS, &dout, Some(&dsum));
+        assert_gradient("dx", &x, &gradients.dx, |x| loss(x, &residual, &weight, &bias));
+        assert_gradient("dresidual", &residual, &gradients.dx, |residual| loss(&x, residual, &weight, &bias));
+        assert_gradient("dweight", &weight, &gradients.dweight, |weight| loss(&x, &residual, weight, &bias));
+        assert_gradient("dbias", &bias, &gradients.dbias, |bias| loss(&x, &residual, &weight, bias));
+    }
+
+    #[test]
+    fn the_gradient_of_dropout_is_dropout(len in 0..40usize, key: [u32; 2], probability in 0.0..0.9, seed: u64) {
+        let mut draw = Draw::new(seed);
+        let [x, dout] = [(); 2].map(|()| draw.vec(len));
+        let dx = dropout(&dout, key, probability);
+        assert_gradient("dx", &x, &dx, |x| dot(&dropout(x, key, probability), &dout));
+    }
+
+    /// Of centred rows, the two norms are one.
+    #[test]
+    fn rms_norm_of_rows_with_mean_zero_is_layer_norm(rows in 0..4usize, half in 1..5usize, seed: u64) {
+        let mut draw = Draw::new(seed);
+        let x: Vec<f64> = draw.vec(rows * half).into_iter().flat_map(|x| [x, -x]).collect();
+        let (weight, bias) = (draw.vec(2 * half), draw.vec(2 * half));
+        let (rms, layer) = (rms_norm(&x, None, &weight, &bias, EPS), layer_norm(&x, None, &weight, &bias, EPS));
+        assert_close(&rms.out, &layer.out);
+        assert_close(&rms.rstd, &layer.rstd);
     }
 
     #[test]

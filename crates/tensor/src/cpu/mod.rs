@@ -5,6 +5,7 @@ pub(crate) mod copy;
 pub(crate) mod elementwise;
 pub(crate) mod math;
 pub(crate) mod matmul;
+pub(crate) mod norm;
 pub(crate) mod parallel;
 pub(crate) mod pool;
 pub(crate) mod real;

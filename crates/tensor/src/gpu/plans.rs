@@ -23,9 +23,8 @@ pub(crate) struct Plans {
     pub(crate) embedding_backward: Cache<Dtype, embedding::EmbeddingBackwardPlan>,
     pub(crate) cross_entropy: Cache<Dtype, cross_entropy::CrossEntropyForwardPlan>,
     pub(crate) cross_entropy_backward: Cache<Dtype, cross_entropy::CrossEntropyBackwardPlan>,
-    /// By width.
-    pub(crate) norm: Cache<(Dtype, usize), norm::LayerNormForwardPlan>,
-    pub(crate) norm_backward: Cache<(Dtype, usize), norm::LayerNormBackwardPlan>,
+    pub(crate) norm: Cache<norm::Norm, norm::NormForwardPlan>,
+    pub(crate) norm_backward: Cache<norm::Norm, norm::NormBackwardPlan>,
     pub(crate) attention: Cache<attention::Attention, attention::AttentionForwardPlan>,
     pub(crate) attention_backward: Cache<attention::Attention, attention::AttentionBackwardPlan>,
     /// By head dim and number of parts.

@@ -28,7 +28,7 @@ pub use embedding::embedding;
 pub use gelu::{Gelu, gelu};
 pub use linear::linear;
 pub use merge::attention_merge;
-pub use norm::layer_norm_residual;
+pub use norm::{NormOptions, layer_norm, rms_norm};
 pub use rope::{Rope, rope};
 
 use crate::layout::broadcast_shapes;

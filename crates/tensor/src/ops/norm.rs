@@ -1,325 +1,390 @@
-//! Layer normalisation of a sum: one transformer pre-norm step.
+//! Layer norm and RMSNorm of a sum: one transformer pre-norm step.
 
 use longhand_gpu::DevicePtr;
-use longhand_kernels::norm::{
-    LayerNormBackward, LayerNormBackwardArgs, LayerNormForward, LayerNormForwardArgs,
-};
-use rayon::prelude::*;
+use longhand_kernels::norm::{Norm as Kernel, NormBackwardArgs, NormForwardArgs};
+use longhand_kernels::random::Dropout;
 
-use super::{check_alike, widened};
+use super::{check_device, widened};
 use crate::autograd::apply;
-use crate::cpu::parallel::rows_per_chunk;
-use crate::cpu::reduce::sum_lanes;
-use crate::cpu::simd::vectorised;
-use crate::cpu::{Real, pool};
+use crate::cpu::norm::{
+    Forward as CpuForward, Gradients, backward as backward_rows, forward as forward_rows,
+};
 use crate::dtype::with_real;
 use crate::gpu::kernel_dtype;
-use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
+use crate::{Backward, Device, Dtype, Element, Error, Forward, Gpu, Operation, Result, Tensor};
 
-/// `r = x + residual`, `y = (r - mean(r)) / sqrt(var(r) + eps) * weight + bias` over the last dimension (Ba, Kiros and
-/// Hinton 2016, arXiv 1607.06450). Returns `(y, r)`: `r` is the next step's residual, and is `x` when none is given.
-///
-/// `x` and `residual` are `(.., W)`, `weight` and `bias` are `(W)`.
-///
-/// # Errors
-/// When shapes, element types or devices do not fit.
-pub fn layer_norm_residual(
-    x: &Tensor,
-    residual: Option<&Tensor>,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-) -> Result<(Tensor, Tensor)> {
-    let inputs: Vec<&Tensor> = [x, weight, bias].into_iter().chain(residual).collect();
-    let mut outputs = apply(LayerNormResidual { eps }, &inputs)?.into_iter();
-    match (outputs.next(), outputs.next()) {
-        (Some(y), Some(r)) => Ok((y, r)),
-        (y, _) => Ok((y.unwrap_or_else(|| x.clone()), x.clone())),
+/// How a norm computes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NormOptions {
+    /// Added to the variance.
+    pub eps: f64,
+    /// Of `x`, before the sum.
+    pub dropout: Option<Dropout>,
+}
+
+impl NormOptions {
+    /// Without dropout.
+    #[must_use]
+    pub fn new(eps: f64) -> NormOptions {
+        NormOptions { eps, dropout: None }
     }
 }
 
-struct LayerNormResidual {
-    eps: f64,
+/// `r = residual + dropout(x)`, `y = (r - mean(r)) / sqrt(var(r) + eps) * weight + bias` over the last dimension (Ba,
+/// Kiros and Hinton 2016, arXiv 1607.06450). Returns `(y, r)`: `r` is the next step's residual, and is `x` when neither
+/// residual nor dropout is given.
+///
+/// `x` and `residual` are `(.., W)`, `weight` and `bias` are `(W)`, of the type of `x` or f32.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// use longhand_tensor::{Device, Tensor, ops};
+///
+/// let x = Tensor::from_slice(&[1.0f32, 3.0], &[1, 2], &Device::Cpu)?;
+/// let (y, r) = ops::layer_norm(&x, Some(&x), None, None, &ops::NormOptions::new(0.0))?;
+/// assert_eq!((y.to_vec::<f32>()?, r.to_vec::<f32>()?), (vec![-1.0, 1.0], vec![2.0, 6.0]));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When shapes, element types, devices or the probability of dropout do not fit.
+pub fn layer_norm(
+    x: &Tensor,
+    residual: Option<&Tensor>,
+    weight: Option<&Tensor>,
+    bias: Option<&Tensor>,
+    options: &NormOptions,
+) -> Result<(Tensor, Tensor)> {
+    norm(true, x, [residual, weight, bias], *options)
 }
 
-const NAME: &str = "layer_norm_residual";
+/// `r = residual + dropout(x)`, `y = r / sqrt(mean(r²) + eps) * weight` over the last dimension (Zhang and Sennrich
+/// 2019, arXiv 1910.07467). Returns `(y, r)`, as [`layer_norm`] does.
+///
+/// `x` and `residual` are `(.., W)`, `weight` is `(W)`, of the type of `x` or f32.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// use longhand_tensor::{Device, Tensor, ops};
+///
+/// let x = Tensor::from_slice(&[1.0f32, 7.0], &[1, 2], &Device::Cpu)?;
+/// let (y, _) = ops::rms_norm(&x, None, None, &ops::NormOptions::new(0.0))?;
+/// assert!((y.to_vec::<f32>()?[1] - 1.4).abs() < 1e-6);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When shapes, element types, devices or the probability of dropout do not fit.
+pub fn rms_norm(
+    x: &Tensor,
+    residual: Option<&Tensor>,
+    weight: Option<&Tensor>,
+    options: &NormOptions,
+) -> Result<(Tensor, Tensor)> {
+    norm(false, x, [residual, weight, None], *options)
+}
 
-impl Operation for LayerNormResidual {
+fn norm(
+    layer: bool,
+    x: &Tensor,
+    others: [Option<&Tensor>; 3],
+    options: NormOptions,
+) -> Result<(Tensor, Tensor)> {
+    let given = others.map(|other| other.is_some());
+    let inputs: Vec<&Tensor> = [Some(x)].into_iter().chain(others).flatten().collect();
+    let mut outputs = apply(Norm { layer, given, options }, &inputs)?;
+    let r = outputs.swap_remove(1);
+    Ok((outputs.swap_remove(0), r))
+}
+
+struct Norm {
+    /// Or RMSNorm.
+    layer: bool,
+    /// Whether there are residual, weight and bias, of the inputs that follow `x`.
+    given: [bool; 3],
+    options: NormOptions,
+}
+
+/// The inputs, told apart.
+struct Inputs {
+    x: Tensor,
+    residual: Option<Tensor>,
+    weight: Option<Tensor>,
+    bias: Option<Tensor>,
+}
+
+impl Operation for Norm {
     fn name(&self) -> &str {
-        NAME
+        if self.layer { "layer_norm" } else { "rms_norm" }
     }
 
     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
-        let inputs = inputs.iter().map(Tensor::contiguous).collect::<Result<Vec<_>>>()?;
-        let (x, weight, bias, residual) = (&inputs[0], &inputs[1], &inputs[2], inputs.get(3));
-        check(x, weight, bias, residual)?;
-        check_alike(NAME, &inputs.iter().collect::<Vec<_>>())?;
-        let Normalised { y, r, mean, inv_std } = match x.device() {
-            Device::Cpu => cpu(x, residual, weight, bias, self.eps)?,
-            Device::Gpu(gpu) => on_gpu(gpu, x, residual, weight, bias, self.eps)?,
+        let mut inputs = inputs.iter().map(Tensor::contiguous);
+        let mut next_if = |given: bool| if given { inputs.next().transpose() } else { Ok(None) };
+        let Some(x) = next_if(true)? else {
+            return Err(Error::argument(self.name(), "x", "missing", "given"));
+        };
+        let [residual, weight, bias] = self.given;
+        let inputs =
+            Inputs { x, residual: next_if(residual)?, weight: next_if(weight)?, bias: next_if(bias)? };
+        self.check(&inputs)?;
+        let Normalised { y, r, mean, rstd } = match inputs.x.device() {
+            Device::Cpu => self.cpu(&inputs)?,
+            Device::Gpu(gpu) => self.on_gpu(gpu, &inputs)?,
         };
         let saved = match needs.contains(&true) {
-            true => vec![Some(r.clone()), Some(weight.clone()), Some(mean), Some(inv_std)],
+            true => vec![Some(r.clone()), Some(rstd), mean, inputs.weight],
             false => Vec::new(),
         };
         Ok(Forward::new([y, r]).save(saved))
     }
 
     fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        let (r, weight, mean, inv_std) = (ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?, ctx.saved(3)?);
-        let grad_y = &ctx.grad(0)?.contiguous()?;
-        let grad_r = ctx.grad_if_any(1).map(Tensor::contiguous).transpose()?;
-        let Grads { r, weight, bias } = match r.device() {
-            Device::Cpu => cpu_backward(grad_y, grad_r.as_ref(), r, weight, mean, inv_std)?,
-            Device::Gpu(gpu) => on_gpu_backward(gpu, grad_y, grad_r.as_ref(), r, weight, mean, inv_std)?,
+        let saved = Saved {
+            r: ctx.saved(0)?,
+            rstd: ctx.saved(1)?,
+            mean: if self.layer { Some(ctx.saved(2)?) } else { None },
+            weight: if self.given[1] { Some(ctx.saved(3)?) } else { None },
+            parameters: (1..ctx.inputs()).map(|i| ctx.input(i).dtype).next_back(),
         };
-        let mut grads = vec![Some(r.clone()), Some(weight), Some(bias)];
-        grads.resize(ctx.inputs(), Some(r));
-        Ok(grads)
-    }
-}
-
-fn check(x: &Tensor, weight: &Tensor, bias: &Tensor, residual: Option<&Tensor>) -> Result<()> {
-    for (name, vector) in [("weight", weight), ("bias", bias)] {
-        if vector.shape().len() != 1 || x.shape().last() != vector.shape().last() {
-            let rule = format!("the {name} must be as long as the last dimension of x");
-            return Err(Error::shapes(NAME, x.shape(), vector.shape(), rule));
-        }
-    }
-    match residual {
-        Some(residual) if residual.shape() != x.shape() => {
-            Err(Error::shapes(NAME, x.shape(), residual.shape(), "x and residual must have the same shape"))
-        }
-        _ => Ok(()),
+        let grad_y = ctx.grad(0)?.contiguous()?;
+        let grad_r = ctx.grad_if_any(1).map(Tensor::contiguous).transpose()?;
+        let grads = match saved.r.device() {
+            Device::Cpu => self.cpu_backward(&grad_y, grad_r.as_ref(), &saved)?,
+            Device::Gpu(gpu) => self.on_gpu_backward(gpu, &grad_y, grad_r.as_ref(), &saved)?,
+        };
+        let [residual, weight, bias] = self.given;
+        let mut all = vec![Some(grads.x)];
+        all.extend(
+            [(residual, grads.residual), (weight, grads.weight), (bias, grads.bias)]
+                .into_iter()
+                .filter_map(|(given, grad)| given.then_some(grad)),
+        );
+        Ok(all)
     }
 }
 
 struct Normalised {
     y: Tensor,
     r: Tensor,
-    /// Of each row.
-    mean: Tensor,
-    /// Of each row: `1 / sqrt(var + eps)`.
-    inv_std: Tensor,
+    /// Of each row; none for RMSNorm.
+    mean: Option<Tensor>,
+    /// Of each row: one over the standard deviation, or over the root mean square.
+    rstd: Tensor,
+}
+
+struct Saved<'a> {
+    r: &'a Tensor,
+    rstd: &'a Tensor,
+    mean: Option<&'a Tensor>,
+    weight: Option<&'a Tensor>,
+    /// The type of weight and bias, if there is one.
+    parameters: Option<Dtype>,
 }
 
 struct Grads {
-    r: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    x: Tensor,
+    residual: Option<Tensor>,
+    weight: Option<Tensor>,
+    bias: Option<Tensor>,
 }
 
-fn cpu(
-    x: &Tensor,
-    residual: Option<&Tensor>,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-) -> Result<Normalised> {
-    let dtype = x.dtype();
-    let (wide_weight, wide_bias) = (widened(NAME, weight)?, widened(NAME, bias)?);
-    // What is normalised is the rounded sum: it is what backward sees.
-    let r = residual.map_or_else(|| Ok(x.clone()), |residual| x.add(residual))?;
-    let sum = widened(NAME, &r)?;
-    let width = weight.numel();
-    let rows = sum.numel() / width.max(1);
-    with_real!(NAME, sum.dtype(), T => {
-        let (values, weight, bias) = (sum.read::<T>(NAME)?, wide_weight.read::<T>(NAME)?, wide_bias.read::<T>(NAME)?);
-        let mut y = pool::buffer::<T>(sum.numel());
-        let mut stats = vec![[T::ZERO; 2]; rows];
-        let chunk = rows_per_chunk(width);
-        if width > 0 {
-            let outputs = y.par_chunks_mut(chunk * width).zip(stats.par_chunks_mut(chunk));
-            let pieces = outputs.zip(values.par_chunks(chunk * width));
-            pieces.for_each(|((y, stats), r)| forward_rows(y, stats, r, &weight[..width], &bias[..width], eps));
-        }
-        let (mean, inv_std): (Vec<T>, Vec<T>) = stats.into_iter().map(|[mean, inv_std]| (mean, inv_std)).unzip();
-        Ok(Normalised {
-            y: Tensor::from_elements(y, x.shape()).to_dtype(dtype)?,
-            r,
-            mean: Tensor::from_elements(mean, &[rows]),
-            inv_std: Tensor::from_elements(inv_std, &[rows]),
-        })
-    })
-}
-
-vectorised! {
-    fn forward_rows<T: Real>(y: &mut [T], stats: &mut [[T; 2]], r: &[T], weight: &[T], bias: &[T], eps: f64) {
-        let width = weight.len();
-        let count = T::from_f64(width as f64);
-        for ((y, stats), r) in y.chunks_exact_mut(width).zip(stats).zip(r.chunks_exact(width)) {
-            let mean = sum_lanes(r, |r| r) / count;
-            let variance = sum_lanes(r, |r| (r - mean) * (r - mean)) / count;
-            let inv_std = T::ONE / (variance + T::from_f64(eps)).sqrt();
-            for (((y, r), weight), bias) in y.iter_mut().zip(r).zip(weight).zip(bias) {
-                *y = (*r - mean) * inv_std * *weight + *bias;
+impl Norm {
+    fn check(&self, Inputs { x, residual, weight, bias }: &Inputs) -> Result<()> {
+        let name = self.name();
+        let Some(&width) = x.shape().last() else {
+            return Err(Error::argument(name, "x", "a single number", "of at least one dimension"));
+        };
+        for (what, vector) in [("weight", weight), ("bias", bias)] {
+            let Some(vector) = vector else { continue };
+            if vector.shape() != [width] {
+                let rule = format!("the {what} must be as long as the last dimension of x");
+                return Err(Error::shapes(name, x.shape(), vector.shape(), rule));
             }
-            *stats = [mean, inv_std];
+            check_device(name, x, vector)?;
+            let first = weight.as_ref().unwrap_or(vector).dtype();
+            let fits = vector.dtype() == x.dtype() || (vector.dtype() == Dtype::F32 && x.dtype().size() == 2);
+            if !fits || vector.dtype() != first {
+                let (left, right) = (if fits { first } else { x.dtype() }, vector.dtype());
+                return Err(Error::Dtypes { operation: name.into(), left, right });
+            }
+        }
+        if let Some(residual) = residual {
+            super::check_alike(name, &[x, residual])?;
+            if residual.shape() != x.shape() {
+                let rule = "x and residual must have the same shape";
+                return Err(Error::shapes(name, x.shape(), residual.shape(), rule));
+            }
+        }
+        match self.options.dropout {
+            Some(Dropout { probability, .. }) if !(0.0..1.0).contains(&probability) => {
+                let was = probability.to_string();
+                Err(Error::argument(name, "dropout probability", was, "0 to less than 1"))
+            }
+            _ => Ok(()),
         }
     }
-}
 
-fn cpu_backward(
-    grad_y: &Tensor,
-    grad_r: Option<&Tensor>,
-    r: &Tensor,
-    weight: &Tensor,
-    mean: &Tensor,
-    inv_std: &Tensor,
-) -> Result<Grads> {
-    let dtype = r.dtype();
-    let (grad_y, r, wide_weight) = (widened(NAME, grad_y)?, widened(NAME, r)?, widened(NAME, weight)?);
-    let grad_r = grad_r.map(|grad| widened(NAME, grad)).transpose()?;
-    let width = weight.numel();
-    with_real!(NAME, r.dtype(), T => {
-        let (dy, values, weight) = (grad_y.read::<T>(NAME)?, r.read::<T>(NAME)?, wide_weight.read::<T>(NAME)?);
-        let (mean, inv_std) = (mean.read::<T>(NAME)?, inv_std.read::<T>(NAME)?);
-        let through = grad_r.as_ref().map(|grad| grad.read::<T>(NAME)).transpose()?;
-        let chunk = rows_per_chunk(width);
-        let mut dr = pool::buffer::<T>(r.numel());
-        // The gradients of weight and bias, one partial sum per piece: [dweight, dbias].
-        let pieces = dr.par_chunks_mut((chunk * width).max(1)).enumerate().map(|(i, dr)| {
-            let (row, start) = (i * chunk, i * chunk * width);
-            let rows = dr.len() / width;
-            let mut sums = vec![T::ZERO; 2 * width];
-            let inputs = RowInputs {
-                dy: &dy[start..][..dr.len()],
-                r: &values[start..][..dr.len()],
-                mean: &mean[row..][..rows],
-                inv_std: &inv_std[row..][..rows],
-                weight: &weight[..width],
+    fn writes_sum(&self) -> bool {
+        self.given[0] || self.options.dropout.is_some()
+    }
+
+    fn cpu(&self, inputs: &Inputs) -> Result<Normalised> {
+        let (name, dtype, shape) = (self.name(), inputs.x.dtype(), inputs.x.shape());
+        let wide = |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| widened(name, tensor)).transpose();
+        let x = widened(name, &inputs.x)?;
+        let [residual, weight, bias] = [wide(&inputs.residual)?, wide(&inputs.weight)?, wide(&inputs.bias)?];
+        let width = shape.last().copied().unwrap_or(0);
+        with_real!(name, x.dtype(), T => {
+            let read = |tensor: &Option<Tensor>| -> Result<Option<Vec<T>>> {
+                tensor.as_ref().map(|tensor| Ok(tensor.read::<T>(name)?[..width].to_vec())).transpose()
             };
-            backward_rows(dr, &mut sums, &inputs);
-            if let Some(through) = &through {
-                crate::cpu::elementwise::add_chunk(dr, &through[start..][..dr.len()]);
-            }
-            sums
-        });
-        let sums = crate::cpu::reduce::sum_rows(&pieces.collect::<Vec<_>>().concat(), 2 * width);
-        let vector = |sum: &[T]| Tensor::from_elements(sum.to_vec(), &[width]).to_dtype(dtype);
-        Ok(Grads {
-            r: Tensor::from_elements(dr, r.shape()).to_dtype(dtype)?,
-            weight: vector(&sums[..width])?,
-            bias: vector(&sums[width..])?,
+            let (weight, bias) = (read(&weight)?, read(&bias)?);
+            let residual = residual.as_ref().map(|residual| residual.read::<T>(name)).transpose()?;
+            let CpuForward { y, sum, mean, rstd } = forward_rows(&crate::cpu::norm::Inputs {
+                layer: self.layer,
+                width,
+                eps: T::from_f64(self.options.eps),
+                dtype,
+                x: &x.read::<T>(name)?[..x.numel()],
+                residual: residual.as_deref().map(|residual| &residual[..x.numel()]),
+                weight: weight.as_deref(),
+                bias: bias.as_deref(),
+                dropout: self.options.dropout,
+            });
+            let vector = |values: Vec<T>| { let len = values.len(); Tensor::from_elements(values, &[len]) };
+            Ok(Normalised {
+                y: Tensor::from_elements(y, shape).to_dtype(dtype)?,
+                r: match sum {
+                    Some(sum) => Tensor::from_elements(sum, shape).to_dtype(dtype)?,
+                    None => inputs.x.clone(),
+                },
+                mean: self.layer.then(|| vector(mean)),
+                rstd: vector(rstd),
+            })
         })
-    })
-}
-
-struct RowInputs<'a, T> {
-    dy: &'a [T],
-    r: &'a [T],
-    mean: &'a [T],
-    inv_std: &'a [T],
-    weight: &'a [T],
-}
-
-vectorised! {
-    /// With `n = (r - mean) inv_std` and `g = dy weight`: `dr = inv_std (g - mean(g) - n mean(g n))`.
-    fn backward_rows<T: Real>(dr: &mut [T], sums: &mut [T], inputs: &RowInputs<'_, T>) {
-        let width = inputs.weight.len();
-        let count = T::from_f64(width as f64);
-        let (dweight, dbias) = sums.split_at_mut(width);
-        let rows = dr.chunks_exact_mut(width).zip(inputs.dy.chunks_exact(width)).zip(inputs.r.chunks_exact(width));
-        for (((dr, dy), r), (&mean, &inv_std)) in rows.zip(inputs.mean.iter().zip(inputs.inv_std)) {
-            // dr first holds n, then the gradient.
-            for (i, dr) in dr.iter_mut().enumerate() {
-                let n = (r[i] - mean) * inv_std;
-                dweight[i] += dy[i] * n;
-                dbias[i] += dy[i];
-                *dr = n;
-            }
-            let (mut sum_g, mut sum_gn) = ([T::ZERO; 8], [T::ZERO; 8]);
-            for (i, ((dy, weight), n)) in dy.iter().zip(inputs.weight).zip(&*dr).enumerate() {
-                let g = *dy * *weight;
-                sum_g[i % 8] += g;
-                sum_gn[i % 8] += g * *n;
-            }
-            let mean_g = sum_lanes(&sum_g, |x| x) / count;
-            let mean_gn = sum_lanes(&sum_gn, |x| x) / count;
-            for ((dr, dy), weight) in dr.iter_mut().zip(dy).zip(inputs.weight) {
-                *dr = inv_std * (*dy * *weight - mean_g - *dr * mean_gn);
-            }
-        }
     }
-}
 
-fn on_gpu(
-    gpu: &Gpu,
-    x: &Tensor,
-    residual: Option<&Tensor>,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f64,
-) -> Result<Normalised> {
-    let key = (kernel_dtype(NAME, x.dtype())?, weight.numel());
-    let plan = gpu
-        .plans()
-        .norm
-        .get(key, |(dtype, width)| LayerNormForward::new(dtype, width)?.plan(gpu.device()))?;
-    let width = weight.numel();
-    let rows = x.numel() / width;
-    let y = gpu.empty(x.shape(), x.dtype())?;
-    let r = if residual.is_some() { gpu.empty(x.shape(), x.dtype())? } else { x.clone() };
-    let [mean, inv_std] = [gpu.empty(&[rows], Dtype::F32)?, gpu.empty(&[rows], Dtype::F32)?];
-    let args = LayerNormForwardArgs {
-        rows,
-        eps: eps as f32,
-        x: x.pointer(NAME)?,
-        x_stride: width as i64,
-        residual: pointer_or_null(residual)?,
-        weight: weight.pointer(NAME)?,
-        bias: bias.pointer(NAME)?,
-        sum: pointer_or_null(residual.map(|_| &r))?,
-        out: y.pointer(NAME)?,
-        mean: mean.pointer(NAME)?,
-        rstd: inv_std.pointer(NAME)?,
-    };
-    // SAFETY: the inputs are contiguous, the outputs are new, all on this device and freed on this stream.
-    unsafe { plan.launch(gpu.stream(), &args)? };
-    Ok(Normalised { y, r, mean, inv_std })
-}
+    fn cpu_backward(&self, grad_y: &Tensor, grad_r: Option<&Tensor>, saved: &Saved<'_>) -> Result<Grads> {
+        let (name, dtype, shape) = (self.name(), saved.r.dtype(), saved.r.shape());
+        let (dy, r) = (widened(name, grad_y)?, widened(name, saved.r)?);
+        let wide = |tensor: Option<&Tensor>| tensor.map(|tensor| widened(name, tensor)).transpose();
+        let (through, weight) = (wide(grad_r)?, wide(saved.weight)?);
+        let (width, count) = (shape.last().copied().unwrap_or(0), r.numel());
+        with_real!(name, r.dtype(), T => {
+            let read = |tensor: Option<&'_ Tensor>| -> Result<Option<Vec<T>>> {
+                tensor.map(|tensor| Ok(tensor.read::<T>(name)?[..tensor.numel()].to_vec())).transpose()
+            };
+            let (weight, mean) = (read(weight.as_ref())?, read(saved.mean)?);
+            let through = through.as_ref().map(|through| through.read::<T>(name)).transpose()?;
+            let Gradients { x, residual, weight, bias } = backward_rows(&crate::cpu::norm::BackwardInputs {
+                width,
+                dy: &dy.read::<T>(name)?[..count],
+                through: through.as_deref().map(|through| &through[..count]),
+                sum: &r.read::<T>(name)?[..count],
+                weight: weight.as_deref(),
+                mean: mean.as_deref(),
+                rstd: &saved.rstd.read::<T>(name)?[..saved.rstd.numel()],
+                dropout: self.options.dropout,
+            });
+            let matrix = |values: Vec<T>| Tensor::from_elements(values, shape).to_dtype(dtype);
+            let parameters = saved.parameters.unwrap_or(dtype);
+            let vector = |values: Vec<T>| Tensor::from_elements(values, &[width]).to_dtype(parameters);
+            let x = matrix(x)?;
+            Ok(Grads {
+                residual: Some(residual.map_or_else(|| Ok(x.clone()), matrix)?),
+                x,
+                weight: self.given[1].then(|| vector(weight)).transpose()?,
+                bias: self.given[2].then(|| vector(bias)).transpose()?,
+            })
+        })
+    }
 
-fn on_gpu_backward(
-    gpu: &Gpu,
-    grad_y: &Tensor,
-    grad_r: Option<&Tensor>,
-    r: &Tensor,
-    weight: &Tensor,
-    mean: &Tensor,
-    inv_std: &Tensor,
-) -> Result<Grads> {
-    let key = (kernel_dtype(NAME, r.dtype())?, weight.numel());
-    let plan = gpu
-        .plans()
-        .norm_backward
-        .get(key, |(dtype, width)| LayerNormBackward::new(dtype, width)?.plan(gpu.device()))?;
-    let width = weight.numel();
-    let rows = r.numel() / width;
-    let grads = Grads {
-        r: gpu.empty(r.shape(), r.dtype())?,
-        weight: gpu.empty(weight.shape(), weight.dtype())?,
-        bias: gpu.empty(weight.shape(), weight.dtype())?,
-    };
-    let workspace = gpu.workspace(plan.workspace_bytes(rows))?;
-    let args = LayerNormBackwardArgs {
-        rows,
-        dy: grad_y.pointer(NAME)?,
-        dr: pointer_or_null(grad_r)?,
-        sum: r.pointer(NAME)?,
-        sum_stride: width as i64,
-        weight: weight.pointer(NAME)?,
-        mean: mean.pointer(NAME)?,
-        rstd: inv_std.pointer(NAME)?,
-        dx: grads.r.pointer(NAME)?,
-        dweight: grads.weight.pointer(NAME)?,
-        dbias: grads.bias.pointer(NAME)?,
-        workspace: workspace.ptr(),
-    };
-    // SAFETY: the inputs are contiguous, outputs and workspace are new, all on this device and freed on this stream.
-    unsafe { plan.launch(gpu.stream(), &args)? };
-    Ok(grads)
-}
+    /// The kernel for rows like those of `x`, and the number of these.
+    fn kernel(&self, x: &Tensor, parameters: Option<Dtype>) -> Result<(Kernel, usize)> {
+        let width = x.shape().last().copied().unwrap_or(0);
+        let dtype = kernel_dtype(self.name(), x.dtype())?;
+        let parameters = kernel_dtype(self.name(), parameters.unwrap_or(x.dtype()))?;
+        let kernel = if self.layer { Kernel::layer } else { Kernel::rms };
+        let kernel = kernel(dtype, width)
+            .weight(self.given[1])
+            .bias(self.given[2])
+            .weight_dtype(parameters)
+            .dropout(self.options.dropout.is_some());
+        Ok((kernel, x.numel() / width.max(1)))
+    }
 
-fn pointer_or_null(tensor: Option<&Tensor>) -> Result<DevicePtr> {
-    tensor.map_or(Ok(DevicePtr::NULL), |tensor| tensor.pointer(NAME))
+    fn on_gpu(&self, gpu: &Gpu, inputs: &Inputs) -> Result<Normalised> {
+        let Inputs { x, residual, weight, bias } = inputs;
+        let parameters = weight.as_ref().or(bias.as_ref()).map(Tensor::dtype);
+        let (kernel, rows) = self.kernel(x, parameters)?;
+        let plan = gpu.plans().norm.get(kernel, |kernel| kernel.plan_forward(gpu.device()))?;
+        let y = gpu.empty(x.shape(), x.dtype())?;
+        let r = if self.writes_sum() { gpu.empty(x.shape(), x.dtype())? } else { x.clone() };
+        let mean = self.layer.then(|| gpu.empty(&[rows], Dtype::F32)).transpose()?;
+        let rstd = gpu.empty(&[rows], Dtype::F32)?;
+        let args = NormForwardArgs {
+            rows,
+            eps: self.options.eps as f32,
+            x: self.pointer(Some(x))?,
+            x_stride: x.shape().last().map_or(0, |&width| width as i64),
+            residual: self.pointer(residual.as_ref())?,
+            dropout: self.options.dropout,
+            weight: self.pointer(weight.as_ref())?,
+            bias: self.pointer(bias.as_ref())?,
+            sum: self.pointer(self.writes_sum().then_some(&r))?,
+            out: self.pointer(Some(&y))?,
+            mean: self.pointer(mean.as_ref())?,
+            rstd: self.pointer(Some(&rstd))?,
+        };
+        // SAFETY: the inputs are contiguous, the outputs are new, all on this device and freed on this stream.
+        unsafe { plan.launch(gpu.stream(), &args)? };
+        Ok(Normalised { y, r, mean, rstd })
+    }
+
+    fn on_gpu_backward(
+        &self,
+        gpu: &Gpu,
+        grad_y: &Tensor,
+        grad_r: Option<&Tensor>,
+        saved: &Saved<'_>,
+    ) -> Result<Grads> {
+        let &Saved { r, rstd, mean, weight, parameters } = saved;
+        let parameters = if self.given[1] || self.given[2] { parameters } else { None };
+        let (kernel, rows) = self.kernel(r, parameters)?;
+        let plan = gpu.plans().norm_backward.get(kernel, |kernel| kernel.plan_backward(gpu.device()))?;
+        let width = r.shape().last().copied().unwrap_or(0);
+        let vector =
+            |given: bool| given.then(|| gpu.empty(&[width], parameters.unwrap_or(r.dtype()))).transpose();
+        let x = gpu.empty(r.shape(), r.dtype())?;
+        let own = self.given[0] && self.options.dropout.is_some();
+        let residual = own.then(|| gpu.empty(r.shape(), r.dtype())).transpose()?;
+        let (dweight, dbias) = (vector(self.given[1])?, vector(self.given[2])?);
+        let workspace = gpu.workspace(plan.workspace_bytes(rows))?;
+        let args = NormBackwardArgs {
+            rows,
+            dy: self.pointer(Some(grad_y))?,
+            dr: self.pointer(grad_r)?,
+            sum: self.pointer(Some(r))?,
+            sum_stride: width as i64,
+            dropout: self.options.dropout,
+            weight: self.pointer(weight)?,
+            mean: self.pointer(mean)?,
+            rstd: self.pointer(Some(rstd))?,
+            dx: self.pointer(Some(&x))?,
+            dresidual: self.pointer(residual.as_ref())?,
+            dweight: self.pointer(dweight.as_ref())?,
+            dbias: self.pointer(dbias.as_ref())?,
+            workspace: workspace.ptr(),
+        };
+        // SAFETY: the inputs are contiguous, outputs and workspace are new, all on this device and freed on this stream.
+        unsafe { plan.launch(gpu.stream(), &args)? };
+        Ok(Grads { residual: Some(residual.unwrap_or_else(|| x.clone())), x, weight: dweight, bias: dbias })
+    }
+
+    fn pointer(&self, tensor: Option<&Tensor>) -> Result<DevicePtr> {
+        tensor.map_or(Ok(DevicePtr::NULL), |tensor| tensor.pointer(self.name()))
+    }
 }

@@ -1,6 +1,6 @@
 //! What does not fit is refused with a message that names the operation and what was given.
 
-use longhand_tensor::ops::{AttentionOptions, Rope};
+use longhand_tensor::ops::{AttentionOptions, NormOptions, Rope};
 use longhand_tensor::{AdamW, Device, Dtype, Result, Tensor, ops};
 
 fn zeros(shape: &[usize]) -> Tensor {
@@ -26,7 +26,7 @@ fn shapes_that_do_not_fit_are_both_shown() {
     };
     let norm = |residual: &[usize], weight: &[usize]| {
         let (weight, residual) = (zeros(weight), zeros(residual));
-        message(ops::layer_norm_residual(&x, Some(&residual), &weight, &weight, 1e-5))
+        message(ops::layer_norm(&x, Some(&residual), Some(&weight), Some(&weight), &NormOptions::new(1e-5)))
     };
     let rope = |q: &[usize], k: &[usize], positions: usize, rotary: usize| {
         let (positions, rope) = (ids(&vec![0; positions]), Rope::new(rotary, 1e4, &Device::Cpu).unwrap());
@@ -46,8 +46,8 @@ fn shapes_that_do_not_fit_are_both_shown() {
         (message(Tensor::cat(&[&x, &zeros(&[2, 4])], 0)), "cat: shapes [2, 3] and [2, 4] do not fit"),
         (message(ops::linear(&x, &zeros(&[2, 3]), None)), "linear: shapes [2, 3] and [2, 3] do not fit"),
         (message(ops::linear(&x, &zeros(&[3, 5]), Some(&x))), "linear: shapes [3, 5] and [2, 3] do not fit"),
-        (norm(&[2, 3], &[2]), "layer_norm_residual: shapes [2, 3] and [2] do not fit"),
-        (norm(&[1, 3], &[3]), "layer_norm_residual: shapes [2, 3] and [1, 3] do not fit"),
+        (norm(&[2, 3], &[2]), "layer_norm: shapes [2, 3] and [2] do not fit"),
+        (norm(&[1, 3], &[3]), "layer_norm: shapes [2, 3] and [1, 3] do not fit"),
         (message(ops::cross_entropy(&x, &ids(&[0; 3]))), "cross_entropy: shapes [2, 3] and [3] do not fit"),
         (merge(&[1, 2, 3, 4], &[1, 3, 2]), "no error"),
         (merge(&[1, 2, 4], &[1, 3, 2]), "attention_merge: shapes [1, 2, 4] and [1, 3, 2] do not fit"),

@@ -1,7 +1,7 @@
 //! Every operation's backward rule against finite differences in f64, over drawn shapes, strides and values.
 
-use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX, Rope};
-use longhand_tensor::{Device, Dtype, Result, Tensor, check_gradient, ops};
+use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX, NormOptions, Rope};
+use longhand_tensor::{Device, Dropout, Dtype, Random, Result, Tensor, check_gradient, ops};
 use proptest::prelude::*;
 
 use crate::{indices, strided, tensor};
@@ -107,15 +107,27 @@ proptest! {
     }
 
     #[test]
-    fn layer_norm_residual_matches(rows in 0..4usize, width in 1..11usize, seed: u64) {
+    fn norms_match(
+        rows in 0..4usize, width in 1..11usize, weight: bool, bias: bool,
+        probability in prop::option::of(prop::sample::select(vec![0.0, 0.4])), seed: u64,
+    ) {
         let of = |shape: &[usize], i| tensor(shape, seed ^ i);
         let inputs = [strided(&[rows, width], 0, 1, seed), of(&[rows, width], 1), of(&[width], 2), of(&[width], 3)];
-        agrees_all(|x| {
-            let (y, r) = ops::layer_norm_residual(&x[0], Some(&x[1]), &x[2], &x[3], 1e-2)?;
-            Ok(vec![y, r])
-        }, &inputs)?;
-        agrees(|x| Ok(ops::layer_norm_residual(&x[0], None, &x[2], &x[3], 1e-2)?.0), &inputs)?;
-        agrees(|x| Ok(ops::layer_norm_residual(&x[0], Some(&x[1]), &x[2], &x[3], 1e-2)?.1), &inputs)?;
+        let dropout = probability.map(|probability| Dropout { probability, random: Random { seed, offset: 3 } });
+        let options = NormOptions { dropout, ..NormOptions::new(1e-2) };
+        let layer = |x: &[Tensor], residual: bool| {
+            let (weight, bias) = (weight.then_some(&x[2]), bias.then_some(&x[3]));
+            ops::layer_norm(&x[0], residual.then_some(&x[1]), weight, bias, &options)
+        };
+        let rms = |x: &[Tensor], residual: bool| {
+            ops::rms_norm(&x[0], residual.then_some(&x[1]), weight.then_some(&x[2]), &options)
+        };
+        let both = |(y, r): (Tensor, Tensor)| vec![y, r];
+        agrees_all(|x| Ok(both(layer(x, true)?)), &inputs)?;
+        agrees_all(|x| Ok(both(rms(x, true)?)), &inputs)?;
+        agrees_all(|x| Ok(both(rms(x, false)?)), &inputs)?;
+        agrees(|x| Ok(layer(x, false)?.0), &inputs)?;
+        agrees(|x| Ok(layer(x, true)?.1), &inputs)?;
     }
 
     #[test]

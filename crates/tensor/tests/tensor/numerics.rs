@@ -1,7 +1,7 @@
 //! Every operation in `f32`, `bf16` and `f16` against itself in `f64`.
 
-use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX, Rope};
-use longhand_tensor::{Device, Dtype, Result, Tensor, ops};
+use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX, NormOptions, Rope};
+use longhand_tensor::{Device, Dropout, Dtype, Random, Result, Tensor, ops};
 use proptest::prelude::*;
 
 use crate::{doubles, indices, strided, tensor};
@@ -75,15 +75,29 @@ pub fn cases(seed: u64) -> Vec<Case> {
             Ok(vec![ops::cross_entropy(&x[0], &x[1])?])
         }),
         case(
-            "layer_norm_residual",
+            "layer_norm",
             vec![of(&[rows, width], 1), of(&[rows, width], 2), of(&[width], 3), of(&[width], 4)],
             |x| {
-                let (y, r) = ops::layer_norm_residual(&x[0], Some(&x[1]), &x[2], &x[3], 1e-5)?;
+                let (y, r) =
+                    ops::layer_norm(&x[0], Some(&x[1]), Some(&x[2]), Some(&x[3]), &NormOptions::new(1e-5))?;
                 Ok(vec![y, r])
             },
         ),
         case("layer norm alone", vec![of(&[rows, width], 1), of(&[width], 3), of(&[width], 4)], |x| {
-            Ok(vec![ops::layer_norm_residual(&x[0], None, &x[1], &x[2], 1e-5)?.0])
+            Ok(vec![ops::layer_norm(&x[0], None, Some(&x[1]), Some(&x[2]), &NormOptions::new(1e-5))?.0])
+        }),
+        case(
+            "rms_norm with dropout",
+            vec![of(&[rows, width], 1), of(&[rows, width], 2), of(&[width], 3)],
+            move |x| {
+                let dropout = Some(Dropout { probability: 0.25, random: Random { seed, offset: 1 } });
+                let options = NormOptions { dropout, ..NormOptions::new(1e-5) };
+                let (y, r) = ops::rms_norm(&x[0], Some(&x[1]), Some(&x[2]), &options)?;
+                Ok(vec![y, r])
+            },
+        ),
+        case("rms_norm alone", vec![of(&[rows, width], 1)], |x| {
+            Ok(vec![ops::rms_norm(&x[0], None, None, &NormOptions::new(1e-5))?.0])
         }),
         case(
             "attention_merge",

@@ -21,13 +21,14 @@ fn step() -> Result<Vec<f32>> {
     let ids: Vec<u32> = (0..(batch * tokens) as u32).map(|i| i * 7919 % vocabulary as u32).collect();
 
     let x = ops::embedding(&table, &indices(&ids, &[batch, tokens]))?;
-    let (y, x) = ops::layer_norm_residual(&x, None, &scale, &shift, 1e-5)?;
+    let norm = ops::NormOptions::new(1e-5);
+    let (y, x) = ops::layer_norm(&x, None, Some(&scale), Some(&shift), &norm)?;
     let parts = ops::linear(&y, &qkv, None)?.reshape(&[batch, tokens, 3 * heads, width / heads])?;
     let parts = parts.split(&[heads; 3], 2)?;
     let options = AttentionOptions { causal: true, scale: None };
     let mixed =
         ops::attention(&parts[0], &parts[1], &parts[2], &options)?.reshape(&[batch, tokens, width])?;
-    let (y, x) = ops::layer_norm_residual(&mixed, Some(&x), &scale, &shift, 1e-5)?;
+    let (y, x) = ops::layer_norm(&mixed, Some(&x), Some(&scale), Some(&shift), &norm)?;
     let y = ops::linear(&ops::linear(&y, &up, Some(&up_bias))?.gelu(Gelu::Tanh)?, &down, None)?;
     let logits = ops::linear(&y.add(&x)?, &table.transpose(0, 1)?, None)?;
     let loss =

@@ -22,6 +22,6 @@ pub use embedding::Embedding;
 pub use map::Map;
 pub use matmul::Matmul;
 pub use merge::AttentionMerge;
-pub use norm::LayerNorm;
+pub use norm::Norm;
 pub use rope::Rope;
 pub use sums::{GradientNorm, GradientSize, Sum};

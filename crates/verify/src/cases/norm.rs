@@ -1,22 +1,26 @@
-//! Layer norm of a residual sum, forward and backward.
+//! Layer norm and RMSNorm of a residual sum, forward and backward.
 
 use super::Pass;
 use crate::tolerance::Rule::{Forward, Gradient};
 use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial, View, plain};
 use longhand_gpu::DevicePtr;
-use longhand_kernels::norm::{
-    LayerNormBackward, LayerNormBackwardArgs, LayerNormForward, LayerNormForwardArgs,
-};
-use longhand_reference as reference;
+use longhand_kernels::Random;
+use longhand_kernels::norm::{Norm as Kernel, NormBackwardArgs, NormForwardArgs};
+use longhand_kernels::random::Dropout;
+use longhand_reference::{self as reference, LayerNorm, NormGradients, RmsNorm};
 use std::fmt;
 
-/// One layer norm.
+/// One norm.
 #[derive(Clone, Debug)]
-pub struct LayerNorm {
+pub struct Norm {
     /// Forward or backward.
     pub pass: Pass,
-    /// Of rows, weights and their gradients.
+    /// Layer norm, or RMSNorm.
+    pub layer: bool,
+    /// Of rows.
     pub precision: Precision,
+    /// Of weight, bias and their gradients: that of rows, or f32.
+    pub weights: Precision,
     /// Number of rows.
     pub rows: usize,
     /// Elements of a row.
@@ -25,19 +29,27 @@ pub struct LayerNorm {
     pub gap: usize,
     /// Whether there is a residual, or a gradient of the sum.
     pub residual: bool,
-    /// Whether the sum overwrites the residual, or `dx` the gradient of the sum.
+    /// Whether the sum overwrites the residual, or `dx` (with dropout, `dresidual`) the gradient of the sum.
     pub in_place: bool,
+    /// Whether there is a weight.
+    pub weight: bool,
+    /// Whether there is a bias.
+    pub bias: bool,
+    /// The probability, where there is dropout.
+    pub dropout: Option<f64>,
     /// Added to the variance.
     pub eps: f32,
     /// Of the inputs.
     pub seed: u64,
 }
 
-impl Case for LayerNorm {
+impl Case for Norm {
     fn operation(&self) -> &'static str {
-        match self.pass {
-            Pass::Forward => "layer norm forward",
-            Pass::Backward => "layer norm backward",
+        match (self.layer, self.pass) {
+            (true, Pass::Forward) => "layer norm forward",
+            (true, Pass::Backward) => "layer norm backward",
+            (false, Pass::Forward) => "RMSNorm forward",
+            (false, Pass::Backward) => "RMSNorm backward",
         }
     }
 
@@ -49,81 +61,129 @@ impl Case for LayerNorm {
     }
 }
 
-impl fmt::Display for LayerNorm {
+impl fmt::Display for Norm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let LayerNorm { precision, rows, width, gap, .. } = self;
+        let Norm { precision, rows, width, gap, weights, .. } = self;
         write!(f, "{precision} N{rows} W{width}")?;
         write!(f, "{}", if self.residual { " residual" } else { "" })?;
         write!(f, "{}", if self.residual && self.in_place { " in place" } else { "" })?;
+        match (self.weight, self.bias, self.layer) {
+            (true, true, true) | (true, false, false) => {}
+            (true, true, false) => write!(f, " with bias")?,
+            (true, false, true) => write!(f, " without bias")?,
+            (false, true, _) => write!(f, " without weight")?,
+            (false, false, _) => write!(f, " without parameters")?,
+        }
+        if weights != precision {
+            write!(f, ", {weights} parameters")?;
+        }
+        if let Some(probability) = self.dropout {
+            write!(f, " dropout {probability}")?;
+        }
         if *gap > 0 { write!(f, " gap {gap}") } else { Ok(()) }
     }
 }
 
-impl LayerNorm {
-    /// The cases that tell the most: for each type, a model's width; then the widths around what a warp, a block and
-    /// its registers hold, with more rows than one block takes.
+impl Norm {
+    /// Layer norm in one type, with all that is usual, of rows that lie one behind the other.
     #[must_use]
-    pub fn telling() -> Vec<LayerNorm> {
-        let new = |precision, rows, width| LayerNorm {
-            pass: Pass::Forward,
+    pub fn layer(pass: Pass, precision: Precision, rows: usize, width: usize) -> Norm {
+        Norm {
+            pass,
+            layer: true,
             precision,
+            weights: precision,
             rows,
             width,
             gap: 0,
             residual: true,
             in_place: false,
+            weight: true,
+            bias: true,
+            dropout: None,
             eps: 1e-5,
             seed: 1,
-        };
-        let mut cases: Vec<LayerNorm> = Precision::ALL.map(|precision| new(precision, 37, 768)).into();
-        cases.push(LayerNorm { residual: false, ..new(Precision::Bf16, 37, 768) });
-        cases.push(LayerNorm { in_place: true, gap: 8, ..new(Precision::Bf16, 37, 768) });
-        for (rows, width) in
-            [(0, 8), (300, 1), (9, 33), (5, 1024), (5, 1025), (3, 4104), (2, 8193), (2, 16_392), (2, 65_536)]
-        {
-            let gap = if width % 2 == 0 { 0 } else { 3 };
-            cases.push(LayerNorm { gap, residual: rows % 2 == 1, ..new(Precision::Bf16, rows, width) });
         }
-        let backward = |case: &LayerNorm| LayerNorm { pass: Pass::Backward, ..case.clone() };
+    }
+
+    /// The same of RMSNorm.
+    #[must_use]
+    pub fn rms(pass: Pass, precision: Precision, rows: usize, width: usize) -> Norm {
+        Norm { layer: false, bias: false, ..Norm::layer(pass, precision, rows, width) }
+    }
+
+    /// The cases that tell the most: for each type, a model's width; each feature; then the widths around what a warp, a
+    /// block, its registers and its shared memory hold, with more rows than one block takes.
+    #[must_use]
+    pub fn telling() -> Vec<Norm> {
+        let new = |precision, rows, width| Norm::layer(Pass::Forward, precision, rows, width);
+        let rms = |precision, rows, width| Norm::rms(Pass::Forward, precision, rows, width);
+        let mut cases: Vec<Norm> = Precision::ALL.map(|precision| new(precision, 37, 768)).into();
+        cases.extend(Precision::ALL.map(|precision| rms(precision, 37, 768)));
+        cases.push(Norm { residual: false, ..new(Precision::Bf16, 37, 768) });
+        cases.push(Norm { in_place: true, gap: 8, ..new(Precision::Bf16, 37, 768) });
+        cases.push(Norm { weight: false, bias: false, ..new(Precision::Bf16, 37, 768) });
+        cases.push(Norm { dropout: Some(0.25), weights: Precision::F32, ..new(Precision::Bf16, 37, 768) });
+        cases.push(Norm {
+            dropout: Some(0.25),
+            in_place: true,
+            bias: true,
+            gap: 3,
+            ..rms(Precision::F16, 9, 1027)
+        });
+        for (rows, width) in [
+            (0, 8),
+            (300, 1),
+            (9, 33),
+            (5, 1024),
+            (5, 1025),
+            (3, 4104),
+            (2, 8193),
+            (2, 16_392),
+            (2, 65_536),
+            (1, 131_072),
+        ] {
+            let gap = if width % 2 == 0 { 0 } else { 3 };
+            cases.push(Norm { gap, residual: rows % 2 == 1, ..new(Precision::Bf16, rows, width) });
+        }
+        let backward = |case: &Norm| Norm { pass: Pass::Backward, ..case.clone() };
         cases.iter().cloned().chain(cases.iter().map(backward)).collect()
     }
 
-    /// The launches whose counts are held.
+    /// The launches whose counts are held, of rows such as heads are normalised in: with so many that what each block reads and writes once, whatever its
+    /// rows, is little beside them.
     #[must_use]
     pub fn canonical() -> Vec<Canonical> {
-        let (rows, width) = (64, 768);
-        let case = |pass| LayerNorm {
-            pass,
-            precision: Precision::Bf16,
-            rows,
-            width,
-            gap: 0,
-            residual: true,
-            in_place: false,
-            eps: 1e-5,
-            seed: 1,
+        let (rows, width) = (12_288, 128);
+        let layer = |pass| Norm::layer(pass, Precision::Bf16, rows, width);
+        let rms = |pass| Norm::rms(pass, Precision::Bf16, rows, width);
+        // Four tensors; the statistics; weight and bias, or weight and the gradients.
+        let bytes = |statistics: usize, vectors: usize| {
+            2 * 4 * rows * width + 4 * statistics * rows + 2 * vectors * width
         };
-        // Four tensors; mean and rstd; weight and bias, or weight and the gradients of both.
-        let bytes = |vectors: usize| 2 * 4 * rows * width + 2 * 4 * rows + 2 * vectors * width;
         vec![
-            Canonical::moving("layer_norm_forward", case(Pass::Forward), bytes(2)),
-            Canonical::moving("layer_norm_backward", case(Pass::Backward), bytes(3)),
+            Canonical::moving("layer_norm_forward", layer(Pass::Forward), bytes(2, 2)),
+            Canonical::moving("layer_norm_backward", layer(Pass::Backward), bytes(2, 3)),
+            Canonical::moving("rms_norm_forward", rms(Pass::Forward), bytes(1, 1)),
+            Canonical::moving("rms_norm_backward", rms(Pass::Backward), bytes(1, 2)),
         ]
     }
 
     fn forward(&self, trial: &mut Trial) -> Result<(), Error> {
-        let &LayerNorm { precision, rows, width, eps, .. } = self;
+        let &Norm { precision, rows, width, eps, .. } = self;
         let mut draw = Draw::new(precision, self.seed);
         let (x, residual) = (draw.vec(rows * width), draw.vec(rows * width));
-        let (weight_values, bias_values) = (draw.vec(width), draw.vec(width));
+        let (weight_values, bias_values) = self.parameters(&mut draw);
         let added = self.residual.then_some(&*residual);
-        let expected = reference::layer_norm(&x, added, &weight_values, &bias_values, eps.into());
-        let plain = plain::layer_norm(precision, &x, added, &weight_values, &bias_values, eps.into());
+        let dropped = self.dropped(&x);
+        let expected = self.reference(&dropped, added, &weight_values, &bias_values);
+        let rounded: Vec<f64> = dropped.iter().map(|x| precision.round(*x as f32).into()).collect();
+        let plain = self.plain().forward(&rounded, added, &weight_values, &bias_values);
 
         let whole = Layout::contiguous(&[rows, width]);
         let x = trial.input("x", precision, &self.spaced(), &x)?;
-        let weight = trial.vector("weight", precision, &weight_values)?;
-        let bias = trial.vector("bias", precision, &bias_values)?;
+        let weight = trial.vector("weight", self.weights, &weight_values)?;
+        let bias = trial.vector("bias", self.weights, &bias_values)?;
         let residual = if self.residual && self.in_place {
             trial.input("sum", precision, &whole, &residual)?
         } else {
@@ -133,88 +193,164 @@ impl LayerNorm {
         let out = trial.output("out", precision, &whole)?;
         let mean = trial.output("mean", Precision::F32, &Layout::contiguous(&[rows]))?;
         let rstd = trial.output("rstd", Precision::F32, &Layout::contiguous(&[rows]))?;
-        let sum = if self.in_place { &residual } else { &sum };
-        let plan = LayerNormForward::new(precision.dtype(), width)?.plan(trial.stream().device())?;
-        let args = LayerNormForwardArgs {
+        let sum = if self.in_place && self.residual { &residual } else { &sum };
+        let writes_sum = self.residual || self.dropout.is_some();
+        let plan = self.kernel().plan_forward(trial.stream().device())?;
+        let args = NormForwardArgs {
             rows,
             eps,
             x: x.ptr(),
             x_stride: x.strides()[0],
-            residual: self.given(&residual),
-            weight: weight.ptr(),
-            bias: bias.ptr(),
-            sum: self.given(sum),
+            residual: given(&residual, self.residual),
+            dropout: self.random(),
+            weight: given(&weight, self.weight),
+            bias: given(&bias, self.bias),
+            sum: given(sum, writes_sum),
             out: out.ptr(),
-            mean: mean.ptr(),
+            mean: given(&mean, self.layer),
             rstd: rstd.ptr(),
         };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
-        if self.residual {
+        if writes_sum {
             trial.judge(Forward, sum, &plain.sum, &expected.sum)?;
         }
         trial.judge(Forward, &out, &plain.out, &expected.out)?;
         // The statistics are those of the sum as it is written.
-        let expected = reference::layer_norm(&plain.sum, None, &weight_values, &bias_values, eps.into());
-        trial.judge_with(Forward, &mean, &plain.mean, &expected.mean, 1e-6)?;
+        let written = if writes_sum { sum.download()? } else { rounded };
+        let expected = self.reference(&written, None, &weight_values, &bias_values);
+        let plain = self.plain().forward(&written, None, &weight_values, &bias_values);
+        if self.layer {
+            trial.judge_with(Forward, &mean, &plain.mean, &expected.mean, 1e-6)?;
+        }
         trial.judge(Forward, &rstd, &plain.rstd, &expected.rstd)
     }
 
     fn backward(&self, trial: &mut Trial) -> Result<(), Error> {
-        let &LayerNorm { precision, rows, width, eps, .. } = self;
+        let &Norm { precision, rows, width, .. } = self;
         let mut draw = Draw::new(precision, self.seed);
         let [sum, dout, dsum] = [(); 3].map(|()| draw.vec(rows * width));
-        let weight = draw.vec(width);
-        let forward = reference::layer_norm(&sum, None, &weight, &weight, eps.into());
+        let (weight, _) = self.parameters(&mut draw);
+        let forward = self.reference(&sum, None, &weight, &weight);
         let added = self.residual.then_some(&*dsum);
-        let expected = reference::layer_norm_backward(&sum, &weight, eps.into(), &dout, added);
-        let plain = plain::layer_norm_backward(precision, &sum, &weight, eps.into(), &dout, added);
+        let expected = self.reference_backward(&sum, &weight, &dout, added);
+        let plain = self.plain().backward(&sum, &weight, &dout, added);
 
         let whole = Layout::contiguous(&[rows, width]);
         let in_place = self.in_place && self.residual;
+        let has_dropout = self.dropout.is_some();
+        let name = if has_dropout { "dresidual" } else { "dx" };
         let sum = trial.input("sum", precision, &self.spaced(), &sum)?;
         let dout = trial.input("dout", precision, &whole, &dout)?;
-        let dsum = trial.input(if in_place { "dx" } else { "dsum" }, precision, &whole, &dsum)?;
-        let weight = trial.vector("weight", precision, &weight)?;
+        let dsum = trial.input(if in_place { name } else { "dsum" }, precision, &whole, &dsum)?;
+        let weight = trial.vector("weight", self.weights, &weight)?;
         let mean = trial.vector("mean", Precision::F32, &forward.mean)?;
         let rstd = trial.vector("rstd", Precision::F32, &forward.rstd)?;
-        let dx = trial.output("dx", precision, &whole)?;
-        let dx = if in_place { &dsum } else { &dx };
-        let dweight = trial.output("dweight", precision, &Layout::contiguous(&[width]))?;
-        let dbias = trial.output("dbias", precision, &Layout::contiguous(&[width]))?;
-        let plan = LayerNormBackward::new(precision.dtype(), width)?.plan(trial.stream().device())?;
+        let total = trial.output(name, precision, &whole)?;
+        let total = if in_place { &dsum } else { &total };
+        let dropped = trial.output("dx", precision, &whole)?;
+        let dweight = trial.output("dweight", self.weights, &Layout::contiguous(&[width]))?;
+        let dbias = trial.output("dbias", self.weights, &Layout::contiguous(&[width]))?;
+        let plan = self.kernel().plan_backward(trial.stream().device())?;
         let workspace = trial.workspace(plan.workspace_bytes(rows))?;
-        let args = LayerNormBackwardArgs {
+        let args = NormBackwardArgs {
             rows,
             dy: dout.ptr(),
-            dr: self.given(&dsum),
+            dr: given(&dsum, self.residual),
             sum: sum.ptr(),
             sum_stride: sum.strides()[0],
-            weight: weight.ptr(),
-            mean: mean.ptr(),
+            dropout: self.random(),
+            weight: given(&weight, self.weight),
+            mean: given(&mean, self.layer),
             rstd: rstd.ptr(),
-            dx: dx.ptr(),
-            dweight: dweight.ptr(),
-            dbias: dbias.ptr(),
+            dx: if has_dropout { dropped.ptr() } else { total.ptr() },
+            dresidual: given(total, has_dropout),
+            dweight: given(&dweight, self.weight),
+            dbias: given(&dbias, self.bias),
             workspace: workspace.ptr(),
         };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
         // In two columns, and in one, the parts of the gradient cancel but for eps.
-        let largest_rstd = forward.rstd.iter().fold(0.0, |max: f64, rstd| max.max(*rstd));
-        trial.judge_with(Gradient, dx, &plain.dx, &expected.dx, 1e-6 * largest_rstd)?;
-        trial.judge(Gradient, &dweight, &plain.dweight, &expected.dweight)?;
-        trial.judge(Gradient, &dbias, &plain.dbias, &expected.dbias)?;
+        let cancellation = 1e-6 * forward.rstd.iter().fold(0.0, |max: f64, rstd| max.max(*rstd));
+        trial.judge_with(Gradient, total, &plain.dx, &expected.dx, cancellation)?;
+        if let Some(dropout) = self.random() {
+            let plain: Vec<f64> =
+                self.dropped(&plain.dx).iter().map(|x| precision.round(*x as f32).into()).collect();
+            let cancellation = dropout.scale() * cancellation;
+            trial.judge_with(Gradient, &dropped, &plain, &self.dropped(&expected.dx), cancellation)?;
+        }
+        if self.weight {
+            trial.judge(Gradient, &dweight, &plain.dweight, &expected.dweight)?;
+        }
+        if self.bias {
+            trial.judge(Gradient, &dbias, &plain.dbias, &expected.dbias)?;
+        }
         workspace.download()?; // nothing was written around it
         Ok(())
+    }
+
+    fn kernel(&self) -> Kernel {
+        let new = if self.layer { Kernel::layer } else { Kernel::rms };
+        new(self.precision.dtype(), self.width)
+            .weight(self.weight)
+            .bias(self.bias)
+            .weight_dtype(self.weights.dtype())
+            .dropout(self.dropout.is_some())
+    }
+
+    fn plain(&self) -> plain::Norm {
+        let &Norm { layer, precision, weights, eps, .. } = self;
+        plain::Norm { layer, precision, weights, eps: eps.into() }
+    }
+
+    fn reference(&self, x: &[f64], residual: Option<&[f64]>, weight: &[f64], bias: &[f64]) -> LayerNorm {
+        let eps = self.eps.into();
+        if self.layer {
+            return reference::layer_norm(x, residual, weight, bias, eps);
+        }
+        let RmsNorm { sum, out, rstd } = reference::rms_norm(x, residual, weight, bias, eps);
+        LayerNorm { sum, out, mean: vec![0.0; rstd.len()], rstd }
+    }
+
+    fn reference_backward(
+        &self,
+        sum: &[f64],
+        weight: &[f64],
+        dout: &[f64],
+        dsum: Option<&[f64]>,
+    ) -> NormGradients {
+        let backward = if self.layer { reference::layer_norm_backward } else { reference::rms_norm_backward };
+        backward(sum, weight, self.eps.into(), dout, dsum)
+    }
+
+    /// Weight and bias, drawn in the type of rows, which is one of theirs; 1 and 0 where there are none.
+    fn parameters(&self, draw: &mut Draw) -> (Vec<f64>, Vec<f64>) {
+        let (weight, bias) = (draw.vec(self.width), draw.vec(self.width));
+        let or = |is_there: bool, values, default| if is_there { values } else { vec![default; self.width] };
+        (or(self.weight, weight, 1.0), or(self.bias, bias, 0.0))
+    }
+
+    fn random(&self) -> Option<Dropout> {
+        let random = Random { seed: self.seed, offset: 7 };
+        self.dropout.map(|probability| Dropout { probability, random })
+    }
+
+    fn dropped(&self, x: &[f64]) -> Vec<f64> {
+        match self.random() {
+            Some(Dropout { probability, random }) => {
+                let key = random.key();
+                reference::dropout(x, [key as u32, (key >> 32) as u32], probability)
+            }
+            None => x.to_vec(),
+        }
     }
 
     fn spaced(&self) -> Layout {
         Layout::strided(&[self.rows, self.width], &[(self.width + self.gap) as i64, 1])
     }
+}
 
-    /// What is there in half of the cases.
-    fn given(&self, tensor: &View) -> DevicePtr {
-        if self.residual { tensor.ptr() } else { DevicePtr::NULL }
-    }
+fn given(tensor: &View, is_there: bool) -> DevicePtr {
+    if is_there { tensor.ptr() } else { DevicePtr::NULL }
 }

@@ -14,7 +14,7 @@ pub use adamw::adamw;
 pub use attention::{attention, attention_backward};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use merge::{attention_merge, attention_merge_backward};
-pub use norm::{layer_norm, layer_norm_backward};
+pub use norm::Norm;
 pub use rope::rope;
 
 /// Values of a type that f32 holds exactly.
@@ -98,14 +98,35 @@ mod tests {
             let mut draw = Draw::new(precision, seed);
             let [x, residual, dout, dsum] = [(); 4].map(|()| draw.vec(rows * width));
             let [weight, bias] = [(); 2].map(|()| draw.vec(width));
+            let norm = Norm { layer: true, precision, weights: precision, eps: 1.0 };
             let expected = reference::layer_norm(&x, Some(&residual), &weight, &bias, 1.0);
-            let plain = layer_norm(precision, &x, Some(&residual), &weight, &bias, 1.0);
+            let plain = norm.forward(&x, Some(&residual), &weight, &bias);
             assert_near("sum", precision, 1.0, &plain.sum, &expected.sum);
             assert_near("out", precision, 10.0, &plain.out, &expected.out);
             assert_near("mean", precision, 10.0, &plain.mean, &expected.mean);
             assert_near("rstd", precision, 10.0, &plain.rstd, &expected.rstd);
             let expected = reference::layer_norm_backward(&x, &weight, 1.0, &dout, Some(&dsum));
-            let plain = layer_norm_backward(precision, &x, &weight, 1.0, &dout, Some(&dsum));
+            let plain = norm.backward(&x, &weight, &dout, Some(&dsum));
+            assert_near("dx", precision, 10.0, &plain.dx, &expected.dx);
+            assert_near("dweight", precision, 10.0, &plain.dweight, &expected.dweight);
+            assert_near("dbias", precision, 10.0, &plain.dbias, &expected.dbias);
+        }
+
+        #[test]
+        fn plain_rms_norm_is_rms_norm_but_for_rounding(
+            precision in precisions(), rows in 0..5usize, width in 1..9usize, seed: u64
+        ) {
+            let mut draw = Draw::new(precision, seed);
+            let [x, residual, dout, dsum] = [(); 4].map(|()| draw.vec(rows * width));
+            let [weight, bias] = [(); 2].map(|()| draw.vec(width));
+            let norm = Norm { layer: false, precision, weights: precision, eps: 1.0 };
+            let expected = reference::rms_norm(&x, Some(&residual), &weight, &bias, 1.0);
+            let plain = norm.forward(&x, Some(&residual), &weight, &bias);
+            assert_near("sum", precision, 1.0, &plain.sum, &expected.sum);
+            assert_near("out", precision, 10.0, &plain.out, &expected.out);
+            assert_near("rstd", precision, 10.0, &plain.rstd, &expected.rstd);
+            let expected = reference::rms_norm_backward(&x, &weight, 1.0, &dout, Some(&dsum));
+            let plain = norm.backward(&x, &weight, &dout, Some(&dsum));
             assert_near("dx", precision, 10.0, &plain.dx, &expected.dx);
             assert_near("dweight", precision, 10.0, &plain.dweight, &expected.dweight);
             assert_near("dbias", precision, 10.0, &plain.dbias, &expected.dbias);
