@@ -35,7 +35,11 @@ impl Block {
             mlp_c_proj,
             heads: config.n_head,
             head_dim: config.head_dim(),
-            attention: AttentionOptions { causal: true, scale: Some(config.attention_scale(layer)) },
+            attention: AttentionOptions {
+                causal: true,
+                scale: Some(config.attention_scale(layer)),
+                ..Default::default()
+            },
             gelu: match config.activation_function {
                 Activation::GeluNew => Gelu::Tanh,
                 Activation::Gelu => Gelu::Erf,

@@ -8,7 +8,6 @@
 //! | AVX2 (EPYC), 512 x 768 x 3072: nn, nt, tn | 77, 75, 80 | 87, 90, 87 | 80, 88, 68 |
 //! | 1024 x 1024 x 1024 | 82, 82, 83 | 85, 88, 86 | 80, 81, 54 |
 //! | 256 x 256 x 1024 | 80, 76, 82 | 90, 89, 90 | 90, 91, 74 |
-//! | tiles of attention, 64 x 64 x 128 | 73, 67, 75 | 84, 75, 77 | 84, 78, 82 |
 //! | AVX-512 (Xeon), 2048 x 2048 x 2048: nn | 158 | 105 | 138 |
 //!
 //! gemm does not use AVX-512, and faer is slow where the left matrix is transposed, as it is for every gradient of a
@@ -17,6 +16,7 @@
 use rayon::prelude::*;
 
 use super::Real;
+use super::parallel::Shared;
 
 /// A matrix in memory that is only read.
 #[derive(Clone, Copy)]
@@ -40,11 +40,6 @@ impl<'a, T: Real> Mat<'a, T> {
         Mat { data, rows, cols, row_stride, col_stride }
     }
 
-    /// Row-major.
-    pub(crate) fn rows(data: &'a [T], rows: usize, cols: usize) -> Self {
-        Mat::new(data, (rows, cols), (cols, 1))
-    }
-
     pub(crate) fn transposed(self) -> Self {
         Mat {
             rows: self.cols,
@@ -55,7 +50,30 @@ impl<'a, T: Real> Mat<'a, T> {
         }
     }
 
-    fn raw(self) -> (*const T, isize, isize) {
+    /// Rows and columns.
+    pub(crate) fn size(self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    /// Whether elements of a row are next to each other.
+    pub(crate) fn has_contiguous_rows(self) -> bool {
+        self.cols <= 1 || self.col_stride == 1
+    }
+
+    /// The rows, each a run of neighbours.
+    ///
+    /// # Panics
+    /// When elements of a row are not next to each other: a mistake in the operation that calls.
+    pub(crate) fn iter_rows(self) -> impl Iterator<Item = &'a [T]> {
+        assert!(self.has_contiguous_rows(), "columns {} apart", self.col_stride);
+        (0..self.rows).map(move |row| match self.cols {
+            0 => &[],
+            cols => &self.data[row * self.row_stride..][..cols],
+        })
+    }
+
+    /// The first element, and the distance to the next row and the next column.
+    pub(crate) fn raw(self) -> (*const T, isize, isize) {
         (self.data.as_ptr(), self.row_stride as isize, self.col_stride as isize)
     }
 }
@@ -64,25 +82,6 @@ fn check_extent(len: usize, (rows, cols): (usize, usize), (row_stride, col_strid
     if rows > 0 && cols > 0 {
         let last = (rows - 1) * row_stride + (cols - 1) * col_stride;
         assert!(last < len, "a {rows} x {cols} matrix reaches element {last} of {len}");
-    }
-}
-
-/// `c = beta c + a b` on the calling thread; `c` is row-major with rows `c_stride` apart.
-pub(crate) fn multiply_here<T: Real>(a: Mat<T>, b: Mat<T>, alpha: T, beta: T, c: &mut [T], c_stride: usize) {
-    assert_eq!(a.cols, b.rows, "inner dimensions");
-    check_extent(c.len(), (a.rows, b.cols), (c_stride, 1));
-    assert!(c_stride >= b.cols || a.rows <= 1, "rows of the product overlap");
-    // SAFETY: `Mat::new` and `check_extent` hold every element within its slice; `c` is borrowed mutably and its rows
-    // do not overlap.
-    unsafe {
-        T::gemm(
-            (a.rows, a.cols, b.cols),
-            alpha,
-            a.raw(),
-            b.raw(),
-            beta,
-            (c.as_mut_ptr(), c_stride as isize, 1),
-        );
     }
 }
 
@@ -95,7 +94,7 @@ pub(crate) fn multiply<T: Real>(a: Mat<T>, b: Mat<T>, beta: T, c: &mut [T]) {
     assert_eq!(c.len(), m * n, "size of the product");
     let (tile_m, tile_n) = tile(m, n, k);
     let (down, across) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
-    let target = Shared(c.as_mut_ptr());
+    let target = Shared::new(c);
     let work = |index: usize| {
         let (row, col) = (index / across * tile_m, index % across * tile_n);
         let size = (tile_m.min(m - row), k, tile_n.min(n - col));
@@ -132,15 +131,3 @@ fn tile(m: usize, n: usize, k: usize) -> (usize, usize) {
     }
     (tile_m, tile_n)
 }
-
-/// A pointer that threads share.
-struct Shared<T>(*mut T);
-
-impl<T> Shared<T> {
-    fn get(&self) -> *mut T {
-        self.0
-    }
-}
-
-// SAFETY: the pointer is only offset to disjoint tiles, one thread each.
-unsafe impl<T: Send> Sync for Shared<T> {}

@@ -11,5 +11,6 @@ pub(crate) mod pool;
 pub(crate) mod real;
 pub(crate) mod reduce;
 pub(crate) mod simd;
+pub(crate) mod tile;
 
 pub(crate) use real::Real;

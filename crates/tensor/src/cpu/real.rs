@@ -26,6 +26,8 @@ pub(crate) trait Real:
     fn erf(self) -> Self;
     fn sqrt(self) -> Self;
     fn max(self, other: Self) -> Self;
+    /// `self * factor + term`, rounded once.
+    fn mul_add(self, factor: Self, term: Self) -> Self;
 
     /// `c = beta c + alpha a b` on one thread: `a` is `m` by `k`, `b` is `k` by `n`, strides are (row, column).
     ///
@@ -63,6 +65,10 @@ macro_rules! real {
             #[inline(always)]
             fn sqrt(self) -> Self {
                 $type::sqrt(self)
+            }
+            #[inline(always)]
+            fn mul_add(self, factor: Self, term: Self) -> Self {
+                $type::mul_add(self, factor, term)
             }
             #[inline(always)]
             fn max(self, other: Self) -> Self {

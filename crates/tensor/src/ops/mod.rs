@@ -22,7 +22,7 @@ mod sub;
 mod to_device;
 mod transpose;
 
-pub use attention::{AttentionOptions, attention};
+pub use attention::{AttentionOptions, Documents, Score, ScoreMask, attention, attention_with_lse};
 pub use cross_entropy::{IGNORE_INDEX, cross_entropy};
 pub use embedding::embedding;
 pub use gelu::{Gelu, gelu};
@@ -30,6 +30,8 @@ pub use linear::linear;
 pub use merge::attention_merge;
 pub use norm::{NormOptions, layer_norm, rms_norm};
 pub use rope::{Rope, rope};
+
+pub use crate::cpu::attention::{Dual, Position};
 
 use crate::layout::broadcast_shapes;
 use crate::{Dtype, Error, Result, Tensor};

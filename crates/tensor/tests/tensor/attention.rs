@@ -72,7 +72,7 @@ proptest! {
                 // The conversion would lose the strides, and they are part of what is tested.
                 if dtype == Dtype::F64 { input.requires_grad() } else { input.to_dtype(dtype).unwrap().requires_grad() }
             });
-            let options = AttentionOptions { causal, scale: Some(scale) };
+            let options = AttentionOptions { causal, scale: Some(scale), ..Default::default() };
             let out = ops::attention(&leaves[0], &leaves[1], &leaves[2], &options).unwrap();
             prop_assert!(largest_difference(&doubles(&out), &expected.out) < tolerance);
             let gradients =
@@ -90,7 +90,7 @@ proptest! {
 #[test]
 fn a_query_that_sees_no_key_gives_0_and_gradients_of_0() {
     let (q, k) = (tensor(&[1, 2, 1, 4], 1).requires_grad(), tensor(&[1, 1, 1, 4], 2));
-    let options = AttentionOptions { causal: true, scale: None };
+    let options = AttentionOptions { causal: true, ..Default::default() };
     let out = ops::attention(&q, &k, &k, &options).unwrap();
     let values = doubles(&out);
     assert_eq!(values[..4], [0.0; 4]);
@@ -103,6 +103,12 @@ fn a_query_that_sees_no_key_gives_0_and_gradients_of_0() {
 #[test]
 fn large_scores_do_not_overflow() {
     let q = Tensor::full(&[1, 3, 1, 2], 100.0, Dtype::F32, &Device::Cpu).unwrap();
-    let out = ops::attention(&q, &q, &q, &AttentionOptions { causal: false, scale: Some(1.0) }).unwrap();
+    let out = ops::attention(
+        &q,
+        &q,
+        &q,
+        &AttentionOptions { causal: false, scale: Some(1.0), ..Default::default() },
+    )
+    .unwrap();
     assert!(out.to_vec::<f32>().unwrap().iter().all(|x| (x - 100.0).abs() < 1e-3));
 }

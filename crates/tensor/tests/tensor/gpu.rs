@@ -9,7 +9,7 @@ use crate::numerics::cases;
 use crate::{doubles, tensor};
 
 /// The emulated GPU, every check on, where there is NVRTC to compile for it; and the first GPU where there is one.
-fn gpus() -> Vec<Device> {
+pub fn gpus() -> Vec<Device> {
     let emulated = match longhand_gpu::Compiler::new() {
         Ok(_) => Some(emulated()),
         Err(reason) => {

@@ -1,6 +1,7 @@
 //! Tests of the tensor crate through its public interface.
 
 mod attention;
+mod attention_features;
 mod autograd;
 mod errors;
 mod gpu;

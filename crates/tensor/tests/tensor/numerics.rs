@@ -27,7 +27,7 @@ fn case(
 pub fn cases(seed: u64) -> Vec<Case> {
     let of = |shape: &[usize], i: u64| tensor(shape, seed ^ i);
     let (rows, width) = (1 + (seed % 40) as usize, 8 + (seed / 40 % 60) as usize);
-    let options = AttentionOptions { causal: seed.is_multiple_of(2), scale: None };
+    let options = AttentionOptions { causal: seed.is_multiple_of(2), ..Default::default() };
     let targets: Vec<u32> =
         (0..rows as u32).map(|i| if i % 5 == 4 { IGNORE_INDEX } else { i * 7 % width as u32 }).collect();
     let interleaved = seed.is_multiple_of(3);

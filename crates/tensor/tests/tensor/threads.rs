@@ -25,7 +25,7 @@ fn step() -> Result<Vec<f32>> {
     let (y, x) = ops::layer_norm(&x, None, Some(&scale), Some(&shift), &norm)?;
     let parts = ops::linear(&y, &qkv, None)?.reshape(&[batch, tokens, 3 * heads, width / heads])?;
     let parts = parts.split(&[heads; 3], 2)?;
-    let options = AttentionOptions { causal: true, scale: None };
+    let options = AttentionOptions { causal: true, ..Default::default() };
     let mixed =
         ops::attention(&parts[0], &parts[1], &parts[2], &options)?.reshape(&[batch, tokens, width])?;
     let (y, x) = ops::layer_norm(&mixed, Some(&x), Some(&scale), Some(&shift), &norm)?;

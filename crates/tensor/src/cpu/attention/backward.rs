@@ -1,0 +1,470 @@
+//! The backward pass, with the weights computed again block by block from the log-sum-exp.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use super::score::Hidden;
+use super::{Bias, Block, Heads, KEYS, Problem, QUERIES, Sizes, copy_rows, padded};
+use crate::cpu::matmul::Mat;
+use crate::cpu::parallel::{Shared, first_come, for_chunks, rows_per_chunk};
+use crate::cpu::reduce::sum_lanes;
+use crate::cpu::simd::vectorised;
+use crate::cpu::tile::{Into, Packed, multiply};
+use crate::cpu::{Real, pool};
+
+/// Pieces made of the work at least, where there are few heads.
+const PIECES: usize = 8;
+
+/// What backward starts from: all contiguous, `out` and `grad` `(B, T, H, Dv)`, `lse` and its gradient `(B, H, T)`.
+pub(crate) struct Upstream<'a, T> {
+    pub(crate) out: &'a [T],
+    pub(crate) lse: &'a [T],
+    pub(crate) grad: &'a [T],
+    pub(crate) grad_lse: Option<&'a [T]>,
+}
+
+/// Which gradients to compute beside those of `q`, `k` and `v`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    pub(crate) bias: bool,
+    pub(crate) sinks: bool,
+}
+
+/// Gradients, contiguous in the shapes of what they belong to.
+pub(crate) struct Grads<T> {
+    pub(crate) q: Vec<T>,
+    pub(crate) k: Vec<T>,
+    pub(crate) v: Vec<T>,
+    pub(crate) bias: Option<Vec<T>>,
+    pub(crate) sinks: Option<Vec<T>>,
+}
+
+/// Each piece of work owns a run of keys of one key-value head; the gradients of the queries that several pieces share
+/// are added up in a fixed order.
+pub(crate) fn backward<T: Real>(problem: &Problem<T>, upstream: &Upstream<T>, wanted: Wanted) -> Grads<T> {
+    let Sizes { batch, queries, keys, heads, kv_heads, dim, value_dim } = problem.sizes;
+    let pass = Pass { problem, upstream, delta: deltas(problem, upstream) };
+    let owners = batch * kv_heads;
+    let run = keys.div_ceil((PIECES / owners.max(1)).max(1)).next_multiple_of(KEYS).max(KEYS);
+    let runs = keys.div_ceil(run);
+    let pieces: Vec<Piece> = (0..owners * runs)
+        .map(|i| Piece {
+            batch: i / runs / kv_heads,
+            kv_head: i / runs % kv_heads,
+            keys: i % runs * run..keys.min((i % runs + 1) * run),
+        })
+        .collect();
+    let results = pass.run(&pieces);
+
+    let group = heads / kv_heads;
+    let (width, value_width) = (padded(dim), padded(value_dim));
+    let mut grads = Grads {
+        q: pool::zeros::<T>(batch * queries * heads * dim),
+        k: pool::buffer::<T>(batch * keys * kv_heads * dim),
+        v: pool::buffer::<T>(batch * keys * kv_heads * value_dim),
+        bias: wanted.bias.then(|| pass.bias()).flatten(),
+        sinks: wanted.sinks.then(|| pass.sinks()).flatten(),
+    };
+    for_rows(&mut grads.q, dim, |i, target| {
+        let (token, head) = (i / heads, i % heads);
+        let owner = token / queries * kv_heads + head / group;
+        for piece in &results[owner * runs..][..runs] {
+            let row = &piece.q[(head % group * queries + token % queries) * width..][..dim];
+            target.iter_mut().zip(row).for_each(|(target, value)| *target += *value);
+        }
+    });
+    let piece_of = |i: usize| {
+        let (token, kv_head) = (i / kv_heads, i % kv_heads);
+        let key = token % keys;
+        (&results[(token / keys * kv_heads + kv_head) * runs + key / run], key % run)
+    };
+    for_rows(&mut grads.k, dim, |i, target| {
+        let (piece, row) = piece_of(i);
+        target.copy_from_slice(&piece.k[row * width..][..dim]);
+    });
+    for_rows(&mut grads.v, value_dim, |i, target| {
+        let (piece, row) = piece_of(i);
+        target.copy_from_slice(&piece.v[row * value_width..][..value_dim]);
+    });
+    grads
+}
+
+/// Calls `work` for each row of `width` elements.
+fn for_rows<T: Real>(rows: &mut [T], width: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    let per_chunk = rows_per_chunk(width);
+    for_chunks(rows, per_chunk * width, |start, rows| {
+        for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+            work(start / width + i, row);
+        }
+    });
+}
+
+/// `sum(grad * out)` over Dv, less the gradient of the log-sum-exp, as `(B, H, T)`: what the gradient of each weight is
+/// measured from.
+fn deltas<T: Real>(problem: &Problem<T>, upstream: &Upstream<T>) -> Vec<T> {
+    let Sizes { queries, heads, value_dim, .. } = problem.sizes;
+    let mut delta = vec![T::ZERO; upstream.lse.len()];
+    for_chunks(&mut delta, rows_per_chunk(value_dim), |start, delta| {
+        for (i, delta) in (start..).zip(delta) {
+            let (bh, t) = (i / queries, i % queries);
+            let row = ((bh / heads * queries + t) * heads + bh % heads) * value_dim;
+            *delta = dot(&upstream.out[row..][..value_dim], &upstream.grad[row..][..value_dim]);
+            if let Some(grad_lse) = upstream.grad_lse {
+                *delta -= grad_lse[i];
+            }
+        }
+    });
+    delta
+}
+
+vectorised! {
+    fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+        let mut lanes = [T::ZERO; 8];
+        for (i, (a, b)) in a.iter().zip(b).enumerate() {
+            lanes[i % 8] += *a * *b;
+        }
+        sum_lanes(&lanes, |lane| lane)
+    }
+}
+
+/// A run of keys of one key-value head.
+struct Piece {
+    batch: usize,
+    kv_head: usize,
+    keys: Range<usize>,
+}
+
+/// The gradients that a piece contributes: `(group, T, width)` for the queries, `(keys of the piece, width)` for keys and
+/// values, where a width is D or Dv [`padded`].
+struct Part<T> {
+    q: Vec<T>,
+    k: Vec<T>,
+    v: Vec<T>,
+}
+
+/// What all pieces read.
+struct Pass<'a, T> {
+    problem: &'a Problem<'a, T>,
+    upstream: &'a Upstream<'a, T>,
+    delta: Vec<T>,
+}
+
+impl<T: Real> Pass<'_, T> {
+    fn run(&self, pieces: &[Piece]) -> Vec<Part<T>> {
+        let mut order: Vec<usize> = (0..pieces.len()).collect();
+        order.sort_by_key(|&i| Reverse(self.work(&pieces[i])));
+        let parts: Vec<OnceLock<Part<T>>> = pieces.iter().map(|_| OnceLock::new()).collect();
+        first_come(order.len(), Tile::new, |tile, i| {
+            parts[order[i]].get_or_init(|| self.piece(tile, &pieces[order[i]]));
+        });
+        parts.into_iter().filter_map(OnceLock::into_inner).collect()
+    }
+
+    /// How many keys the blocks of queries see of this piece.
+    fn work(&self, piece: &Piece) -> usize {
+        let blocks = 0..self.problem.sizes.queries.div_ceil(QUERIES);
+        let overlap = |block| {
+            let seen = self.problem.visible.block(piece.batch, block);
+            seen.end.min(piece.keys.end).saturating_sub(seen.start.max(piece.keys.start))
+        };
+        blocks.map(overlap).sum()
+    }
+
+    /// Blocks of queries that see some of these keys, as far as their hulls tell.
+    fn queries(&self, batch: usize, keys: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let queries = self.problem.sizes.queries;
+        (0..queries.div_ceil(QUERIES)).filter_map(move |block| {
+            let seen = self.problem.visible.block(batch, block);
+            let overlaps = seen.start < keys.end && keys.start < seen.end;
+            overlaps.then(|| block * QUERIES..queries.min((block + 1) * QUERIES))
+        })
+    }
+
+    fn piece(&self, tile: &mut Tile<T>, piece: &Piece) -> Part<T> {
+        let Sizes { queries, heads, kv_heads, dim, value_dim, .. } = self.problem.sizes;
+        let group = heads / kv_heads;
+        let (width, value_width) = (padded(dim), padded(value_dim));
+        let mut part = Part {
+            q: vec![T::ZERO; group * queries * width],
+            k: vec![T::ZERO; piece.keys.len() * width],
+            v: vec![T::ZERO; piece.keys.len() * value_width],
+        };
+        for key in piece.keys.clone().step_by(KEYS) {
+            let keys = key..piece.keys.end.min(key + KEYS);
+            tile.take_keys(self.problem, piece.batch, piece.kv_head, keys.clone());
+            let own = key - piece.keys.start;
+            for g in 0..group {
+                for seeing in self.queries(piece.batch, keys.clone()) {
+                    let head = piece.kv_head * group + g;
+                    let block = Block {
+                        batch: piece.batch,
+                        head,
+                        query: seeing.start,
+                        rows: seeing.len(),
+                        key,
+                        cols: keys.len(),
+                    };
+                    if tile.differentiate(self, &block, By::Products) {
+                        let first = (g * queries + seeing.start) * width;
+                        tile.add_gradients(
+                            T::from_f64(self.problem.scale),
+                            &block,
+                            (&mut part.q[first..], width),
+                            &mut part.k[own * width..],
+                            (&mut part.v[own * value_width..], value_width),
+                        );
+                    }
+                }
+            }
+        }
+        part
+    }
+
+    /// The gradient of the additive bias: the sum of those of the scores that each of its elements is added to. Each piece
+    /// of work owns a block of its rows.
+    fn bias(&self) -> Option<Vec<T>> {
+        let Bias { sizes, .. } = self.problem.scores.bias?;
+        let Sizes { batch, queries, keys, heads, .. } = self.problem.sizes;
+        let [by_batch, by_head, by_query, by_key] = sizes.map(|size| size > 1);
+        let mut grads = vec![T::ZERO; sizes.iter().product()];
+        let blocks = if by_query { queries.div_ceil(QUERIES) } else { 1 };
+        let shared = Shared::new(&mut grads);
+        first_come(sizes[0] * sizes[1] * blocks, Tile::new, |tile, i| {
+            let (own_batch, own_head, own_block) = (i / blocks / sizes[1], i / blocks % sizes[1], i % blocks);
+            let first = if by_query { own_block * QUERIES } else { 0 };
+            let rows = if by_query { QUERIES.min(sizes[2] - first) } else { sizes[2].min(1) };
+            let start = ((own_batch * sizes[1] + own_head) * sizes[2] + first) * sizes[3];
+            // SAFETY: `grads` outlives the threads, and no other piece has these rows.
+            let own = unsafe { shared.slice(start, rows * sizes[3]) };
+            let all = |by: bool, own: usize, count: usize| if by { own..own + 1 } else { 0..count };
+            for b in all(by_batch, own_batch, batch) {
+                for head in all(by_head, own_head, heads) {
+                    for key in (0..keys).step_by(KEYS) {
+                        let range = key..keys.min(key + KEYS);
+                        let mut loaded = false;
+                        for seeing in self.queries(b, range.clone()) {
+                            if by_query && seeing.start != first {
+                                continue;
+                            }
+                            if !std::mem::replace(&mut loaded, true) {
+                                tile.take_keys(self.problem, b, self.problem.kv_head(head), range.clone());
+                            }
+                            let (query, rows, cols) = (seeing.start, seeing.len(), range.len());
+                            let block = Block { batch: b, head, query, rows, key, cols };
+                            if tile.differentiate(self, &block, By::Scores) {
+                                tile.add_score_gradients(&block, by_query, by_key, sizes[3], own);
+                            }
+                        }
+                    }
+                }
+            }
+        });
+        Some(grads)
+    }
+
+    /// The gradient of the sinks, whose weights have no value: `-exp(sink - lse) delta`, summed over batch and queries.
+    fn sinks(&self) -> Option<Vec<T>> {
+        let sinks = self.problem.sinks?;
+        let Sizes { queries, heads, .. } = self.problem.sizes;
+        let mut grads = vec![0.0; heads];
+        for (i, (lse, delta)) in self.upstream.lse.iter().zip(&self.delta).enumerate() {
+            let head = i / queries % heads;
+            grads[head] -= (sinks[head].to_f64() - lse.to_f64()).exp() * delta.to_f64();
+        }
+        Some(grads.into_iter().map(T::from_f64).collect())
+    }
+}
+
+/// What gradients are taken by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// What the softmax gets.
+    Scores,
+    /// The scaled products of queries and keys.
+    Products,
+}
+
+/// What one block of scores takes.
+struct Tile<T> {
+    /// `(rows, KEYS)`.
+    weights: Vec<T>,
+    /// `(rows, KEYS)`: first of the weights, then of the scores.
+    grads: Vec<T>,
+    /// `(KEYS)`: how the scores of a row change with the products.
+    slopes: Vec<T>,
+    /// `(KEYS)`: what dropout multiplies the weights of a row by.
+    factors: Vec<T>,
+    hidden: Hidden,
+    /// Of the keys of the block.
+    k: Packed<T>,
+    k_transposed: Packed<T>,
+    v_transposed: Packed<T>,
+    /// Of the queries of the block: `(rows, D)`, times the scale, and the upstream gradients, `(rows, Dv)`.
+    q_rows: Vec<T>,
+    grad_rows: Vec<T>,
+    q: Packed<T>,
+    grad: Packed<T>,
+}
+
+impl<T: Real> Tile<T> {
+    fn new() -> Self {
+        Tile {
+            weights: vec![T::ZERO; QUERIES * KEYS],
+            grads: vec![T::ZERO; QUERIES * KEYS],
+            slopes: vec![T::ONE; KEYS],
+            factors: vec![T::ONE; KEYS],
+            hidden: Hidden::new(),
+            k: Packed::new(),
+            k_transposed: Packed::new(),
+            v_transposed: Packed::new(),
+            q_rows: Vec::new(),
+            grad_rows: Vec::new(),
+            q: Packed::new(),
+            grad: Packed::new(),
+        }
+    }
+
+    /// Packs the keys and values of the blocks that follow.
+    fn take_keys(&mut self, problem: &Problem<T>, batch: usize, kv_head: usize, keys: Range<usize>) {
+        let k = problem.k.of(batch, kv_head, keys.clone(), problem.sizes.dim);
+        self.k.pack(k);
+        self.k_transposed.pack(k.transposed());
+        self.v_transposed.pack(problem.v.of(batch, kv_head, keys, problem.sizes.value_dim).transposed());
+    }
+
+    fn take_queries(&mut self, pass: &Pass<T>, block: &Block) {
+        let Sizes { queries, heads, dim, value_dim, .. } = pass.problem.sizes;
+        let range = block.query..block.query + block.rows;
+        let q = pass.problem.q.of(block.batch, block.head, range.clone(), dim);
+        copy_rows(&mut self.q_rows, q, T::from_f64(pass.problem.scale));
+        self.q.pack(Mat::new(&self.q_rows, (block.rows, dim), (dim, 1)));
+        let strides = [queries * heads * value_dim, heads * value_dim, value_dim];
+        let grad = Heads { data: pass.upstream.grad, strides }.of(block.batch, block.head, range, value_dim);
+        copy_rows(&mut self.grad_rows, grad, T::ONE);
+        self.grad.pack(Mat::new(&self.grad_rows, (block.rows, value_dim), (value_dim, 1)));
+    }
+
+    /// Weights `p = exp(score - lse)` and gradients `p (do v^T - delta)` of the block, whose keys were taken before; `false`
+    /// where a mask hides all of it.
+    fn differentiate(&mut self, pass: &Pass<T>, block: &Block, by: By) -> bool {
+        let problem = pass.problem;
+        let &Block { batch, head, query, rows, cols, .. } = block;
+        let any = match problem.mask {
+            Some(mask) => self.hidden.look(mask, block, |row| problem.seen(block, row)),
+            None => (0..rows).any(|row| !problem.seen(block, row).is_empty()),
+        };
+        if !any {
+            return false;
+        }
+        self.take_queries(pass, block);
+        let Sizes { queries, heads, dim, value_dim, .. } = problem.sizes;
+        let q = Mat::new(&self.q_rows, (rows, dim), (dim, 1));
+        multiply(q, self.k_transposed.columns(0..cols), T::ONE, Into::Overwrite, &mut self.weights, KEYS);
+        let grad = Mat::new(&self.grad_rows, (rows, value_dim), (value_dim, 1));
+        multiply(grad, self.v_transposed.columns(0..cols), T::ONE, Into::Overwrite, &mut self.grads, KEYS);
+        for row in 0..rows {
+            let per_query = (batch * heads + head) * queries + query + row;
+            self.differentiate_row(
+                problem,
+                block,
+                row,
+                pass.upstream.lse[per_query],
+                pass.delta[per_query],
+                by,
+            );
+        }
+        true
+    }
+
+    fn differentiate_row(
+        &mut self,
+        problem: &Problem<T>,
+        block: &Block,
+        row: usize,
+        lse: T,
+        delta: T,
+        by: By,
+    ) {
+        let own = row * KEYS..row * KEYS + block.cols;
+        let (scores, grads) = (&mut self.weights[own.clone()], &mut self.grads[own]);
+        // Where the log-sum-exp is that of nothing, every score is hidden.
+        let seen = if lse == T::NEG_INFINITY { 0..0 } else { problem.seen(block, row) };
+        let position = (row, problem.visible.row(block.batch, block.query + row));
+        let bends = problem.scores.bends() && by == By::Products;
+        problem.scores.apply(block, position, seen.clone(), scores, bends.then_some(&mut self.slopes));
+        if problem.mask.is_some() {
+            self.hidden.apply(row, seen.clone(), scores);
+        }
+        if let Some(dropout) = &problem.dropout {
+            self.factors.fill(T::ONE);
+            dropout.apply(block, row, seen.clone(), &mut self.factors);
+            multiply_by(&mut grads[seen.clone()], &self.factors[seen.clone()]);
+        }
+        weights_and_gradients(scores, grads, seen.start, seen.end, lse, delta);
+        if problem.dropout.is_some() {
+            multiply_by(&mut scores[seen.clone()], &self.factors[seen.clone()]);
+        }
+        if bends {
+            // A slope may be anything where the score is minus infinity.
+            for (grad, slope) in grads[seen.clone()].iter_mut().zip(&self.slopes[seen]) {
+                *grad = if *grad == T::ZERO { T::ZERO } else { *grad * *slope };
+            }
+        }
+    }
+
+    /// Adds the gradients of the scores to those of the rows of a bias, which has a row for each query or one for all, and
+    /// an element for each key or one for all.
+    fn add_score_gradients(&self, block: &Block, by_query: bool, by_key: bool, width: usize, rows: &mut [T]) {
+        for row in 0..block.rows {
+            let target = &mut rows[if by_query { row * width } else { 0 }..][..width];
+            let grads = &self.grads[row * KEYS..][..block.cols];
+            if by_key {
+                let target = &mut target[block.key..][..block.cols];
+                target.iter_mut().zip(grads).for_each(|(target, grad)| *target += *grad);
+            } else {
+                grads.iter().for_each(|grad| target[0] += *grad);
+            }
+        }
+    }
+
+    /// Adds what the block contributes: `dq += scale ds k`, `dk += ds^T (scale q)`, `dv += p^T do`.
+    fn add_gradients(
+        &self,
+        scale: T,
+        block: &Block,
+        (grad_q, width): (&mut [T], usize),
+        grad_k: &mut [T],
+        (grad_v, value_width): (&mut [T], usize),
+    ) {
+        let tile = |values| Mat::new(values, (block.rows, block.cols), (KEYS, 1));
+        let (weights, grads) = (tile(&self.weights), tile(&self.grads));
+        multiply(weights.transposed(), self.grad.all(), T::ONE, Into::Add, grad_v, value_width);
+        multiply(grads.transposed(), self.q.all(), T::ONE, Into::Add, grad_k, width);
+        multiply(grads, self.k.all(), scale, Into::Add, grad_q, width);
+    }
+}
+
+vectorised! {
+    fn multiply_by<T: Real>(a: &mut [T], b: &[T]) {
+        for (a, b) in a.iter_mut().zip(b) {
+            *a *= *b;
+        }
+    }
+}
+
+vectorised! {
+    /// For one query: scores become weights, and gradients of the weights become gradients of the scores. Keys outside of
+    /// `start .. end` are hidden from it.
+    fn weights_and_gradients<T: Real>(scores: &mut [T], grads: &mut [T], start: usize, end: usize, lse: T, delta: T) {
+        for values in [&mut *scores, &mut *grads] {
+            values[..start].fill(T::ZERO);
+            values[end..].fill(T::ZERO);
+        }
+        for (score, grad) in scores[start..end].iter_mut().zip(&mut grads[start..end]) {
+            let weight = (*score - lse).exp();
+            *grad = weight * (*grad - delta);
+            *score = weight;
+        }
+    }
+}

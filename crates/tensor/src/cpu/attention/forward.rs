@@ -1,0 +1,206 @@
+//! The forward pass: each block of queries of each head on its own.
+
+use std::cmp::Reverse;
+
+use super::score::Hidden;
+use super::{Block, KEYS, Problem, QUERIES, Sizes, copy_rows, padded};
+use crate::cpu::matmul::Mat;
+use crate::cpu::parallel::{Shared, first_come, map_indices};
+use crate::cpu::reduce::sum_lanes;
+use crate::cpu::simd::vectorised;
+use crate::cpu::tile::{Into, PANEL, Packed, multiply};
+use crate::cpu::{Real, pool};
+
+/// Keys and values of one head as the products want them.
+struct Keys<T> {
+    keys_transposed: Packed<T>,
+    values: Packed<T>,
+}
+
+/// `softmax(scores) v` as `(B, T, H, Dv)`, and the log-sum-exp of the scores as `(B, H, T)`: 0 and minus infinity for a
+/// query that sees no key and has no sink.
+pub(crate) fn forward<T: Real>(problem: &Problem<T>) -> (Vec<T>, Vec<T>) {
+    let Sizes { batch, queries, keys, heads, kv_heads, dim, value_dim } = problem.sizes;
+    let packed = map_indices(batch * kv_heads, |i| {
+        let (b, h) = (i / kv_heads, i % kv_heads);
+        Keys {
+            keys_transposed: Packed::of(problem.k.of(b, h, 0..keys, dim).transposed()),
+            values: Packed::of(problem.v.of(b, h, 0..keys, value_dim)),
+        }
+    });
+    let blocks = queries.div_ceil(QUERIES);
+    let place = |i: usize| (i / blocks / heads, i / blocks % heads, i % blocks);
+    let mut order: Vec<usize> = (0..batch * heads * blocks).collect();
+    order.sort_by_key(|&i| {
+        let (b, _, block) = place(i);
+        Reverse(problem.visible.block(b, block).len())
+    });
+
+    let mut out = pool::buffer::<T>(batch * queries * heads * value_dim);
+    let mut lse = pool::buffer::<T>(batch * heads * queries);
+    let (shared_out, shared_lse) = (Shared::new(&mut out), Shared::new(&mut lse));
+    first_come(order.len(), Tile::new, |tile: &mut Tile<T>, i| {
+        let (b, h, block) = place(order[i]);
+        let start = block * QUERIES;
+        let rows = QUERIES.min(queries - start);
+        tile.attend(problem, &packed[b * kv_heads + problem.kv_head(h)], (b, h), start, rows);
+        // SAFETY: both outlive the threads, and no other block has these queries of this head.
+        unsafe {
+            tile.finish(problem, |row| {
+                shared_out.slice(((b * queries + start + row) * heads + h) * value_dim, value_dim)
+            });
+            tile.log_sum_exp(shared_lse.slice((b * heads + h) * queries + start, rows));
+        }
+    });
+    (out, lse)
+}
+
+/// What one block of queries takes.
+struct Tile<T> {
+    /// `(rows, D)`, times the scale.
+    q: Vec<T>,
+    /// `(rows, KEYS)`.
+    scores: Vec<T>,
+    hidden: Hidden,
+    /// `(rows, width)`, not yet divided by the sum.
+    out: Vec<T>,
+    /// Of the scores so far, of each row.
+    max: Vec<T>,
+    /// Of `exp(score - max)` so far, of each row.
+    sum: Vec<T>,
+}
+
+impl<T: Real> Tile<T> {
+    fn new() -> Self {
+        let none = Vec::new;
+        Tile {
+            q: none(),
+            scores: vec![T::ZERO; QUERIES * KEYS],
+            hidden: Hidden::new(),
+            out: none(),
+            max: none(),
+            sum: none(),
+        }
+    }
+
+    fn attend(
+        &mut self,
+        problem: &Problem<T>,
+        packed: &Keys<T>,
+        (batch, head): (usize, usize),
+        query: usize,
+        rows: usize,
+    ) {
+        let Sizes { dim, value_dim, .. } = problem.sizes;
+        let sink = problem.sinks.map(|sinks| sinks[head]);
+        copy_rows(
+            &mut self.q,
+            problem.q.of(batch, head, query..query + rows, dim),
+            T::from_f64(problem.scale),
+        );
+        refill(&mut self.out, rows * padded(value_dim), T::ZERO);
+        refill(&mut self.max, rows, sink.unwrap_or(T::NEG_INFINITY));
+        refill(&mut self.sum, rows, if sink.is_some() { T::ONE } else { T::ZERO });
+
+        let seen = problem.visible.block(batch, query / QUERIES);
+        for key in (seen.start / PANEL * PANEL..seen.end).step_by(KEYS) {
+            self.add_block(
+                problem,
+                packed,
+                &Block { batch, head, query, rows, key, cols: KEYS.min(seen.end - key) },
+            );
+        }
+    }
+
+    fn add_block(&mut self, problem: &Problem<T>, packed: &Keys<T>, block: &Block) {
+        let &Block { batch, query, rows, key, cols, .. } = block;
+        let (dim, width) = (problem.sizes.dim, padded(problem.sizes.value_dim));
+        let seen = |row: usize| problem.seen(block, row);
+        let any = match problem.mask {
+            Some(mask) => self.hidden.look(mask, block, seen),
+            None => (0..rows).any(|row| !seen(row).is_empty()),
+        };
+        if !any {
+            return;
+        }
+        let q = Mat::new(&self.q, (rows, dim), (dim, 1));
+        multiply(
+            q,
+            packed.keys_transposed.columns(key..key + cols),
+            T::ONE,
+            Into::Overwrite,
+            &mut self.scores,
+            KEYS,
+        );
+        for (row, scores) in self.scores.chunks_exact_mut(KEYS).take(rows).enumerate() {
+            let (scores, seen) = (&mut scores[..cols], seen(row));
+            let position = (row, problem.visible.row(batch, query + row));
+            problem.scores.apply(block, position, seen.clone(), scores, None);
+            if problem.mask.is_some() {
+                self.hidden.apply(row, seen.clone(), scores);
+            }
+            let out = &mut self.out[row * width..][..width];
+            online_softmax(scores, seen.start, seen.end, &mut self.max[row], &mut self.sum[row], out);
+            if let Some(dropout) = &problem.dropout {
+                dropout.apply(block, row, seen, scores);
+            }
+        }
+        let weights = Mat::new(&self.scores, (rows, cols), (KEYS, 1));
+        multiply(weights, packed.values.rows(key..key + cols), T::ONE, Into::Add, &mut self.out, width);
+    }
+
+    /// Writes each row to where `target` says.
+    fn finish<'a>(&self, problem: &Problem<T>, target: impl Fn(usize) -> &'a mut [T]) {
+        for (row, sum) in self.sum.iter().enumerate() {
+            let values = &self.out[row * padded(problem.sizes.value_dim)..];
+            let inverse = if *sum > T::ZERO { T::ONE / *sum } else { T::ZERO };
+            for (out, value) in target(row).iter_mut().zip(values) {
+                *out = *value * inverse;
+            }
+        }
+    }
+
+    fn log_sum_exp(&self, lse: &mut [T]) {
+        for ((lse, max), sum) in lse.iter_mut().zip(&self.max).zip(&self.sum) {
+            *lse = *max + sum.ln();
+        }
+    }
+}
+
+fn refill<T: Real>(values: &mut Vec<T>, count: usize, value: T) {
+    values.clear();
+    values.resize(count, value);
+}
+
+vectorised! {
+    /// Turns the scores `start .. end` of a row into weights relative to the largest score so far, the others into 0,
+    /// and brings what was summed before to the same footing.
+    fn online_softmax<T: Real>(scores: &mut [T], start: usize, end: usize, max: &mut T, sum: &mut T, out: &mut [T]) {
+        let (scores, hidden) = scores.split_at_mut(end);
+        hidden.fill(T::ZERO);
+        let (hidden, scores) = scores.split_at_mut(start);
+        hidden.fill(T::ZERO);
+        let mut lanes = [*max; 8];
+        let (whole, rest) = scores.as_chunks::<8>();
+        for scores in whole {
+            for (lane, score) in lanes.iter_mut().zip(scores) {
+                *lane = lane.max(*score);
+            }
+        }
+        let new_max = lanes.iter().chain(rest).fold(*max, |max, score| max.max(*score));
+        if new_max == T::NEG_INFINITY {
+            scores.fill(T::ZERO);
+            return;
+        }
+        if new_max > *max {
+            let shrink = (*max - new_max).exp();
+            *sum *= shrink;
+            out.iter_mut().for_each(|out| *out *= shrink);
+            *max = new_max;
+        }
+        for score in scores.iter_mut() {
+            *score = (*score - new_max).exp();
+        }
+        *sum += sum_lanes(scores, |weight| weight);
+    }
+}

@@ -1,0 +1,94 @@
+//! Which keys each query sees.
+
+use std::ops::Range;
+
+use super::{QUERIES, Sizes};
+
+/// What hides keys from queries. Query `t` of T stands at key `t + S - T`: the last query at the last key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mask {
+    /// Keys beyond the one that the query stands at are hidden.
+    pub(crate) causal: bool,
+    /// Keys more than so many before it are hidden.
+    pub(crate) left: Option<usize>,
+    /// Keys more than so many behind it are hidden.
+    pub(crate) right: Option<usize>,
+    /// So many first keys of each batch, or document, are seen from before them too.
+    pub(crate) prefix: Option<Vec<u32>>,
+    /// Boundaries of documents in the only batch, in queries and keys: each is attended to by itself.
+    pub(crate) documents: Option<(Vec<u32>, Vec<u32>)>,
+}
+
+/// What one query sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) keys: Range<usize>,
+    /// The key that the query stands at, which may lie before the first.
+    pub(crate) diagonal: isize,
+}
+
+/// What every query sees.
+pub(crate) struct Visible {
+    /// For each query, of each batch or of all.
+    rows: Vec<Row>,
+    /// For each block of queries, what any of them sees lies in here.
+    blocks: Vec<Range<usize>>,
+    queries: usize,
+    shared: bool,
+}
+
+impl Mask {
+    pub(crate) fn visible(&self, sizes: &Sizes) -> Visible {
+        let Sizes { batch, queries, keys, .. } = *sizes;
+        let prefix = |i: usize| self.prefix.as_ref().map_or(0, |prefix| prefix[i] as usize);
+        let mut rows = Vec::new();
+        let mut shared = true;
+        if let Some((of_queries, of_keys)) = &self.documents {
+            for (i, (q, k)) in of_queries.windows(2).zip(of_keys.windows(2)).enumerate() {
+                let range = |ends: &[u32]| ends[0] as usize..ends[1] as usize;
+                self.sequence(range(q), range(k), prefix(i), &mut rows);
+            }
+        } else if self.prefix.is_some() {
+            shared = false;
+            for b in 0..batch {
+                self.sequence(0..queries, 0..keys, prefix(b), &mut rows);
+            }
+        } else {
+            self.sequence(0..queries, 0..keys, 0, &mut rows);
+        }
+        let blocks = rows.chunks(queries.max(1)).flat_map(|rows| rows.chunks(QUERIES).map(hull)).collect();
+        Visible { rows, blocks, queries, shared }
+    }
+
+    /// Appends what the queries of one sequence see.
+    fn sequence(&self, queries: Range<usize>, keys: Range<usize>, prefix: usize, rows: &mut Vec<Row>) {
+        for t in queries.clone() {
+            let diagonal = (t + keys.end) as isize - queries.end as isize;
+            let at =
+                |offset: isize| (diagonal + offset).clamp(keys.start as isize, keys.end as isize) as usize;
+            let right = if self.causal { Some(0) } else { self.right };
+            let start = self.left.map_or(keys.start, |left| at(-(left as isize)));
+            let end = right.map_or(keys.end, |right| at(right as isize + 1));
+            let end = end.max((keys.start + prefix).min(keys.end));
+            rows.push(Row { keys: if start < end { start..end } else { 0..0 }, diagonal });
+        }
+    }
+}
+
+impl Visible {
+    pub(crate) fn row(&self, batch: usize, query: usize) -> &Row {
+        &self.rows[if self.shared { 0 } else { batch * self.queries } + query]
+    }
+
+    /// The keys outside of which no query of this block of [`QUERIES`] sees any.
+    pub(crate) fn block(&self, batch: usize, block: usize) -> Range<usize> {
+        let first = if self.shared { 0 } else { batch * self.queries.div_ceil(QUERIES) };
+        self.blocks[first + block].clone()
+    }
+}
+
+fn hull(rows: &[Row]) -> Range<usize> {
+    let seen = || rows.iter().map(|row| &row.keys).filter(|keys| !keys.is_empty());
+    let start = seen().map(|keys| keys.start).min().unwrap_or(0);
+    start..seen().map(|keys| keys.end).max().unwrap_or(start)
+}

@@ -1,0 +1,135 @@
+//! What becomes of the products of queries and keys before the softmax.
+
+use std::ops::Range;
+
+use super::mask::Row;
+use super::{Block, Dual, KEYS};
+use crate::cpu::Real;
+
+/// A place among the scores, as users' functions get it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Which batch.
+    pub batch: usize,
+    /// Which query head.
+    pub head: usize,
+    /// Which query token, of T.
+    pub query: usize,
+    /// Which key token, of S.
+    pub key: usize,
+}
+
+/// A user's own mask: whether the query sees the key.
+pub(crate) type MaskFunction = dyn Fn(Position) -> bool + Send + Sync;
+/// A user's own score.
+pub(crate) type ScoreFunction = dyn Fn(Position, Dual) -> Dual + Send + Sync;
+
+/// What is done to a score, in this order.
+#[derive(Default)]
+pub(crate) struct Scores<'a, T> {
+    pub(crate) function: Option<&'a ScoreFunction>,
+    /// `cap tanh(score / cap)`.
+    pub(crate) softcap: Option<f64>,
+    /// `(H)`: the score of a key falls by this for each token between it and the query.
+    pub(crate) slopes: Option<&'a [T]>,
+    pub(crate) bias: Option<Bias<'a, T>>,
+}
+
+/// A tensor that broadcasts to `(B, H, T, S)`.
+#[derive(Clone, Copy)]
+pub(crate) struct Bias<'a, T> {
+    pub(crate) data: &'a [T],
+    pub(crate) sizes: [usize; 4],
+    /// 0 where it is repeated.
+    pub(crate) strides: [usize; 4],
+}
+
+impl<T: Real> Scores<'_, T> {
+    /// Whether the derivative of a score by what it was is anything but 1.
+    pub(super) fn bends(&self) -> bool {
+        self.function.is_some() || self.softcap.is_some()
+    }
+
+    /// Turns the products of one query with these keys of the block into scores, and says how each changes with the
+    /// product.
+    pub(super) fn apply(
+        &self,
+        block: &Block,
+        (index, row): (usize, &Row),
+        keys: Range<usize>,
+        scores: &mut [T],
+        derivatives: Option<&mut [T]>,
+    ) {
+        let (query, first) = (block.query + index, block.key + keys.start);
+        let scores = &mut scores[keys.clone()];
+        let mut derivatives = derivatives.map(|derivatives| &mut derivatives[keys]);
+        if self.bends() {
+            let at = Position { batch: block.batch, head: block.head, query, key: 0 };
+            for (i, score) in scores.iter_mut().enumerate() {
+                let mut dual = Dual::variable(score.to_f64());
+                if let Some(function) = self.function {
+                    dual = function(Position { key: first + i, ..at }, dual);
+                }
+                if let Some(cap) = self.softcap {
+                    dual = (dual / cap).tanh() * cap;
+                }
+                *score = T::from_f64(dual.value);
+                if let Some(derivatives) = &mut derivatives {
+                    derivatives[i] = T::from_f64(dual.slope);
+                }
+            }
+        }
+        if let Some(slopes) = self.slopes {
+            let slope = slopes[block.head];
+            for (i, score) in scores.iter_mut().enumerate() {
+                let distance = row.diagonal.abs_diff((first + i) as isize);
+                *score -= slope * T::from_f64(distance as f64);
+            }
+        }
+        if let Some(bias) = &self.bias {
+            let [b, h, t, s] = bias.strides;
+            let start = block.batch * b + block.head * h + query * t;
+            for (i, score) in scores.iter_mut().enumerate() {
+                *score += bias.data[start + (first + i) * s];
+            }
+        }
+    }
+}
+
+/// Which scores of a block a user's mask hides.
+pub(super) struct Hidden(Vec<bool>);
+
+impl Hidden {
+    pub(super) fn new() -> Self {
+        Hidden(Vec::new())
+    }
+
+    /// Asks for every key that the query sees otherwise; returns whether any is left. `seen(row)` are keys of the block.
+    pub(super) fn look(
+        &mut self,
+        mask: &MaskFunction,
+        block: &Block,
+        seen: impl Fn(usize) -> Range<usize>,
+    ) -> bool {
+        self.0.clear();
+        self.0.resize(block.rows * KEYS, true);
+        let mut any = false;
+        for row in 0..block.rows {
+            for key in seen(row) {
+                let Block { batch, head, .. } = *block;
+                let shown = mask(Position { batch, head, query: block.query + row, key: block.key + key });
+                self.0[row * KEYS + key] = !shown;
+                any |= shown;
+            }
+        }
+        any
+    }
+
+    /// Hides them from this query of the block.
+    pub(super) fn apply<T: Real>(&self, row: usize, keys: Range<usize>, scores: &mut [T]) {
+        let hidden = &self.0[row * KEYS..][keys.clone()];
+        for (score, _) in scores[keys].iter_mut().zip(hidden).filter(|(_, hidden)| **hidden) {
+            *score = T::NEG_INFINITY;
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! On the CPU.
+
+use super::{Attention, Inputs, NAME, Saved, as_heads};
+use crate::cpu::Real;
+use crate::cpu::attention::{self, Bias, Dropping, Heads, Mask, Problem, Scores, Sizes, Upstream, Wanted};
+use crate::dtype::with_real;
+use crate::ops::{compute_dtype, widened};
+use crate::{Result, Tensor};
+
+impl Attention {
+    pub(super) fn cpu(&self, inputs: &Inputs, sizes: Sizes) -> Result<[Tensor; 2]> {
+        let Sizes { batch, queries, heads, value_dim, .. } = sizes;
+        with_real!(NAME, compute_dtype(NAME, inputs.q.dtype())?, T => {
+            let (out, lse) = self.with_problem::<T, _>(inputs, sizes, attention::forward)?;
+            let out = Tensor::from_elements(out, &[batch, queries, heads, value_dim]);
+            Ok([out.to_dtype(inputs.q.dtype())?, Tensor::from_elements(lse, &[batch, heads, queries])])
+        })
+    }
+
+    /// Gradients of all inputs.
+    pub(super) fn cpu_backward(
+        &self,
+        saved: &Saved,
+        sizes: Sizes,
+        wanted: Wanted,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let inputs = &saved.inputs;
+        let [out, grad] = [widened(NAME, saved.out)?, widened(NAME, &saved.grad)?];
+        with_real!(NAME, out.dtype(), T => {
+            let (out, grad, lse) = (out.read::<T>(NAME)?, grad.read::<T>(NAME)?, saved.lse.read::<T>(NAME)?);
+            let grad_lse = saved.grad_lse.as_ref().map(|grad| grad.read::<T>(NAME)).transpose()?;
+            let upstream = Upstream { out: &out, lse: &lse, grad: &grad, grad_lse: grad_lse.as_deref() };
+            let grads = self.with_problem::<T, _>(inputs, sizes, |problem| {
+                attention::backward(problem, &upstream, wanted)
+            })?;
+            let like = |values, input: &Tensor| {
+                Tensor::from_elements(values, input.shape()).to_dtype(input.dtype()).map(Some)
+            };
+            let mut all = vec![like(grads.q, inputs.q)?, like(grads.k, inputs.k)?, like(grads.v, inputs.v)?];
+            for (input, values) in [(inputs.bias, grads.bias), (inputs.sinks, grads.sinks)] {
+                if let Some(input) = input {
+                    all.push(values.map(|values| like(values, input)).transpose()?.flatten());
+                }
+            }
+            Ok(all)
+        })
+    }
+
+    /// Calls `body` with what there is to compute, in the type that the CPU computes in.
+    fn with_problem<T: Real, R>(
+        &self,
+        inputs: &Inputs,
+        sizes: Sizes,
+        body: impl FnOnce(&Problem<T>) -> R,
+    ) -> Result<R> {
+        let options = &self.0;
+        let [q, k, v] =
+            [inputs.q.to_dtype(T::DTYPE)?, inputs.k.to_dtype(T::DTYPE)?, inputs.v.to_dtype(T::DTYPE)?];
+        let data = (q.read::<T>(NAME)?, k.read::<T>(NAME)?, v.read::<T>(NAME)?);
+        let by_head = |tensor: Option<&Tensor>| -> Result<Option<Vec<T>>> {
+            tensor.map(|tensor| tensor.detach().to_dtype(T::DTYPE)?.to_vec::<T>()).transpose()
+        };
+        let (sinks, slopes) = (by_head(inputs.sinks)?, by_head(options.alibi.as_ref())?);
+        let bias = inputs.bias.map(|bias| bias.to_dtype(T::DTYPE)).transpose()?;
+        let bias_data = bias.as_ref().map(|bias| bias.read::<T>(NAME)).transpose()?;
+        let bias = match (&bias, &bias_data) {
+            (Some(bias), Some(data)) => Some(broadcast_bias(bias, data, sizes)?),
+            _ => None,
+        };
+        let mask = Mask {
+            causal: options.causal,
+            left: options.window_left,
+            right: options.window_right,
+            prefix: options.prefix.as_ref().map(|prefix| prefix.detach().to_vec::<u32>()).transpose()?,
+            documents: options.documents.as_ref().map(|all| (all.queries.clone(), all.keys.clone())),
+        };
+        Ok(body(&Problem {
+            q: heads(&data.0, &q),
+            k: heads(&data.1, &k),
+            v: heads(&data.2, &v),
+            sizes,
+            scale: self.scale(sizes),
+            visible: mask.visible(&sizes),
+            mask: options.mask.as_ref().map(|mask| &*mask.cpu),
+            scores: Scores {
+                function: options.score.as_ref().map(|score| &*score.cpu),
+                softcap: options.softcap,
+                slopes: slopes.as_deref(),
+                bias,
+            },
+            sinks: sinks.as_deref(),
+            dropout: options.dropout.map(Dropping::new),
+        }))
+    }
+}
+
+fn heads<'a, T>(data: &'a [T], tensor: &Tensor) -> Heads<'a, T> {
+    let [batch, token, head] = as_heads(tensor.strides());
+    Heads { data, strides: [batch, token, head] }
+}
+
+fn broadcast_bias<'a, T>(bias: &Tensor, data: &'a [T], sizes: Sizes) -> Result<Bias<'a, T>> {
+    let shape = [sizes.batch, sizes.heads, sizes.queries, sizes.keys];
+    let layout = bias.layout().broadcast_to(&shape).ok_or_else(|| super::bias_error(bias, &shape))?;
+    let mut own = [1; 4];
+    own[4 - bias.shape().len()..].copy_from_slice(bias.shape());
+    let strides = [0, 1, 2, 3].map(|dim| if own[dim] == 1 { 0 } else { layout.strides[dim] });
+    Ok(Bias { data, sizes: own, strides })
+}
