@@ -65,11 +65,18 @@ fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
         })?;
         bench.measure(row("backward", tokens, table, ELEMENT).needs(needed), || {
             let plan = EmbeddingBackward::new(Dtype::Bf16).plan(&gpu.device)?;
+            let workspace = gpu.stream.alloc(plan.workspace_bytes(shape))?;
             let mut sets = gpu.cycle(bytes, set)?;
             Ok(move || {
                 let (dweight, dout, ids) = sets.take();
-                let args =
-                    EmbeddingBackwardArgs { shape, dout: dout.ptr(), ids: ids.ptr(), dweight: dweight.ptr() };
+                let args = EmbeddingBackwardArgs {
+                    shape,
+                    dout: dout.ptr(),
+                    ids: ids.ptr(),
+                    padding: None,
+                    dweight: dweight.ptr(),
+                    workspace: workspace.ptr(),
+                };
                 // SAFETY: as above.
                 Ok(unsafe { plan.launch(&gpu.stream, &args) }?)
             })

@@ -1,65 +1,98 @@
-// Gradient of embedding lookup (forward.cu): dweight[v] = sum over the i with ids[i] = v of dout[i], for every v.
-// Overwritten, zero where no id is v. Ids that are not below V are left out.
+// Gradient of embedding lookup (forward.cu): dweight[v] = sum over the i with ids[i] = v of dout[i].
 //
-// Deterministic without sorting and without atomics: a block owns GROUP rows of the table and THREADS of their columns,
-// looks through all ids in order, and adds what is its own, so every sum runs in the order of i. That reads the ids
-// V / GROUP * C / THREADS times, from L2: for GPT-2's table, (50257, 768), 600 MB with 16,384 ids, a fraction of a
-// millisecond on a large GPU. Past some 100,000 ids, sorting them would be faster.
+// The ids come sorted (sort.cu), each with its position; those that are V are left out. Only the rows of dweight whose id
+// occurs are overwritten: the others are the caller's to zero, and the cost does not depend on V.
 //
-// constants.cuh comes from Rust: Element; THREADS, a multiple of 32; GROUP. Grid: (V / GROUP, C / THREADS), rounded up.
+// A block takes SPAN neighbours of the sorted order and adds up the rows of each id in it, in the order of their positions,
+// in f32. An id that reaches over the end of a span gives partial sums: partials[span][0] is that of the id that the span
+// begins with, where an earlier span has it too; partials[span][1] that of the id that it ends with, where it begins here
+// and a later span has it too. They are added up in the order of the spans. So the sum has the same bits every time, and
+// an id that occurs a million times is added up by many blocks.
+//
+// Two entries, launched one after the other: embedding_backward, embedding_backward_finish.
+// constants.cuh comes from Rust: Element; VECTOR, 8 or 1, columns of a thread; THREADS; SPAN, a multiple of BATCH and at
+// most THREADS - 2. Grid: (N / SPAN, C / (THREADS * VECTOR)), rounded up.
 
 #include "constants.cuh"
 #include "common/element.cuh"
 
 struct Params {
-    const Element*  dout;     // (N, C), contiguous
-    const unsigned* ids;      // (N)
-    Element*        dweight;  // (V, C), contiguous
-    long long       count;    // N
-    int             vocabulary;  // V
-    int             width;       // C
+    const Element*  dout;       // (N, C), contiguous
+    const unsigned* ids;        // (N), sorted
+    const unsigned* positions;  // (N)
+    Element*        dweight;    // (V, C), contiguous
+    float*          partials;   // (spans, 2, C)
+    long long       count;      // N
+    unsigned        vocabulary; // V
+    int             width;      // C
 };
 
-constexpr int WARPS = THREADS / 32;
+constexpr int BATCH = 4;  // rows loaded at once
+
+template <class T> void add(float (&sum)[VECTOR], const Vec<T, VECTOR>& row) {
+#pragma unroll
+    for (int k = 0; k < VECTOR; ++k) sum[k] += row.get(k);
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 embedding_backward(const __grid_constant__ Params p) {
-    __shared__ float sums[GROUP][THREADS];  // a thread uses its own column only
-    __shared__ int found[THREADS], row_of[THREADS], found_by_warp[WARPS];
-
-    const int first_row = blockIdx.x * GROUP, column = blockIdx.y * THREADS + threadIdx.x;
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-#pragma unroll
-    for (int row = 0; row < GROUP; ++row) sums[row][threadIdx.x] = 0;
-
-    for (long long start = 0; start < p.count; start += THREADS) {
-        const long long i = start + threadIdx.x;
-        const unsigned row = i < p.count ? p.ids[i] - first_row : GROUP;  // wraps to a large number below first_row
-        const unsigned mine = __ballot_sync(0xffffffffu, row < GROUP);
-        if (!__syncthreads_or(mine != 0)) continue;
-
-        if (lane == 0) found_by_warp[warp] = __popc(mine);
-        __syncthreads();
-        int place = __popc(mine & ((1u << lane) - 1)), total = 0;
-        for (int w = 0; w < WARPS; ++w) {
-            if (w < warp) place += found_by_warp[w];
-            total += found_by_warp[w];
-        }
-        if (row < GROUP) {
-            found[place] = threadIdx.x;
-            row_of[place] = row;
-        }
-        __syncthreads();
-        if (column < p.width) {
-#pragma unroll 4
-            for (int k = 0; k < total; ++k)
-                sums[row_of[k]][threadIdx.x] += to_float(p.dout[(start + found[k]) * p.width + column]);
-        }
+    __shared__ unsigned ids[SPAN + 2];  // with the neighbours before and after; V where there is none
+    __shared__ unsigned positions[SPAN];
+    const long long start = static_cast<long long>(blockIdx.x) * SPAN;
+    const int here = p.count - start < SPAN ? p.count - start : SPAN;
+    if (threadIdx.x < here + 2) {
+        const long long i = start + threadIdx.x - 1;
+        ids[threadIdx.x] = i >= 0 && i < p.count ? p.ids[i] : p.vocabulary;
     }
+    if (threadIdx.x < here) positions[threadIdx.x] = p.positions[start + threadIdx.x];
+    __syncthreads();
+
+    const long long column = (static_cast<long long>(blockIdx.y) * THREADS + threadIdx.x) * VECTOR;
     if (column >= p.width) return;
+    float* partials = p.partials + 2 * blockIdx.x * static_cast<long long>(p.width) + column;
+    float sum[VECTOR] = {};
+    bool begun_before = ids[0] == ids[1];
+    for (int first = 0; first < here; first += BATCH) {
+        Vec<Element, VECTOR> rows[BATCH];
 #pragma unroll
-    for (int row = 0; row < GROUP; ++row) {
-        const long long id = first_row + row;
-        if (id < p.vocabulary) p.dweight[id * p.width + column] = from_float<Element>(sums[row][threadIdx.x]);
+        for (int k = 0; k < BATCH; ++k) {
+            if (first + k < here && ids[first + k + 1] != p.vocabulary)
+                rows[k] = load<VECTOR>(p.dout + static_cast<long long>(positions[first + k]) * p.width + column);
+        }
+#pragma unroll
+        for (int k = 0; k < BATCH; ++k) {
+            const int i = first + k;
+            if (i >= here || ids[i + 1] == p.vocabulary) break;
+            const unsigned id = ids[i + 1];
+            add(sum, rows[k]);
+            const bool goes_on = ids[i + 2] == id;
+            if (goes_on && i + 1 < here) continue;
+            if (begun_before) store(partials, to_vec<float>(sum));
+            else if (goes_on) store(partials + p.width, to_vec<float>(sum));
+            else store(p.dweight + static_cast<long long>(id) * p.width + column, to_vec<Element>(sum));
+            begun_before = false;
+#pragma unroll
+            for (int j = 0; j < VECTOR; ++j) sum[j] = 0;
+        }
     }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS)
+embedding_backward_finish(const __grid_constant__ Params p) {
+    const long long start = static_cast<long long>(blockIdx.x) * SPAN, end = start + SPAN;
+    if (end >= p.count) return;
+    const unsigned id = p.ids[end - 1];
+    const bool begun_before = start > 0 && p.ids[start - 1] == id;
+    if (id == p.vocabulary || begun_before || p.ids[end] != id) return;
+
+    const long long column = (static_cast<long long>(blockIdx.y) * THREADS + threadIdx.x) * VECTOR;
+    if (column >= p.width) return;
+    const long long span_stride = 2ll * p.width;
+    const float* partial = p.partials + blockIdx.x * span_stride + p.width + column;
+    float sum[VECTOR] = {};
+    add(sum, load<VECTOR>(partial));
+    partial = p.partials + (blockIdx.x + 1) * span_stride + column;
+    for (long long at = end; at < p.count && p.ids[at] == id; at += SPAN, partial += span_stride)
+        add(sum, load<VECTOR>(partial));
+    store(p.dweight + static_cast<long long>(id) * p.width + column, to_vec<Element>(sum));
 }

@@ -32,7 +32,7 @@ template <int N> void copy_row(const Params& p, unsigned id) {
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 embedding_forward(const __grid_constant__ Params p) {
-    const unsigned id = p.ids[blockIdx.x];
+    const unsigned id = __shfl_sync(0xffffffffu, threadIdx.x % 32 == 0 ? p.ids[blockIdx.x] : 0, 0);
     if (p.aligned) copy_row<8>(p, id);
     else copy_row<1>(p, id);
 }

@@ -19,10 +19,20 @@ use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Ten
 /// When an index is V or more (on a GPU, which is not waited for, its row is NaN instead), or shapes, element types
 /// or devices do not fit.
 pub fn embedding(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    apply1(Embedding, &[weight, ids])
+    apply1(Embedding { padding: None }, &[weight, ids])
 }
 
-struct Embedding;
+/// The same, where row `padding` of the table gets no gradient.
+///
+/// # Errors
+/// As [`embedding`].
+pub fn embedding_with_padding(weight: &Tensor, ids: &Tensor, padding: u32) -> Result<Tensor> {
+    apply1(Embedding { padding: Some(padding) }, &[weight, ids])
+}
+
+struct Embedding {
+    padding: Option<u32>,
+}
 
 const NAME: &str = "embedding";
 
@@ -54,8 +64,8 @@ impl Operation for Embedding {
         let (grad, ids) = (ctx.grad(0)?.contiguous()?, ctx.saved(0)?);
         let shape = &ctx.input(0).shape;
         let grad = match grad.device() {
-            Device::Cpu => cpu_backward(&grad, ids, (shape[0], shape[1]))?,
-            Device::Gpu(gpu) => on_gpu_backward(gpu, &grad, ids, (shape[0], shape[1]))?,
+            Device::Cpu => cpu_backward(&grad, (ids, self.padding), (shape[0], shape[1]))?,
+            Device::Gpu(gpu) => on_gpu_backward(gpu, &grad, (ids, self.padding), (shape[0], shape[1]))?,
         };
         Ok(vec![Some(grad), None])
     }
@@ -80,7 +90,11 @@ fn cpu(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
 }
 
 /// Each thread owns a range of the table's rows, and adds what belongs there in the order of the ids.
-fn cpu_backward(grad: &Tensor, ids: &Tensor, (rows, width): (usize, usize)) -> Result<Tensor> {
+fn cpu_backward(
+    grad: &Tensor,
+    (ids, padding): (&Tensor, Option<u32>),
+    (rows, width): (usize, usize),
+) -> Result<Tensor> {
     const RANGES: usize = 16;
     let ids = &ids.read::<u32>(NAME)?[..ids.numel()];
     let wide = widened(NAME, grad)?;
@@ -90,7 +104,7 @@ fn cpu_backward(grad: &Tensor, ids: &Tensor, (rows, width): (usize, usize)) -> R
         let source = wide.read::<T>(NAME)?;
         for_chunks(&mut out, (range * width).max(1), |start, out| {
             let first = start / width;
-            for (i, &id) in ids.iter().enumerate() {
+            for (i, &id) in ids.iter().enumerate().filter(|(_, id)| Some(**id) != padding) {
                 if let Some(row) = (id as usize).checked_sub(first).filter(|&row| row < out.len() / width) {
                     add_chunk(&mut out[row * width..][..width], &source[i * width..][..width]);
                 }
@@ -119,7 +133,7 @@ fn on_gpu(gpu: &Gpu, weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
 fn on_gpu_backward(
     gpu: &Gpu,
     grad: &Tensor,
-    ids: &Tensor,
+    (ids, padding): (&Tensor, Option<u32>),
     (vocabulary, width): (usize, usize),
 ) -> Result<Tensor> {
     let dtype = kernel_dtype(NAME, grad.dtype())?;
@@ -128,13 +142,17 @@ fn on_gpu_backward(
         .embedding_backward
         .get(dtype, |dtype| EmbeddingBackward::new(dtype).plan(gpu.device()))?;
     let out = gpu.empty(&[vocabulary, width], grad.dtype())?;
+    let shape = EmbeddingShape { vocabulary, width, count: ids.numel() };
+    let workspace = gpu.workspace(plan.workspace_bytes(shape))?;
     let args = EmbeddingBackwardArgs {
-        shape: EmbeddingShape { vocabulary, width, count: ids.numel() },
+        shape,
         dout: grad.pointer(NAME)?,
         ids: ids.pointer(NAME)?,
+        padding,
         dweight: out.pointer(NAME)?,
+        workspace: workspace.ptr(),
     };
-    // SAFETY: gradient and ids are contiguous, the output is new, all on this device and freed on this stream.
+    // SAFETY: gradient and ids are contiguous, output and workspace are new, all on this device and freed on this stream.
     unsafe { plan.launch(gpu.stream(), &args)? };
     Ok(out)
 }

@@ -24,7 +24,7 @@ mod transpose;
 
 pub use attention::{AttentionOptions, Documents, Score, ScoreMask, attention, attention_with_lse};
 pub use cross_entropy::{IGNORE_INDEX, cross_entropy};
-pub use embedding::embedding;
+pub use embedding::{embedding, embedding_with_padding};
 pub use gelu::{Gelu, gelu};
 pub use linear::linear;
 pub use merge::attention_merge;
