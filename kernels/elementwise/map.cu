@@ -8,19 +8,16 @@
 
 #include "constants.cuh"
 #include "common/element.cuh"
-#include "elementwise/gelu.cuh"
 
 // As in crates/kernels/src/elementwise.rs.
-enum Operation { FILL, CAST, SCALE, SCALE_BY, ADD, SUB, MUL, GELU_TANH, GELU_ERF, GELU_TANH_BACKWARD, GELU_ERF_BACKWARD };
+enum Operation { FILL, CAST, SCALE, SCALE_BY, ADD, SUB, MUL };
 
 constexpr bool READS_A = OPERATION != FILL;
-constexpr bool READS_B = OPERATION == ADD || OPERATION == SUB || OPERATION == MUL || OPERATION == GELU_TANH_BACKWARD ||
-                         OPERATION == GELU_ERF_BACKWARD;
+constexpr bool READS_B = OPERATION == ADD || OPERATION == SUB || OPERATION == MUL;
 
 struct Params {
-    const Element* a;         // (a_period); null for FILL. For the GELU_*_BACKWARD: x
-    const Element* b;         // (b_period); null for the operations of one operand. For the GELU_*_BACKWARD: dout; for
-                              // SCALE_BY: one f32, the scalar
+    const Element* a;         // (a_period); null for FILL
+    const Element* b;         // (b_period); null for the operations of one operand. For SCALE_BY: one f32, the scalar
     Output*        out;       // (count)
     long long      count;
     long long      a_period;  // a multiple of 8, if `aligned`
@@ -36,10 +33,6 @@ float apply(float a, float b, float scalar) {
     if constexpr (OPERATION == ADD) return a + b;
     if constexpr (OPERATION == SUB) return a - b;
     if constexpr (OPERATION == MUL) return a * b;
-    if constexpr (OPERATION == GELU_TANH) return gelu_tanh(a);
-    if constexpr (OPERATION == GELU_ERF) return gelu_erf(a);
-    if constexpr (OPERATION == GELU_TANH_BACKWARD) return b * gelu_tanh_slope(a);
-    if constexpr (OPERATION == GELU_ERF_BACKWARD) return b * gelu_erf_slope(a);
 }
 
 long long wrap(long long i, long long period, long long count) { return period == count ? i : i % period; }

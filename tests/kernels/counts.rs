@@ -86,6 +86,7 @@ macro_rules! counts_are_held {
 }
 
 counts_are_held! {
+    activations_count_what_they_did: Activation,
     adamw_counts_what_it_did: AdamW,
     attention_counts_what_it_did: Attention,
     cross_entropy_counts_what_it_did: CrossEntropy,

@@ -1,6 +1,7 @@
 //! Every kernel: that it compiles for every architecture without spilling, and that it is as close to the float64
 //! reference as its precision allows and breaks no rule, on emulated devices and on a GPU where there is one.
 
+mod activation;
 mod adamw;
 mod attention;
 mod compile;

@@ -1,9 +1,10 @@
 //! Longhand's CUDA kernels as typed operations.
 //!
-//! Each operation takes three steps: say what (`LayerNormForward::new(..)`), compile it for a device (`.plan(..)`:
+//! Each operation takes three steps: say what (`Norm::rms(..)`), compile it for a device (`.plan(..)`:
 //! slow, once), enqueue it (`plan.launch(..)`: no allocation, no synchronisation, shapes may differ each time).
 //! Memory belongs to the caller: pointers, strides, workspace.
 
+pub mod activation;
 pub mod adamw;
 pub mod attention;
 mod check;

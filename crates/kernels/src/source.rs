@@ -2,7 +2,9 @@
 
 use longhand_gpu::{Arch, Constants, Program};
 
-use crate::{adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction, rope};
+use crate::{
+    activation, adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction, rope,
+};
 
 macro_rules! cuda_files {
     ($($name:literal),+ $(,)?) => {
@@ -52,6 +54,7 @@ pub struct Variant {
 #[must_use]
 pub fn variants(arch: Arch) -> Vec<Variant> {
     [
+        activation::variants(),
         adamw::variants(),
         attention::variants(arch),
         attention::merge_variants(),

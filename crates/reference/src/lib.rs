@@ -14,6 +14,9 @@
 //! | AdamW | [`adamw`] | | Loshchilov & Hutter 2019 |
 //! | cross-entropy | [`cross_entropy`] | [`cross_entropy_backward`] | Bishop 2006 |
 //! | GELU | [`gelu_tanh`], [`gelu_erf`] | [`gelu_tanh_backward`], [`gelu_erf_backward`] | Hendrycks & Gimpel 2016 |
+//! | SiLU | [`silu`] | [`silu_backward`] | Ramachandran et al. 2017 |
+//! | ReLU² | [`relu_squared`] | [`relu_squared_backward`] | So et al. 2021 |
+//! | gated linear units | [`gated`] | [`gated_backward`] | Shazeer 2020 |
 //! | linear | [`linear`] | [`linear_backward`] | |
 //! | embedding | [`embedding`] | [`embedding_backward`] | |
 //! | rotary position embedding | [`rope`](rope()) | [`rope_backward`] | Su et al. 2021 |
@@ -24,6 +27,7 @@
 //! called it, and panics with the name of the argument, what it was and what it had to be.
 #![forbid(unsafe_code)]
 
+mod activation;
 mod adamw;
 mod attention;
 mod cross_entropy;
@@ -37,6 +41,7 @@ mod norm;
 mod philox;
 mod rope;
 
+pub use activation::{gated, gated_backward, relu_squared, relu_squared_backward, silu, silu_backward};
 pub use adamw::{AdamWOptions, adamw};
 pub use attention::{
     Attention, AttentionGradients, AttentionShape, attention, attention_backward, causal, full, window,

@@ -1,8 +1,8 @@
 //! The operations by name.
 
 use crate::cases::{
-    AdamW, Attention, AttentionMerge, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm, Map, Matmul,
-    Norm, Rope, Sum,
+    Activation, AdamW, Attention, AttentionMerge, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm,
+    Map, Matmul, Norm, Rope, Sum,
 };
 use crate::{Canonical, Case};
 
@@ -10,6 +10,7 @@ use crate::{Canonical, Case};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Op {
+    Activation,
     AdamW,
     Attention,
     CrossEntropy,
@@ -23,7 +24,8 @@ pub enum Op {
 
 impl Op {
     /// All of them, in the order of their names.
-    pub const ALL: [Op; 9] = [
+    pub const ALL: [Op; 10] = [
+        Op::Activation,
         Op::AdamW,
         Op::Attention,
         Op::CrossEntropy,
@@ -39,6 +41,7 @@ impl Op {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Op::Activation => "activation",
             Op::AdamW => "adamw",
             Op::Attention => "attention",
             Op::CrossEntropy => "cross_entropy",
@@ -56,6 +59,7 @@ impl Op {
     #[must_use]
     pub fn cases(self) -> Vec<Box<dyn Case>> {
         match self {
+            Op::Activation => boxed(Activation::telling()),
             Op::AdamW => boxed(AdamW::telling()),
             Op::Attention => [boxed(Attention::telling()), boxed(AttentionMerge::telling())]
                 .into_iter()
@@ -82,6 +86,7 @@ impl Op {
     #[must_use]
     pub fn canonical(self) -> Vec<Canonical> {
         match self {
+            Op::Activation => Activation::canonical(),
             Op::AdamW => AdamW::canonical(),
             Op::Attention => {
                 [Attention::canonical(), AttentionMerge::canonical()].into_iter().flatten().collect()

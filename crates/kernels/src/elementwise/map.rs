@@ -42,34 +42,19 @@ pub enum Operation {
     Sub,
     /// `a * b`.
     Mul,
-    /// `a/2 (1 + tanh(√(2/π) (a + 0.044715 a³)))` (Hendrycks & Gimpel 2016, arXiv 1606.08415, section 2).
-    GeluTanh,
-    /// `a/2 (1 + erf(a / √2))` (there too).
-    GeluErf,
-    /// The gradient of [`GeluTanh`](Operation::GeluTanh) of `a`, where that of its output is `b`.
-    GeluTanhBackward,
-    /// The gradient of [`GeluErf`](Operation::GeluErf) of `a`, where that of its output is `b`.
-    GeluErfBackward,
 }
 
 impl Operation {
-    const ALL: [Operation; 11] = {
-        use Operation::{
-            Add, Cast, Fill, GeluErf, GeluErfBackward, GeluTanh, GeluTanhBackward, Mul, Scale, ScaleBy, Sub,
-        };
-        [Fill, Cast, Scale, ScaleBy, Add, Sub, Mul, GeluTanh, GeluErf, GeluTanhBackward, GeluErfBackward]
+    const ALL: [Operation; 7] = {
+        use Operation::{Add, Cast, Fill, Mul, Scale, ScaleBy, Sub};
+        [Fill, Cast, Scale, ScaleBy, Add, Sub, Mul]
     };
 
     fn operands(self) -> usize {
         match self {
             Operation::Fill => 0,
-            Operation::Cast | Operation::Scale | Operation::GeluTanh | Operation::GeluErf => 1,
-            Operation::ScaleBy
-            | Operation::Add
-            | Operation::Sub
-            | Operation::Mul
-            | Operation::GeluTanhBackward
-            | Operation::GeluErfBackward => 2,
+            Operation::Cast | Operation::Scale => 1,
+            Operation::ScaleBy | Operation::Add | Operation::Sub | Operation::Mul => 2,
         }
     }
 }
@@ -114,7 +99,7 @@ impl Map {
             .int("OPERATION", self.operation as i64)
             .int("THREADS", THREADS);
         Variant {
-            program: program(*file, cuda_files!["elementwise/gelu.cuh"], constants).params(Params::LAYOUT),
+            program: program(*file, &[], constants).params(Params::LAYOUT),
             entry: "elementwise_map",
             threads: THREADS,
             shared_bytes: 0,
@@ -128,7 +113,7 @@ pub(super) fn variants() -> Vec<Variant> {
     let casts = [
         Map::new(Operation::Cast, Dtype::F32).output(Dtype::Bf16),
         Map::new(Operation::Cast, Dtype::F16).output(Dtype::F32),
-        Map::new(Operation::GeluTanhBackward, Dtype::F16),
+        Map::new(Operation::Add, Dtype::F16),
     ];
     plain.chain(casts).map(Map::variant).collect()
 }

@@ -1,6 +1,7 @@
 //! The oracle judged: by finite differences, by numbers that follow from the formulas alone, and by PyTorch in
 //! float64.
 
+mod activation;
 mod adamw;
 mod attention;
 mod check;

@@ -1,5 +1,6 @@
 //! What operations share on the CPU: threads, vector instructions, matrix products, strided copies.
 
+pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod copy;
 pub(crate) mod elementwise;

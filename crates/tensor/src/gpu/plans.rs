@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use longhand_gpu::cublaslt::{self, Cublaslt};
 use longhand_kernels::{
-    Dtype, adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction, rope,
+    Dtype, activation, adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction, rope,
 };
 
 use crate::Result;
@@ -30,6 +30,8 @@ pub(crate) struct Plans {
     /// By head dim and number of parts.
     pub(crate) attention_merge: Cache<(Dtype, usize, usize), attention::AttentionMergePlan>,
     pub(crate) attention_merge_backward: Cache<(Dtype, usize, usize), attention::AttentionMergeBackwardPlan>,
+    pub(crate) activation: Cache<activation::Activation, activation::ActivationForwardPlan>,
+    pub(crate) activation_backward: Cache<activation::Activation, activation::ActivationBackwardPlan>,
     pub(crate) rope: Cache<rope::Rope, rope::RopePlan>,
     pub(crate) adamw: Cache<adamw::AdamW, adamw::AdamWPlan>,
     pub(crate) matmul: Cache<matmul::Matmul, matmul::MatmulPlan>,

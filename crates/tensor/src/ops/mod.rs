@@ -1,5 +1,6 @@
 //! The operations, each with its forward on every device and its backward rule.
 
+mod activation;
 mod add;
 mod attention;
 mod cast;
@@ -7,7 +8,6 @@ mod cat;
 mod contiguous;
 mod cross_entropy;
 mod embedding;
-mod gelu;
 mod linear;
 mod matmul;
 mod merge;
@@ -22,10 +22,10 @@ mod sub;
 mod to_device;
 mod transpose;
 
+pub use activation::{Activation, Gelu, activation, gated, gated_halves, gelu};
 pub use attention::{AttentionOptions, Documents, Score, ScoreMask, attention, attention_with_lse};
 pub use cross_entropy::{IGNORE_INDEX, cross_entropy};
 pub use embedding::{embedding, embedding_with_padding};
-pub use gelu::{Gelu, gelu};
 pub use linear::linear;
 pub use merge::attention_merge;
 pub use norm::{NormOptions, layer_norm, rms_norm};

@@ -98,7 +98,7 @@ fn a_second_walk_through_a_freed_graph_is_refused() {
     a.backward().unwrap();
     let found = message(b.backward());
     assert!(
-        found.starts_with("backward: passed through gelu before, which freed the tensors saved for it"),
+        found.starts_with("backward: passed through activation before, which freed the tensors saved for it"),
         "{found}"
     );
 }

@@ -1,6 +1,6 @@
 //! What does not fit is refused with a message that names the operation and what was given.
 
-use longhand_tensor::ops::{AttentionOptions, NormOptions, Rope};
+use longhand_tensor::ops::{Activation, AttentionOptions, NormOptions, Rope};
 use longhand_tensor::{AdamW, Device, Dtype, Result, Tensor, ops};
 
 fn zeros(shape: &[usize]) -> Tensor {
@@ -46,6 +46,18 @@ fn shapes_that_do_not_fit_are_both_shown() {
         (message(Tensor::cat(&[&x, &zeros(&[2, 4])], 0)), "cat: shapes [2, 3] and [2, 4] do not fit"),
         (message(ops::linear(&x, &zeros(&[2, 3]), None)), "linear: shapes [2, 3] and [2, 3] do not fit"),
         (message(ops::linear(&x, &zeros(&[3, 5]), Some(&x))), "linear: shapes [3, 5] and [2, 3] do not fit"),
+        (
+            message(ops::activation(&x, Some(&zeros(&[2])), Activation::Silu)),
+            "activation: shapes [2, 3] and [2] do not fit",
+        ),
+        (
+            message(ops::gated(&x, &zeros(&[3, 2]), None, Activation::Silu)),
+            "gated: shapes [2, 3] and [3, 2] do not fit",
+        ),
+        (
+            message(ops::gated_halves(&x, None, Activation::Silu)),
+            "gated_halves: x is of shape [2, 3], expected two halves: an even last dimension",
+        ),
         (norm(&[2, 3], &[2]), "layer_norm: shapes [2, 3] and [2] do not fit"),
         (norm(&[1, 3], &[3]), "layer_norm: shapes [2, 3] and [1, 3] do not fit"),
         (message(ops::cross_entropy(&x, &ids(&[0; 3]))), "cross_entropy: shapes [2, 3] and [3] do not fit"),

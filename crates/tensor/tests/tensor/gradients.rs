@@ -1,6 +1,6 @@
 //! Every operation's backward rule against finite differences in f64, over drawn shapes, strides and values.
 
-use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX, NormOptions, Rope};
+use longhand_tensor::ops::{Activation, AttentionOptions, Gelu, IGNORE_INDEX, NormOptions, Rope};
 use longhand_tensor::{Device, Dropout, Dtype, Random, Result, Tensor, check_gradient, ops};
 use proptest::prelude::*;
 
@@ -135,6 +135,21 @@ proptest! {
         let x = [tensor(&[n], seed).scale(3.0).unwrap()];
         agrees(|x| x[0].gelu(Gelu::Tanh), &x)?;
         agrees(|x| x[0].gelu(Gelu::Erf), &x)?;
+    }
+
+    #[test]
+    fn activations_match(rows in 0..4usize, width in 1..6usize, bias: bool, which in 0..4usize, seed: u64) {
+        let function = [Activation::GeluTanh, Activation::GeluErf, Activation::Silu, Activation::ReluSquared][which];
+        let (x, up) = (strided(&[rows, 2, width], 0, 1, seed), tensor(&[rows, 2, width], seed ^ 1));
+        let (b, up_b) = (tensor(&[width], seed ^ 2), tensor(&[width], seed ^ 3));
+        let (both, both_b) = (tensor(&[rows, 2 * width], seed ^ 4), tensor(&[2 * width], seed ^ 5));
+        let inputs = [x, b, up, up_b];
+        agrees(|x| ops::activation(&x[0], bias.then_some(&x[1]), function), &inputs)?;
+        agrees(|x| {
+            let biases = bias.then_some((&x[1], &x[3]));
+            ops::gated(&x[0], &x[2], biases, function)
+        }, &inputs)?;
+        agrees(|x| ops::gated_halves(&x[0], bias.then_some(&x[1]), function), &[both, both_b])?;
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Every operation in `f32`, `bf16` and `f16` against itself in `f64`.
 
-use longhand_tensor::ops::{AttentionOptions, Gelu, IGNORE_INDEX, NormOptions, Rope};
+use longhand_tensor::ops::{Activation, AttentionOptions, Gelu, IGNORE_INDEX, NormOptions, Rope};
 use longhand_tensor::{Device, Dropout, Dtype, Random, Result, Tensor, ops};
 use proptest::prelude::*;
 
@@ -48,6 +48,21 @@ pub fn cases(seed: u64) -> Vec<Case> {
         }),
         case("narrow", vec![of(&[rows, 6, width], 1)], |x| Ok(vec![x[0].narrow(1, 2, 3)?])),
         case("gelu tanh", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].gelu(Gelu::Tanh)?])),
+        case("relu squared with bias", vec![of(&[rows, width], 1), of(&[width], 2)], |x| {
+            Ok(vec![ops::activation(&x[0], Some(&x[1]), Activation::ReluSquared)?])
+        }),
+        case("swiglu of halves", vec![of(&[2, rows, 2 * width], 1), of(&[2 * width], 2)], |x| {
+            Ok(vec![ops::gated_halves(&x[0], Some(&x[1]), Activation::Silu)?])
+        }),
+        // Two slices of columns, which are not copied.
+        case(
+            "geglu of slices",
+            vec![of(&[rows, 3 * width], 1), of(&[width], 2), of(&[width], 3)],
+            move |x| {
+                let (gate, up) = (x[0].narrow(1, 0, width)?, x[0].narrow(1, 2 * width, width)?);
+                Ok(vec![ops::gated(&gate, &up, Some((&x[1], &x[2])), Activation::GeluTanh)?])
+            },
+        ),
         case("gelu erf", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].gelu(Gelu::Erf)?])),
         case("matmul", vec![of(&[2, rows, 24], 1), strided(&[2, 24, width], 1, 2, seed)], |x| {
             Ok(vec![x[0].matmul(&x[1])?])

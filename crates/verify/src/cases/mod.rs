@@ -1,5 +1,6 @@
 //! The operations, each as a [`Case`](crate::Case) with its sizes, and the cases of each that tell the most.
 
+mod activation;
 mod adamw;
 mod attention;
 mod columns;
@@ -13,6 +14,7 @@ mod norm;
 mod rope;
 mod sums;
 
+pub use activation::Activation;
 pub use adamw::{AdamW, ParameterSize};
 pub use attention::{Attention, HeadLayout, Mask, Pass};
 pub use columns::ColumnSum;

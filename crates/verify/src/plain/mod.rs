@@ -3,6 +3,7 @@
 //!
 //! They take and return f64 slices that hold values of the type, in the layouts of `longhand-reference`.
 
+mod activation;
 mod adamw;
 mod attention;
 mod cross_entropy;
@@ -10,6 +11,7 @@ mod merge;
 mod norm;
 mod rope;
 
+pub use activation::{activation, activation_slope};
 pub use adamw::adamw;
 pub use attention::{attention, attention_backward};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};

@@ -1,0 +1,265 @@
+//! `kernels/activation/backward.cu`.
+
+use longhand_gpu::{Device, DevicePtr, Stream, params};
+
+use super::{Activation, HEADERS, Rows, THREADS};
+use crate::check::Check;
+use crate::loaded::{ByAlignment, Loaded};
+use crate::source::{cuda_files, program};
+use crate::{Dtype, Result, Variant};
+
+const CHECK: Check = Check("activation backward");
+
+params! {
+    struct Params {
+        dout: DevicePtr,
+        x: DevicePtr,
+        up: DevicePtr,
+        bias: DevicePtr,
+        up_bias: DevicePtr,
+        dx: DevicePtr,
+        dup: DevicePtr,
+        partials: DevicePtr,
+        rows: i64,
+        width: i64,
+        x_stride: i64,
+        up_stride: i64,
+        dx_stride: i64,
+        dup_stride: i64,
+    }
+}
+
+params! {
+    struct FinishParams {
+        partials: DevicePtr,
+        dbias: DevicePtr,
+        dup_bias: DevicePtr,
+        parts: i64,
+        width: i64,
+    }
+}
+
+impl Activation {
+    /// Compiles the backward pass for `device`: slow the first time, then from the cache.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
+    pub fn plan_backward(&self, device: &Device) -> Result<ActivationBackwardPlan> {
+        let load = |elements| {
+            let vector = if elements > 1 { self.vector() } else { 1 };
+            let [rows, finish] = &variants(self, vector);
+            let finish = self.bias.then(|| Loaded::new(device, finish)).transpose()?;
+            Ok(Kernels { vector, rows: Loaded::new(device, rows)?, finish })
+        };
+        Ok(ActivationBackwardPlan { activation: *self, kernels: ByAlignment::new(true, load)? })
+    }
+
+    /// Columns that are summed, in multiples of the width.
+    fn sums(&self) -> usize {
+        1 + usize::from(self.gated)
+    }
+}
+
+/// The elements, and the last sums.
+pub(super) fn variants(activation: &Activation, vector: usize) -> [Variant; 2] {
+    let [file] = cuda_files!["activation/backward.cu"];
+    let program = program(*file, HEADERS, activation.constants(vector))
+        .params(Params::LAYOUT)
+        .params(FinishParams::LAYOUT);
+    ["activation_backward", "activation_backward_finish"].map(|entry| Variant {
+        program: program.clone(),
+        entry,
+        threads: THREADS,
+        shared_bytes: 0,
+    })
+}
+
+/// What [`ActivationBackwardPlan::launch`] computes with. Any alignment will do; with all tensors at multiples of 16
+/// bytes, the width and all strides at multiples of as many elements, memory is accessed 16 bytes at a time.
+#[derive(Clone, Copy, Debug)]
+pub struct ActivationBackwardArgs {
+    /// `N`.
+    pub rows: usize,
+    /// `W`.
+    pub width: usize,
+    /// `(N, W)` contiguous: the gradient of `out`.
+    pub dout: DevicePtr,
+    /// `(N, W)`, of forward.
+    pub x: Rows,
+    /// `(N, W)`, of forward, if it is gated; else [`Rows::NONE`].
+    pub up: Rows,
+    /// `(W)`, if there is a bias.
+    pub bias: DevicePtr,
+    /// `(W)`, if it is gated and there is a bias.
+    pub up_bias: DevicePtr,
+    /// `(N, W)`, overwritten. It may be `x` itself.
+    pub dx: Rows,
+    /// `(N, W)`, overwritten, if it is gated; else [`Rows::NONE`]. It may be `up` itself.
+    pub dup: Rows,
+    /// `(W)`, overwritten, if there is a bias.
+    pub dbias: DevicePtr,
+    /// `(W)`, overwritten, if it is gated and there is a bias.
+    pub dup_bias: DevicePtr,
+    /// [`ActivationBackwardPlan::workspace_bytes`] of scratch memory at a multiple of 16 bytes, if there is a bias.
+    pub workspace: DevicePtr,
+}
+
+#[derive(Clone, Debug)]
+struct Kernels {
+    vector: usize,
+    rows: Loaded,
+    /// Where there is a bias.
+    finish: Option<Loaded>,
+}
+
+/// The compiled backward pass of an [`Activation`].
+#[derive(Clone, Debug)]
+pub struct ActivationBackwardPlan {
+    activation: Activation,
+    kernels: ByAlignment<Kernels>,
+}
+
+impl ActivationBackwardPlan {
+    /// Bytes of scratch memory that a launch of this size needs.
+    #[must_use]
+    pub fn workspace_bytes(&self, rows: usize, width: usize) -> usize {
+        workspace_bytes(&self.activation, rows, width)
+    }
+
+    /// Enqueues on `stream`: no allocation, no synchronisation. Without rows, the gradients of the biases become 0.
+    ///
+    /// # Safety
+    ///
+    /// Every tensor lies, with these sizes and strides, in memory of the stream's device that stays allocated until
+    /// the stream has come to this point; no output overlaps another tensor, but for what is said at `dx` and `dup`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`](crate::Error::Argument) for sizes, strides or addresses that the kernels cannot take;
+    /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
+    pub unsafe fn launch(&self, stream: &Stream, args: &ActivationBackwardArgs) -> Result<()> {
+        check(&self.activation, args)?;
+        let &ActivationBackwardArgs { rows, width, x, up, dx, dup, .. } = args;
+        if width == 0 || (rows == 0 && !self.activation.bias) {
+            return Ok(());
+        }
+        let params = Params {
+            dout: args.dout,
+            x: x.data,
+            up: up.data,
+            bias: args.bias,
+            up_bias: args.up_bias,
+            dx: dx.data,
+            dup: dup.data,
+            partials: args.workspace,
+            rows: rows as i64,
+            width: width as i64,
+            x_stride: x.stride,
+            up_stride: up.stride,
+            dx_stride: dx.stride,
+            dup_stride: dup.stride,
+        };
+        let tensors = [args.dout, x.data, up.data, args.bias, args.up_bias, dx.data, dup.data];
+        let strides = [x.stride, up.stride, dx.stride, dup.stride];
+        let Kernels { vector, rows: kernel, finish } =
+            self.kernels.get(self.activation.is_aligned(width, tensors, &strides)).0;
+        let [across, parts] = Activation::grid(rows, width, *vector);
+        // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
+        unsafe {
+            kernel.launch(stream, [across as u32, parts as u32], &params)?;
+            let Some(finish) = finish else { return Ok(()) };
+            let params = FinishParams {
+                partials: args.workspace,
+                dbias: args.dbias,
+                dup_bias: args.dup_bias,
+                parts: parts as i64,
+                width: width as i64,
+            };
+            finish.launch(stream, [(self.activation.sums() * width).div_ceil(32) as u32, 1], &params)
+        }
+    }
+}
+
+/// For the form with the most parts.
+fn workspace_bytes(activation: &Activation, rows: usize, width: usize) -> usize {
+    let parts = [1, activation.vector()].map(|vector| Activation::grid(rows, width, vector)[1]);
+    if activation.bias { parts[0].max(parts[1]) * activation.sums() * width * Dtype::F32.size() } else { 0 }
+}
+
+fn check(activation: &Activation, args: &ActivationBackwardArgs) -> Result<()> {
+    let &ActivationBackwardArgs { rows, width, .. } = args;
+    Activation::check_size(CHECK, rows, width)?;
+    if width == 0 {
+        return Ok(());
+    }
+    if rows > 0 {
+        CHECK.tensor("dout", args.dout, activation.dtype)?;
+        activation.check_rows(CHECK, "x", args.x, true, rows)?;
+        activation.check_rows(CHECK, "up", args.up, activation.gated, rows)?;
+        activation.check_rows(CHECK, "dx", args.dx, true, rows)?;
+        activation.check_rows(CHECK, "dup", args.dup, activation.gated, rows)?;
+        CHECK.written_stride("stride of dx", args.dx.stride, rows, width)?;
+        if activation.gated {
+            CHECK.written_stride("stride of dup", args.dup.stride, rows, width)?;
+        }
+        activation.check_parts(CHECK, [("bias", args.bias), ("up_bias", args.up_bias)])?;
+    }
+    activation.check_parts(CHECK, [("dbias", args.dbias), ("dup_bias", args.dup_bias)])?;
+    if activation.bias { CHECK.memory("workspace", args.workspace, 16) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::activation::Function;
+
+    #[test]
+    fn the_workspace_holds_a_sum_for_each_bias_and_part() {
+        let silu = Activation::new(Function::Silu, Dtype::F16);
+        assert_eq!(workspace_bytes(&silu, 100, 512), 0);
+        assert_eq!(workspace_bytes(&silu.bias(true), 96, 512), 2 * 512 * 4);
+        assert_eq!(workspace_bytes(&silu.bias(true).gated(true), 96, 512), 2 * 2 * 512 * 4);
+    }
+
+    #[test]
+    fn rows_that_are_written_may_not_overlap_and_biases_have_gradients() {
+        let (at, null) = (DevicePtr(4096), DevicePtr::NULL);
+        let whole = Rows { data: at, stride: 8 };
+        let args = ActivationBackwardArgs {
+            rows: 3,
+            width: 8,
+            dout: at,
+            x: whole,
+            up: Rows::NONE,
+            bias: at,
+            up_bias: null,
+            dx: whole,
+            dup: Rows::NONE,
+            dbias: at,
+            dup_bias: null,
+            workspace: at,
+        };
+        let silu = Activation::new(Function::Silu, Dtype::F32).bias(true);
+        let message = |args| check(&silu, &args).map_or_else(|error| error.to_string(), |()| "fine".into());
+        assert_eq!(message(args), "fine");
+        assert_eq!(
+            message(ActivationBackwardArgs { dx: Rows { data: at, stride: 7 }, ..args }),
+            "activation backward: stride of dx is 7, it has to be at least 8: rows would overlap"
+        );
+        assert_eq!(
+            message(ActivationBackwardArgs { dup: whole, ..args }),
+            "activation backward: dup is given, it has to be null: this activation is not gated"
+        );
+        let without_rows = ActivationBackwardArgs { rows: 0, dout: null, bias: null, ..args };
+        assert_eq!(message(without_rows), "fine");
+        assert_eq!(
+            message(ActivationBackwardArgs { dbias: null, ..without_rows }),
+            "activation backward: dbias is DevicePtr(0x0), it has to be an address that is a multiple of 4"
+        );
+        assert_eq!(
+            message(ActivationBackwardArgs { workspace: null, ..without_rows }),
+            "activation backward: workspace is DevicePtr(0x0), it has to be an address that is a multiple of 16"
+        );
+    }
+}
