@@ -12,9 +12,14 @@ use serde_json::Value;
 use crate::{output_of, run, workspace_root};
 
 /// The most that a pack may take, in bytes.
-const LIMIT: u64 = 60 << 20;
+const LIMIT: u64 = 60_000_000;
+
+/// The C library that the pack is linked for where zig does it: that of Debian 10, Ubuntu 20 and RHEL 8, and of PyTorch.
+const GLIBC: &str = "2.28";
 
 /// Build one folder that proves and measures everything on a machine that has a GPU but no Rust, no network and no root
+///
+/// Where cargo-zigbuild is installed, it is linked for glibc 2.28; else it needs a glibc as new as this machine's.
 #[derive(Args)]
 pub struct Pack {
     /// The folder
@@ -60,7 +65,8 @@ impl Pack {
         fs::write(self.dir.join("VERSION"), version(&root))?;
 
         let size = size(&self.dir)?;
-        println!("{}: {:.1} MB", self.dir.display(), size as f64 / 1e6);
+        let glibc = needed_glibc(&bin)?.map(|[major, minor]| format!("; needs glibc {major}.{minor}"));
+        println!("{}: {:.1} MB{}", self.dir.display(), size as f64 / 1e6, glibc.unwrap_or_default());
         ensure!(size <= LIMIT, "the pack has {size} bytes, it may have {LIMIT}");
         Ok(())
     }
@@ -77,13 +83,20 @@ fn version(root: &Path) -> String {
 
 /// Builds for release, and returns each executable with its name.
 fn executables(root: &Path, command: &str, arguments: &[&str]) -> Result<Vec<(String, PathBuf)>> {
-    let mut cargo = Command::new("cargo");
-    cargo.current_dir(root).args([
-        command,
-        "--release",
-        "--locked",
-        "--message-format=json-render-diagnostics",
-    ]);
+    let mut cargo = match Command::new("cargo-zigbuild").arg("--version").output() {
+        Ok(_) => {
+            let mut zig = Command::new("cargo-zigbuild");
+            zig.arg(if command == "build" { "zigbuild" } else { command });
+            zig.arg(format!("--target={}-unknown-linux-gnu.{GLIBC}", std::env::consts::ARCH));
+            zig
+        }
+        Err(_) => {
+            let mut cargo = Command::new("cargo");
+            cargo.arg(command);
+            cargo
+        }
+    };
+    cargo.current_dir(root).args(["--release", "--locked", "--message-format=json-render-diagnostics"]);
     let messages = output_of(cargo.args(arguments).stderr(std::process::Stdio::inherit()))?;
     let found = messages.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
@@ -94,6 +107,25 @@ fn executables(root: &Path, command: &str, arguments: &[&str]) -> Result<Vec<(St
 
 fn strip(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("strip").arg("-o").args([to, from]))
+}
+
+/// The newest version of glibc that a program of the folder names.
+fn needed_glibc(folder: &Path) -> Result<Option<[u32; 2]>> {
+    const NAME: &[u8] = b"GLIBC_";
+    let mut newest = None;
+    for entry in fs::read_dir(folder)? {
+        let bytes = fs::read(entry?.path())?;
+        let names = bytes.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME);
+        newest = newest.max(names.filter_map(|(at, _)| version_at(&bytes[at + NAME.len()..])).max());
+    }
+    Ok(newest)
+}
+
+/// `2.28`, or `2.3.4` without its last number.
+fn version_at(bytes: &[u8]) -> Option<[u32; 2]> {
+    let end = bytes.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'.'))?;
+    let mut numbers = std::str::from_utf8(&bytes[..end]).ok()?.split('.').map(str::parse);
+    Some([numbers.next()?.ok()?, numbers.next()?.ok()?])
 }
 
 /// Bytes of all files of a folder, but for what a run leaves there.
@@ -109,4 +141,20 @@ fn size(folder: &Path) -> Result<u64> {
         };
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_glibc_that_any_program_names_is_what_a_pack_needs() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+        write("script", b"no GLIBC_PRIVATE here");
+        assert_eq!(needed_glibc(folder.path()).unwrap(), None);
+        write("a", b"\0GLIBC_2.2.5\0GLIBC_2.17\0");
+        write("b", b"\0GLIBC_2.9\0");
+        assert_eq!(needed_glibc(folder.path()).unwrap(), Some([2, 17]));
+    }
 }

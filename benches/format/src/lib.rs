@@ -23,6 +23,9 @@ pub struct Run {
     pub versions: BTreeMap<String, String>,
     /// What was timed.
     pub rows: Vec<Row>,
+    /// What the machine did at most in this run: a large copy, a large matrix product.
+    #[serde(default)]
+    pub ceilings: Vec<Row>,
     /// What was compared.
     pub checks: Vec<Check>,
     /// What was not there to be timed or compared.

@@ -1,9 +1,11 @@
 //! Rates over the context length, as a picture.
 
+use std::collections::BTreeMap;
+
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::series::{Series, digits, scale};
+use super::series::{Series, Timing, digits, scale};
 
 /// Ours is the first and the darkest; the rest are told apart without colour vision (Okabe and Ito 2008).
 const COLOURS: [RGBColor; 7] = [
@@ -19,10 +21,10 @@ const COLOURS: [RGBColor; 7] = [
 /// Room at the right for the names of the curves.
 const NAMES: u32 = 170;
 
-/// An SVG that brings its own white ground, so that it reads on a dark page as on a light one. `ceiling` is a rate.
-pub fn draw(series: &Series<'_>, ceiling: Option<f64>) -> Result<String, String> {
+/// An SVG that brings its own white ground, so that it reads on a dark page as on a light one.
+pub fn draw(series: &Series<'_>) -> Result<String, String> {
     let mut svg = String::new();
-    draw_on(&SVGBackend::with_string(&mut svg, (760, 400)).into_drawing_area(), series, ceiling)
+    draw_on(&SVGBackend::with_string(&mut svg, (760, 400)).into_drawing_area(), series)
         .map_err(|error| error.to_string())?;
     Ok(svg)
 }
@@ -30,12 +32,11 @@ pub fn draw(series: &Series<'_>, ceiling: Option<f64>) -> Result<String, String>
 fn draw_on(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     series: &Series<'_>,
-    ceiling: Option<f64>,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let rates = || series.points.values().flat_map(|point| point.values().map(|row| row.rate()));
-    let most = rates().fold(0.0, f64::max);
+    let timings = || series.points.values().flat_map(BTreeMap::values);
+    let most = timings().map(|timing| timing.row.rate()).fold(0.0, f64::max);
     // A ceiling far above would flatten what is compared; the table has the share.
-    let ceiling = ceiling.filter(|&ceiling| ceiling < 3.0 * most);
+    let ceiling = timings().find_map(|timing| timing.ceiling).filter(|&ceiling| ceiling < 3.0 * most);
     let top = most.max(ceiling.unwrap_or(0.0)) * 1.08;
     let (factor, unit) = scale(most, series.unit);
     let sizes: Vec<f64> = series.points.keys().map(|&size| size as f64).collect();
@@ -56,7 +57,7 @@ fn draw_on(
         .x_desc(axis_name(series.axis))
         .y_desc(unit)
         .x_label_formatter(&|size| short(*size))
-        .y_label_formatter(&|rate| digits(*rate))
+        .y_label_formatter(&|rate| tick(*rate))
         .label_style(("sans-serif", 13))
         .axis_desc_style(("sans-serif", 15))
         .draw()?;
@@ -68,8 +69,8 @@ fn draw_on(
         names.push(("ceiling", style));
     }
     for (number, name) in series.implementations().into_iter().enumerate() {
-        let of = |(&size, point): (&u64, &std::collections::BTreeMap<&str, &longhand_results::Row>)| {
-            Some((size as f64, point.get(name)?.rate() / factor))
+        let of = |(&size, point): (&u64, &BTreeMap<&str, Timing<'_>>)| {
+            Some((size as f64, point.get(name)?.row.rate() / factor))
         };
         let points: Vec<(f64, f64)> = series.points.iter().filter_map(of).collect();
         let style =
@@ -99,6 +100,12 @@ pub fn axis_name(axis: &str) -> &str {
         "V" => "vocabulary",
         other => other,
     }
+}
+
+/// Three digits without the zeros at the end.
+fn tick(rate: f64) -> String {
+    let text = digits(rate);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 /// A size as people write it: 16k.

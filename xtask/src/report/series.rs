@@ -16,10 +16,24 @@ pub struct Series<'a> {
     pub axis: &'a str,
     pub unit: &'a str,
     /// By size along the axis, and then by who computed it.
-    pub points: BTreeMap<u64, BTreeMap<&'a str, &'a Row>>,
+    pub points: BTreeMap<u64, BTreeMap<&'a str, Timing<'a>>>,
 }
 
-/// The most that this machine was seen to do.
+/// A row, and the ceiling of its run, in the row's units per second, where one was measured.
+#[derive(Clone, Copy)]
+pub struct Timing<'a> {
+    pub row: &'a Row,
+    pub ceiling: Option<f64>,
+}
+
+impl Timing<'_> {
+    /// The share of the ceiling, or nothing.
+    pub fn share(&self) -> String {
+        self.ceiling.map_or_else(String::new, |top| format!("{:.0}%", 100.0 * self.row.rate() / top))
+    }
+}
+
+/// The most that the machine was seen to do in a run.
 #[derive(Default)]
 pub struct Ceilings {
     /// Bytes per second of a copy, by device.
@@ -29,9 +43,9 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    pub fn of(runs: &[Run]) -> Ceilings {
+    pub fn of(rows: &[Row]) -> Ceilings {
         let mut ceilings = Ceilings::default();
-        for row in runs.iter().flat_map(|run| &run.rows) {
+        for row in rows {
             let (device, dtype) = (row.work.device.clone(), row.work.dtype.clone());
             let most = match row.work.operation.as_str() {
                 "ceiling copy" => ceilings.copy.entry(device).or_default(),
@@ -43,8 +57,7 @@ impl Ceilings {
         ceilings
     }
 
-    /// The ceiling of a row, in units per second, where one was measured.
-    pub fn over(&self, row: &Row) -> Option<f64> {
+    fn over(&self, row: &Row) -> Option<f64> {
         match row.unit.as_str() {
             "byte" => self.copy.get(&row.work.device).copied(),
             "FLOP" => self.product.get(&(row.work.device.clone(), row.work.dtype.clone())).copied(),
@@ -67,7 +80,12 @@ impl Ceilings {
 /// The series of a machine's results, in the order in which they were first measured; ceilings are none.
 pub fn series(runs: &[Run]) -> Vec<Series<'_>> {
     let mut all: Vec<Series<'_>> = Vec::new();
-    for row in runs.iter().flat_map(|run| &run.rows) {
+    let timings = runs.iter().flat_map(|run| {
+        let ceilings = Ceilings::of(&run.ceilings);
+        run.rows.iter().map(move |row| Timing { row, ceiling: ceilings.over(row) })
+    });
+    for timing in timings {
+        let row = timing.row;
         let work = &row.work;
         let Some(&size) = work.sizes.get(&work.axis) else { continue };
         if work.operation.starts_with("ceiling") || row.samples.is_empty() {
@@ -89,7 +107,7 @@ pub fn series(runs: &[Run]) -> Vec<Series<'_>> {
             });
             all.len() - 1
         });
-        all[place].points.entry(size).or_default().insert(&row.implementation, row);
+        all[place].points.entry(size).or_default().insert(&row.implementation, timing);
     }
     all
 }

@@ -8,7 +8,7 @@ use anyhow::{Result, anyhow};
 use longhand_results::{Check, Run};
 
 use super::chart::{axis_name, draw};
-use super::series::{Ceilings, OURS, Series, digits, rate_text, series, time_text};
+use super::series::{Ceilings, OURS, Series, Timing, digits, rate_text, series, time_text};
 
 pub const HEAD: &str = "\
 # Benchmarks
@@ -22,23 +22,23 @@ in place, or fits the cache, may exceed it. Causal attention counts the operatio
 
 /// The part of one machine; writes its pictures beside the results.
 pub fn machine(runs: &[Run], folder: &Path) -> Result<String> {
-    let (ceilings, all) = (Ceilings::of(runs), series(runs));
+    let all = series(runs);
+    let ceilings = runs.iter().find(|run| run.part == "ceilings").map(|run| Ceilings::of(&run.rows).list());
     let machine = &runs[0].machine;
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let title = machine.gpu.as_ref().map_or(&machine.cpu, |gpu| &gpu.name);
     let mut text = format!("\n## {title}\n\n{}\n", description(runs));
-    if !ceilings.list().is_empty() {
-        text += &format!("\nCeilings: {}.\n", ceilings.list().join("; "));
+    if let Some(ceilings) = ceilings.filter(|list| !list.is_empty()) {
+        text += &format!("\nCeilings: {}.\n", ceilings.join("; "));
     }
     text += &checks(runs);
-    text += &summary(&all, &ceilings);
+    text += &summary(&all);
     for series in all.iter().filter(|series| has_section(series)) {
-        let ceiling = series.points.values().flat_map(BTreeMap::values).find_map(|row| ceilings.over(row));
-        let svg = draw(series, ceiling).map_err(|error| anyhow!("{}: {error}", series.title()))?;
+        let svg = draw(series).map_err(|error| anyhow!("{}: {error}", series.title()))?;
         fs::write(folder.join(series.file_name()), svg)?;
         text += &format!("\n### {}\n\n", series.title());
         text += &format!("![{}](results/{name}/{})\n\n", series.title(), series.file_name());
-        text += &table(series, &ceilings);
+        text += &table(series);
     }
     Ok(text + &missing(runs))
 }
@@ -100,7 +100,7 @@ fn checks(runs: &[Run]) -> String {
 }
 
 /// Each series at its greatest size that a peer has too, beside the fastest there; without peers, at its greatest.
-fn summary(all: &[Series<'_>], ceilings: &Ceilings) -> String {
+fn summary(all: &[Series<'_>]) -> String {
     let mut lines = String::new();
     for series in all {
         let ours = || series.points.iter().rev().filter(|(_, point)| point.contains_key(OURS));
@@ -108,32 +108,32 @@ fn summary(all: &[Series<'_>], ceilings: &Ceilings) -> String {
             continue;
         };
         let ours = point[OURS];
-        let peers = point.iter().filter(|(name, _)| **name != OURS);
-        let best = peers.min_by(|a, b| a.1.median().total_cmp(&b.1.median()));
+        let peers =
+            point.iter().filter(|(name, _)| **name != OURS).map(|(name, peer)| (name, peer.row.median()));
+        let best = peers.min_by(|a, b| a.1.total_cmp(&b.1));
         let peer = best.map_or_else(
             || "|".to_owned(),
-            |(name, row)| format!("{name} | {}x", digits(row.median() / ours.median())),
+            |(name, time)| format!("{name} | {}x", digits(time / ours.row.median())),
         );
-        let share =
-            ceilings.over(ours).map_or_else(String::new, |top| format!("{:.0}%", 100.0 * ours.rate() / top));
-        let rate = rate_text(ours.rate(), series.unit);
+        let (time, rate) = (time_text(ours.row.median()), rate_text(ours.row.rate(), series.unit));
+        let share = ours.share();
         let mut title = series.title();
         if has_section(series) {
             let anchor = title.to_lowercase().replace(' ', "-").replace([',', '.'], "");
             title = format!("[{title}](#{anchor})");
         }
-        lines += &format!("| {title} | {} {size} | {rate} | {share} | {peer} |\n", series.axis);
+        lines += &format!("| {title} | {} {size} | {time} | {rate} | {share} | {peer} |\n", series.axis);
     }
     format!(
-        "\n| | size | Longhand | of the ceiling | fastest peer | takes |\n|---|---|--:|--:|---|--:|\n{lines}"
+        "\n| | size | Longhand | rate | of the ceiling | fastest peer | takes |\n|---|---|--:|--:|--:|---|--:|\n{lines}"
     )
 }
 
-fn table(series: &Series<'_>, ceilings: &Ceilings) -> String {
+fn table(series: &Series<'_>) -> String {
     let names = series.implementations();
     let peers: Vec<&str> = names.iter().copied().filter(|&name| name != OURS).collect();
     let has_peak =
-        series.points.values().any(|point| point.get(OURS).is_some_and(|row| row.peak_bytes.is_some()));
+        series.points.values().any(|point| point.get(OURS).is_some_and(|ours| ours.row.peak_bytes.is_some()));
     let with_peak = has_peak && series.operation == "training step";
     let mut columns = vec![axis_name(series.axis), "Longhand", "rate", "of the ceiling"];
     columns.extend(with_peak.then_some("peak memory"));
@@ -141,23 +141,22 @@ fn table(series: &Series<'_>, ceilings: &Ceilings) -> String {
     let mut text = format!("| {} |\n|{}\n", columns.join(" | "), "--:|".repeat(columns.len()));
     for (size, point) in &series.points {
         let ours = point.get(OURS);
-        let share = ours.and_then(|row| Some(row.rate() / ceilings.over(row)?));
         let mut cells = vec![
             size.to_string(),
-            ours.map_or_else(String::new, |row| time_text(row.median())),
-            ours.map_or_else(String::new, |row| rate_text(row.rate(), series.unit)),
-            share.map_or_else(String::new, |share| format!("{:.0}%", 100.0 * share)),
+            ours.map_or_else(String::new, |ours| time_text(ours.row.median())),
+            ours.map_or_else(String::new, |ours| rate_text(ours.row.rate(), series.unit)),
+            ours.map_or_else(String::new, Timing::share),
         ];
         if with_peak {
-            let peak = ours.and_then(|row| row.peak_bytes);
+            let peak = ours.and_then(|ours| ours.row.peak_bytes);
             cells.push(peak.map_or_else(String::new, |bytes| format!("{} MiB", bytes >> 20)));
         }
         for peer in &peers {
-            let cell = |row: &longhand_results::Row| {
-                let ratio = ours.map(|ours| format!(" ({}x)", digits(row.median() / ours.median())));
-                time_text(row.median()) + &ratio.unwrap_or_default()
+            let cell = |time: f64| {
+                let ratio = ours.map(|ours| format!(" ({}x)", digits(time / ours.row.median())));
+                time_text(time) + &ratio.unwrap_or_default()
             };
-            cells.push(point.get(peer).map_or_else(String::new, |row| cell(row)));
+            cells.push(point.get(peer).map_or_else(String::new, |peer| cell(peer.row.median())));
         }
         text += &format!("| {} |\n", cells.join(" | "));
     }

@@ -32,8 +32,18 @@ const BENCHES: [&str; 10] = [
     "compile",
     "emulator",
 ];
-/// What `longhand verify` knows of them.
-const VERIFIED: [&str; 7] = ["attention", "norm", "adamw", "cross_entropy", "matmul", "embedding", "rope"];
+/// What `longhand verify` knows.
+const VERIFIED: [&str; 9] = [
+    "attention",
+    "norm",
+    "adamw",
+    "cross_entropy",
+    "matmul",
+    "embedding",
+    "rope",
+    "elementwise",
+    "reduction",
+];
 /// The context lengths that are measured first, and those that take long.
 const USUAL: &str = "/(64|1024|2048|4096|8192|16384|32768|65536)$";
 const LONG: &str = "/(131072|262144|524288)$";
@@ -53,12 +63,26 @@ impl Part {
             Part::Tests => "tests".to_owned(),
         }
     }
+
+    /// How much of the time that is left it may take: what comes after it tells something, too.
+    pub fn share(&self) -> f64 {
+        match self {
+            Part::Verify { compare: false, .. } => 0.5,
+            Part::Verify { compare: true, .. } => 0.35,
+            // The rest is the peers': a time without theirs beside it tells half.
+            Part::Bench { .. } => 0.6,
+            Part::Doctor | Part::Exchange | Part::Tests => 1.0,
+        }
+    }
 }
 
-/// The parts in their order; with `only`, those that tell of these benches.
+/// The parts in their order; with `only`, those that tell of these operations, for a look within a minute.
 pub fn parts(device: Where, only: &[String]) -> Result<Vec<Part>> {
-    if let Some(unknown) = only.iter().find(|name| !BENCHES.contains(&name.as_str())) {
-        bail!("--only {unknown}: it has to be one of {}", BENCHES.join(", "));
+    let known = |name: &str| BENCHES.contains(&name) || VERIFIED.contains(&name);
+    if let Some(unknown) = only.iter().find(|name| !known(name)) {
+        let others = VERIFIED.into_iter().filter(|name| !BENCHES.contains(name));
+        let all: Vec<&str> = BENCHES.into_iter().chain(others).collect();
+        bail!("--only {unknown}: it has to be one of {}", all.join(", "));
     }
     let asked = |name: &str| only.is_empty() || only.iter().any(|it| it == name);
     let arguments = match device {
@@ -74,10 +98,12 @@ pub fn parts(device: Where, only: &[String]) -> Result<Vec<Part>> {
     if verified && device != Where::Cpu {
         parts.push(Part::Verify { operations: operations.clone(), compare: false });
     }
-    if verified && device == Where::Cuda {
+    if only.is_empty() && device == Where::Cuda {
         parts.push(Part::Verify { operations, compare: true });
     }
-    parts.push(bench("ceilings", None));
+    if BENCHES.into_iter().any(asked) {
+        parts.push(bench("ceilings", None));
+    }
     for name in BENCHES.into_iter().filter(|name| asked(name)) {
         let long_is_apart = name == "attention" && device == Where::Cuda;
         parts.push(bench(name, long_is_apart.then_some(USUAL)));
@@ -85,11 +111,8 @@ pub fn parts(device: Where, only: &[String]) -> Result<Vec<Part>> {
             parts.push(Part::Exchange);
         }
     }
-    if device == Where::Cuda && asked("attention") {
-        parts.push(bench("attention", Some(LONG)));
-    }
     if device == Where::Cuda && only.is_empty() {
-        parts.push(Part::Tests);
+        parts.extend([bench("attention", Some(LONG)), Part::Tests]);
     }
     Ok(parts)
 }
@@ -118,8 +141,10 @@ mod tests {
     fn only_an_operation_is_that_operation_with_the_ceilings_it_is_a_share_of() {
         assert_eq!(names(Where::Cpu, &["norm"]), ["doctor", "ceilings", "norm"]);
         assert_eq!(names(Where::Emulated, &["attention"]), ["doctor", "verify", "ceilings", "attention"]);
+        assert_eq!(names(Where::Cuda, &["attention"]), ["doctor", "verify", "ceilings", "attention"]);
+        assert_eq!(names(Where::Cuda, &["reduction"]), ["doctor", "verify"]);
         let parts = parts(Where::Cuda, &["adamw".to_owned()]).unwrap();
-        assert!(parts.contains(&Part::Verify { operations: vec!["adamw".to_owned()], compare: true }));
+        assert!(parts.contains(&Part::Verify { operations: vec!["adamw".to_owned()], compare: false }));
     }
 
     #[test]
