@@ -1,16 +1,17 @@
 //! Inputs and outputs of the operations in a safetensors file, for another library to compute the same from the same:
 //! `LONGHAND_EXCHANGE` names the file.
 //!
-//! A tensor is called `operation/variant/name`: inputs by their names, then `out`, and for each input that has one,
-//! `grad_<input>` of the sum of `out * weights`, where `weights` is there too.
+//! A tensor is called `operation/variant/name`: inputs by their names, then `out`; where it is differentiated, also
+//! `grad_<input>` of the sum of `out * weights`, and `weights`.
+
+use std::borrow::Cow;
 
 use anyhow::{Context, Result};
 use longhand_benches::Place;
-use longhand_tensor::{Device, Dtype, Tensor, ops};
+use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, Tensor, ops};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype as FileDtype, View};
-use std::borrow::Cow;
 
 struct Exchange {
     device: Device,
@@ -29,6 +30,10 @@ pub fn main() -> Result<()> {
     exchange.layer_norm()?;
     exchange.cross_entropy()?;
     exchange.linear()?;
+    exchange.gelu()?;
+    exchange.embedding()?;
+    exchange.rope()?;
+    exchange.adamw()?;
     let metadata = [("dtype".to_owned(), dtype.to_string())].into();
     safetensors::serialize_to_file(exchange.tensors, Some(metadata), path.as_ref())?;
     Ok(())
@@ -44,6 +49,11 @@ impl Exchange {
         let bytes = tensor.to_vec::<f32>()?.iter().flat_map(|x| x.to_le_bytes()).collect();
         self.tensors.push((name, Stored { dtype: FileDtype::F32, shape: tensor.shape().to_vec(), bytes }));
         Ok(())
+    }
+
+    fn keep_ids(&mut self, name: String, ids: &[u32]) {
+        let bytes = ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect();
+        self.tensors.push((name, Stored { dtype: FileDtype::I64, shape: vec![ids.len()], bytes }));
     }
 
     /// Runs `forward` and backward, and keeps everything.
@@ -111,9 +121,7 @@ impl Exchange {
         let targets = Tensor::from_slice(&ids, &[19], &self.device)?;
         let inputs = [("logits", logits.clone())];
         let name = format!("cross_entropy/V{VOCABULARY}");
-        let bytes = ids.iter().flat_map(|&id| i64::from(id).to_le_bytes()).collect();
-        self.tensors
-            .push((format!("{name}/targets"), Stored { dtype: FileDtype::I64, shape: vec![19], bytes }));
+        self.keep_ids(format!("{name}/targets"), &ids);
         self.differentiate(&name, &inputs, || ops::cross_entropy(&logits, &targets))
     }
 
@@ -121,6 +129,53 @@ impl Exchange {
         let (x, weight, bias) = (self.draw(&[65, 200])?, self.draw(&[200, 96])?, self.draw(&[96])?);
         let inputs = [("x", x.clone()), ("weight", weight.clone()), ("bias", bias.clone())];
         self.differentiate("linear/K200 N96", &inputs, || ops::linear(&x, &weight, Some(&bias)))
+    }
+
+    fn gelu(&mut self) -> Result<()> {
+        for (name, form) in [("gelu/tanh", ops::Gelu::Tanh), ("gelu/none", ops::Gelu::Erf)] {
+            let x = self.draw(&[29, 131])?;
+            self.differentiate(name, &[("x", x.clone())], || ops::gelu(&x, form))?;
+        }
+        Ok(())
+    }
+
+    fn embedding(&mut self) -> Result<()> {
+        const VOCABULARY: usize = 97;
+        let weight = self.draw(&[VOCABULARY, 48])?;
+        let ids: Vec<u32> = (0..211).map(|_| self.rng.next_u32() % VOCABULARY as u32).collect();
+        let tensor = Tensor::from_slice(&ids, &[ids.len()], &self.device)?;
+        let name = "embedding/V97 W48";
+        self.keep_ids(format!("{name}/ids"), &ids);
+        self.differentiate(name, &[("weight", weight.clone())], || ops::embedding(&weight, &tensor))
+    }
+
+    /// The positions are far apart, where angles are large.
+    fn rope(&mut self) -> Result<()> {
+        let (q, k) = (self.draw(&[2, 33, 4, 64])?, self.draw(&[2, 33, 2, 64])?);
+        let positions: Vec<u32> = (0..33).map(|i| i * 3001).collect();
+        let tensor = Tensor::from_slice(&positions, &[33], &self.device)?;
+        let rope = ops::Rope::new(64, 1e4, &self.device)?;
+        let name = "rope/D64";
+        self.keep_ids(format!("{name}/positions"), &positions);
+        self.keep(format!("{name}/frequencies"), &rope.frequencies)?;
+        self.differentiate(name, &[("q", q.clone()), ("k", k.clone())], || {
+            let (q, k) = ops::rope(&q, &k, &tensor, &rope)?;
+            Tensor::cat(&[&q, &k], 2)
+        })
+    }
+
+    /// Three steps with the same gradient.
+    fn adamw(&mut self) -> Result<()> {
+        let (parameter, gradient) = (self.draw(&[1009])?, self.draw(&[1009])?.detach());
+        self.keep("adamw/three steps/parameter".to_owned(), &parameter)?;
+        self.keep("adamw/three steps/gradient".to_owned(), &gradient)?;
+        let gradients = parameter.mul(&gradient)?.sum_all()?.backward()?;
+        let mut optimiser =
+            AdamW::new(vec![("parameter".to_owned(), parameter.clone())], AdamWOptions::default())?;
+        for _ in 0..3 {
+            optimiser.step(&gradients, 0.1)?;
+        }
+        self.keep("adamw/three steps/out".to_owned(), &parameter)
     }
 }
 

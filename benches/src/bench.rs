@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
+use criterion::{BatchSize, Bencher, BenchmarkId, Criterion, Throughput};
 use serde_json::json;
 
 use crate::{Clock, Gpu, Place, Row};
@@ -81,9 +81,36 @@ impl Bench {
     where
         F: FnMut() -> Result<R>,
     {
+        self.time(row, setup, |b, routine| {
+            let mut outcome = Ok(());
+            b.iter(|| keep(routine(), &mut outcome));
+            outcome
+        })
+    }
+
+    /// As [`Bench::measure`], each iteration by itself after the GPU's second-level cache was filled with something else:
+    /// as decoding finds it, which comes back to a cache of keys and values after every other layer.
+    ///
+    /// # Errors
+    /// As [`Bench::measure`].
+    pub fn measure_flushed<R, F>(&mut self, row: Row, setup: impl FnOnce() -> Result<F>) -> Result<()>
+    where
+        F: FnMut() -> Result<R>,
+    {
+        let gpu = match &self.place {
+            Place::Cpu => None,
+            Place::Gpu(gpu) => Some(gpu.clone()),
+        };
         self.measure_prepared(row, || {
             let mut routine = setup()?;
-            Ok((|| Ok(()), move |()| routine()))
+            let other = gpu.map(|gpu| gpu.larger_than_l2()).transpose()?;
+            let flush = move || {
+                if let Some(other) = &other {
+                    other.fill(1)?;
+                }
+                Ok(())
+            };
+            Ok((flush, move |()| routine()))
         })
     }
 
@@ -93,13 +120,28 @@ impl Bench {
     /// As [`Bench::measure`].
     pub fn measure_prepared<T, R, P, F>(
         &mut self,
-        mut row: Row,
+        row: Row,
         setup: impl FnOnce() -> Result<(P, F)>,
     ) -> Result<()>
     where
         P: FnMut() -> Result<T>,
         F: FnMut(T) -> Result<R>,
     {
+        self.time(row, setup, |b, (prepare, routine)| {
+            let mut outcome = Ok(());
+            let routine = |input: Result<T>| keep(input.and_then(&mut *routine), &mut outcome);
+            b.iter_batched(&mut *prepare, routine, BatchSize::PerIteration);
+            outcome
+        })
+    }
+
+    /// Has `iterate` time what `setup` returns, and notes the row.
+    fn time<S>(
+        &mut self,
+        mut row: Row,
+        setup: impl FnOnce() -> Result<S>,
+        mut iterate: impl FnMut(&mut Bencher<'_, Clock>, &mut S) -> Result<()>,
+    ) -> Result<()> {
         self.place.name().clone_into(&mut row.work.device);
         let name = format!("{}/{}/{}", row.work.operation, row.function(), row.length());
         let free = self.place.free_bytes().unwrap_or(usize::MAX);
@@ -111,7 +153,6 @@ impl Bench {
         self.place.reset_peak();
         let mut setup = Some(setup);
         let mut ready = None;
-        let mut failure = None;
         let mut group = self.criterion.benchmark_group(&row.work.operation);
         group.throughput(match row.unit {
             "byte" => Throughput::BytesDecimal(row.amount),
@@ -119,21 +160,20 @@ impl Bench {
         });
         group.bench_function(BenchmarkId::new(row.function(), row.length()), |b| {
             if let Some(setup) = setup.take() {
-                ready = setup().map_err(|error| failure = Some(error)).ok();
+                ready = Some(setup());
             }
-            let Some((prepare, routine)) = &mut ready else {
+            match &mut ready {
+                Some(Ok(set_up)) => {
+                    if let Err(error) = iterate(b, set_up) {
+                        ready = Some(Err(error));
+                    }
+                }
                 // Criterion insists on an iteration; the error ends the bench right after.
-                return b.iter(|| ());
-            };
-            let mut keep = |result: Result<R>| result.map_err(|error| failure.get_or_insert(error)).ok();
-            if size_of::<T>() == 0 {
-                return b.iter(|| keep(prepare().and_then(&mut *routine)));
+                _ => b.iter(|| ()),
             }
-            let batch = BatchSize::PerIteration;
-            b.iter_batched(&mut *prepare, |input| keep(input.and_then(&mut *routine)), batch);
         });
         group.finish();
-        if let Some(error) = failure {
+        if let Some(Err(error)) = ready {
             return Err(error.context(name));
         }
         if ready.is_none() {
@@ -169,6 +209,19 @@ impl Bench {
             fs::write(&path, note.to_string())
         };
         write().with_context(|| path.display().to_string())
+    }
+}
+
+/// The result, if there is one. Of failures the first is kept: it may cause the others.
+fn keep<R>(result: Result<R>, outcome: &mut Result<()>) -> Option<R> {
+    match result {
+        Ok(result) => Some(result),
+        Err(error) => {
+            if outcome.is_ok() {
+                *outcome = Err(error);
+            }
+            None
+        }
     }
 }
 

@@ -106,6 +106,15 @@ impl Gpu {
         Ok(buffer)
     }
 
+    /// Memory that leaves nothing else in the second-level cache when it is written.
+    ///
+    /// # Errors
+    /// When there is none left.
+    pub fn larger_than_l2(&self) -> Result<Buffer> {
+        let bytes = if self.device.is_emulated() { 1 } else { 2 * self.device.l2_bytes() };
+        Ok(self.stream.alloc(bytes)?)
+    }
+
     /// How many sets of inputs of so many bytes it takes to go through more than twice the second-level cache, so
     /// that none is still there when its turn comes again.
     #[must_use]
