@@ -1,12 +1,14 @@
 //! `longhand kernels`.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use longhand_gpu::Compiler;
 use longhand_kernels::variants;
-use longhand_verify::cards;
+use longhand_verify::{Op, cards};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
 
 /// Kernels have the same forms for all architectures but for tile sizes.
 const LISTED: &str = "sm_80";
@@ -26,14 +28,33 @@ enum Command {
         /// memory traffic, bank conflicts and matrix operations over the least possible; error over its budget
         #[arg(long)]
         cards: bool,
+        /// Write the cards into this file, which has a place for each (kernels/README.md), instead of printing them
+        #[arg(long, value_name = "FILE", requires = "cards")]
+        update: Option<PathBuf>,
     },
 }
 
 impl Kernels {
     pub fn run(&self) -> Result<()> {
-        let Command::List { cards } = self.command;
-        print!("{}", if cards { cards::cards(&cards::uses(&Compiler::new()?)?)? } else { list()? });
-        Ok(())
+        let Command::List { cards, update } = &self.command;
+        if !cards {
+            print!("{}", list()?);
+            return Ok(());
+        }
+        let uses = cards::uses(&Compiler::new()?)?;
+        let Some(path) = update else {
+            for op in Op::ALL {
+                println!("### {}\n\n{}", op.name(), cards::card(op, &uses)?);
+            }
+            return Ok(());
+        };
+        let mut catalogue = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        for op in Op::ALL {
+            let (card, name) = (cards::card(op, &uses)?, op.name());
+            catalogue = cards::with_card(&catalogue, op, &card)
+                .with_context(|| format!("{} has no place for the cards of {name}", path.display()))?;
+        }
+        fs::write(path, catalogue).with_context(|| path.display().to_string())
     }
 }
 

@@ -1,24 +1,21 @@
 //! What the canonical launches count, against the least that they could.
 
-use crate::{Canonical, Error, verify};
-use longhand_gpu::Device;
+use crate::{Canonical, Error, Outcome};
 use longhand_gpu::emulator::{Counts, Report};
-use std::fmt::Write;
 
-/// A row for each launch.
-pub fn table(canonical: &[Canonical], device: &Device) -> Result<String, Error> {
+/// A row for each launch, of a device that is emulated.
+pub fn table<'a>(launches: impl IntoIterator<Item = (&'a Canonical, Outcome)>) -> Result<String, Error> {
     let mut text =
         "| launch | bytes / minimum | bank conflicts | matrix operations / useful | error / budget |\n\
          |---|---|---|---|---|\n"
             .to_owned();
-    for canonical in canonical {
-        text += &row(canonical, device)?;
+    for (canonical, outcome) in launches {
+        text += &row(canonical, outcome)?;
     }
     Ok(text)
 }
 
-fn row(canonical: &Canonical, device: &Device) -> Result<String, Error> {
-    let outcome = verify(&*canonical.case, device);
+fn row(canonical: &Canonical, outcome: Outcome) -> Result<String, Error> {
     let worst = outcome.worst().map_or("exact".to_owned(), |worst| match worst.ratio() {
         0.0 => "exact".to_owned(),
         ratio => format!("{ratio:.2} ({})", worst.name),
@@ -35,14 +32,8 @@ fn row(canonical: &Canonical, device: &Device) -> Result<String, Error> {
         0 => "none".to_owned(),
         useful => ratio(sum(|it| it.tensor_operations), useful as u64),
     };
-    let mut row = String::new();
-    let _ = writeln!(
-        row,
-        "| {} {} | {bytes} | {conflicts} | {operations} | {worst} |",
-        canonical.case.operation(),
-        canonical.case
-    );
-    Ok(row)
+    let (operation, case) = (canonical.case.operation(), &canonical.case);
+    Ok(format!("| {operation} {case} | {bytes} | {conflicts} | {operations} | {worst} |\n"))
 }
 
 fn ratio(count: u64, best: u64) -> String {
