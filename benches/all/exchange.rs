@@ -64,7 +64,7 @@ impl Exchange {
         forward: impl FnOnce() -> longhand_tensor::Result<Tensor>,
     ) -> Result<()> {
         let out = forward()?;
-        let weights = self.draw(out.shape())?.detach();
+        let weights = self.draw(out.shape())?.detach().to_dtype(out.dtype())?;
         let gradients = out.mul(&weights)?.sum_all()?.backward()?;
         for (input, tensor) in inputs {
             self.keep(format!("{name}/{input}"), tensor)?;
