@@ -1,7 +1,12 @@
 use crate::devices::Devices;
 use crate::draw::{check_all, precisions};
-use longhand_verify::cases::{ColumnSum, GradientNorm, GradientSize, Sum};
+use longhand_verify::cases::{AxisSum, ColumnSum, GradientNorm, GradientSize, Sum};
 use proptest::prelude::*;
+
+#[test]
+fn a_sum_along_an_axis_is_as_close_to_the_reference_as_its_precision_allows() {
+    check_all(48, axis_sums());
+}
 
 #[test]
 fn a_sum_over_rows_is_as_close_to_the_reference_as_its_precision_allows() {
@@ -23,6 +28,17 @@ fn a_gradient_that_is_not_finite_shows_in_the_norm() {
 #[test]
 fn a_norm_and_its_factor_are_as_close_to_the_reference_as_their_precision_allows() {
     check_all(32, norms());
+}
+
+prop_compose! {
+    fn axis_sums()(
+        precision in precisions(), outer in 0..4usize,
+        axis in prop::sample::select(vec![0, 1, 7, 8, 9, 63, 129, 1000, 1025, 2100]),
+        inner in prop::sample::select(vec![0, 1, 1, 1, 7, 8, 33, 256, 264]),
+        shift in prop::sample::select(vec![0, 0, 1, 3]), factor in prop::sample::select(vec![1.0, 0.01, -2.0]), seed: u64,
+    ) -> AxisSum {
+        AxisSum { precision, shape: [outer, axis.min(1 + (1 << 15) / (inner + 1)), inner], shift, factor, seed }
+    }
 }
 
 prop_compose! {

@@ -9,5 +9,5 @@ pub use map::{Map, MapArgs, MapPlan, Operand, Operation};
 use crate::Variant;
 
 pub(crate) fn variants() -> Vec<Variant> {
-    [map::variants(), copy::variants().to_vec()].concat()
+    [map::variants(), copy::variants()].concat()
 }

@@ -1,8 +1,8 @@
 //! The operations by name.
 
 use crate::cases::{
-    Activation, AdamW, Attention, AttentionMerge, ColumnSum, Copy, CrossEntropy, Embedding, GradientNorm,
-    Map, Matmul, Norm, Rope, Sum,
+    Activation, AdamW, Attention, AttentionMerge, AxisSum, ColumnSum, Copy, CrossEntropy, Embedding,
+    GradientNorm, Map, Matmul, Norm, Rope, Sum,
 };
 use crate::{Canonical, Case};
 
@@ -72,12 +72,15 @@ impl Op {
             Op::Embedding => boxed(Embedding::telling()),
             Op::Matmul => boxed(Matmul::telling()),
             Op::Norm => boxed(Norm::telling()),
-            Op::Reduction => {
-                [boxed(ColumnSum::telling()), boxed(Sum::telling()), boxed(GradientNorm::telling())]
-                    .into_iter()
-                    .flatten()
-                    .collect()
-            }
+            Op::Reduction => [
+                boxed(AxisSum::telling()),
+                boxed(ColumnSum::telling()),
+                boxed(Sum::telling()),
+                boxed(GradientNorm::telling()),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
             Op::Rope => boxed(Rope::telling()),
         }
     }
@@ -97,10 +100,12 @@ impl Op {
             Op::Matmul => Matmul::canonical(),
             Op::Norm => Norm::canonical(),
             Op::Rope => Rope::canonical(),
-            Op::Reduction => [ColumnSum::canonical(), Sum::canonical(), GradientNorm::canonical()]
-                .into_iter()
-                .flatten()
-                .collect(),
+            Op::Reduction => {
+                [AxisSum::canonical(), ColumnSum::canonical(), Sum::canonical(), GradientNorm::canonical()]
+                    .into_iter()
+                    .flatten()
+                    .collect()
+            }
         }
     }
 }

@@ -12,6 +12,13 @@ const THREADS: u32 = 256;
 /// What one thread can move at once, in bytes, with the kernel that does.
 const UNITS: [(u64, &str); 4] = [(2, "copy_2"), (4, "copy_4"), (8, "copy_8"), (16, "copy_16")];
 
+/// For elements whose neighbours in the source are not those in the target: what one thread moves, the kernel, and the
+/// side of the square that a block moves.
+const TRANSPOSED: [(u64, &str, i64); 3] =
+    [(2, "copy_transposed_2", 64), (4, "copy_transposed_4", 32), (8, "copy_transposed_8", 32)];
+/// With fewer neighbours than this in either, squares would be mostly empty.
+const LEAST_SIDE: i64 = 8;
+
 /// The most dimensions of a copy, not counting those of size 1, nor those that can be seen as one with the next.
 pub const MAX_RANK: usize = 6;
 
@@ -43,16 +50,20 @@ impl Copy {
     ///
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<CopyPlan> {
-        let [two, four, eight, sixteen] = &variants();
-        let load = |variant| Loaded::new(device, variant);
-        Ok(CopyPlan { kernels: [load(two)?, load(four)?, load(eight)?, load(sixteen)?] })
+        let kernels = variants();
+        let kernels = kernels.iter().map(|variant| Loaded::new(device, variant));
+        Ok(CopyPlan { kernels: kernels.collect::<Result<_>>()? })
     }
 }
 
-pub(super) fn variants() -> [Variant; 4] {
+/// In the order of [`UNITS`], then of [`TRANSPOSED`].
+pub(super) fn variants() -> Vec<Variant> {
     let [file] = cuda_files!["elementwise/copy.cu"];
     let program = program(*file, &[], Constants::new()).params(Params::LAYOUT);
-    UNITS.map(|(_, entry)| Variant { program: program.clone(), entry, threads: THREADS, shared_bytes: 0 })
+    let entries = UNITS.into_iter().map(|(_, entry)| entry).chain(TRANSPOSED.map(|(_, entry, _)| entry));
+    entries
+        .map(|entry| Variant { program: program.clone(), entry, threads: THREADS, shared_bytes: 0 })
+        .collect()
 }
 
 /// What [`CopyPlan::launch`] copies.
@@ -75,8 +86,8 @@ pub struct CopyArgs<'a> {
 /// A compiled [`Copy`](struct@Copy).
 #[derive(Clone, Debug)]
 pub struct CopyPlan {
-    /// In the order of [`UNITS`].
-    kernels: [Loaded; 4],
+    /// In the order of [`variants`].
+    kernels: Vec<Loaded>,
 }
 
 impl CopyPlan {
@@ -93,12 +104,16 @@ impl CopyPlan {
     /// [`Error::Argument`](crate::Error::Argument) for shapes, strides or addresses that the kernel cannot take;
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &CopyArgs) -> Result<()> {
-        let Some((unit, params)) = params(args)? else {
+        let Some((way, params)) = params(args)? else {
             return Ok(());
         };
-        let blocks = (params.count as usize).div_ceil(THREADS as usize) as u32;
+        let (kernel, blocks) = match way {
+            Way::Units(i) => (i, (params.count as usize).div_ceil(THREADS as usize)),
+            Way::Transposed(i) => (UNITS.len() + i, squares(&params, TRANSPOSED[i].2)),
+        };
+        CHECK.size("number of blocks", blocks, 0, MAX_BLOCKS)?;
         // SAFETY: the caller answers for the memory; `params` has checked the kernel's other assumptions.
-        unsafe { self.kernels[unit].launch(stream, [blocks, 1], &params) }
+        unsafe { self.kernels[kernel].launch(stream, [blocks as u32, 1], &params) }
     }
 }
 
@@ -110,8 +125,24 @@ struct Dim {
     target: i64,
 }
 
-/// Index into [`UNITS`], and what the kernel gets; None where there is nothing to copy.
-fn params(args: &CopyArgs) -> Result<Option<(usize, Params)>> {
+/// Which kernel copies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    /// Of [`UNITS`].
+    Units(usize),
+    /// Of [`TRANSPOSED`].
+    Transposed(usize),
+}
+
+/// The squares of the last two dimensions, over all others.
+fn squares(params: &Params, side: i64) -> usize {
+    let [outer @ .., rows, columns] = params.size;
+    let along = |size: i64| (size as usize).div_ceil(side as usize);
+    outer.iter().map(|size| *size as usize).product::<usize>() * along(rows) * along(columns)
+}
+
+/// The kernel, and what it gets; None where there is nothing to copy.
+fn params(args: &CopyArgs) -> Result<Option<(Way, Params)>> {
     let dims = dims(args)?;
     if dims.iter().any(|dim| dim.size == 0) {
         return Ok(None);
@@ -120,14 +151,18 @@ fn params(args: &CopyArgs) -> Result<Option<(usize, Params)>> {
     CHECK.memory("target", args.target, args.element_bytes as u64)?;
     let dims = merge(&dims);
     check_distinct(&dims)?;
-    let (unit, dims) = widen(args, dims);
+    let (way, dims) = match transposed(args, &dims) {
+        Some((i, dims)) => (Way::Transposed(i), dims),
+        None => {
+            let (unit, dims) = widen(args, dims);
+            (Way::Units(unit), dims)
+        }
+    };
     if dims.len() > MAX_RANK {
         let expected = format!("at most {MAX_RANK}, once dimensions that are one in both layouts are merged");
         return Err(CHECK.error("number of dimensions", dims.len(), expected));
     }
     let count: i64 = dims.iter().map(|dim| dim.size).product();
-    CHECK.size("number of elements", count as usize, 0, MAX_BLOCKS * THREADS as usize)?;
-
     let mut params = Params {
         source: args.source,
         target: args.target,
@@ -141,7 +176,18 @@ fn params(args: &CopyArgs) -> Result<Option<(usize, Params)>> {
         params.source_stride[i] = dim.source;
         params.target_stride[i] = dim.target;
     }
-    Ok(Some((unit, params)))
+    Ok(Some((way, params)))
+}
+
+/// Index into [`TRANSPOSED`], and the same dimensions with that of stride 1 in the source last, and that of stride 1 in the
+/// target before it; None where that is not the way.
+fn transposed(args: &CopyArgs, dims: &[Dim]) -> Option<(usize, Vec<Dim>)> {
+    let index = TRANSPOSED.iter().position(|(bytes, ..)| *bytes as usize == args.element_bytes)?;
+    let long = |i: &usize| dims[*i].size >= LEAST_SIDE;
+    let columns = (0..dims.len()).find(|&i| dims[i].source == 1).filter(long)?;
+    let rows = (0..dims.len()).find(|&i| dims[i].target == 1).filter(long)?;
+    let others = dims.iter().enumerate().filter(|(i, _)| *i != columns && *i != rows).map(|(_, dim)| *dim);
+    (columns != rows).then(|| (index, others.chain([dims[rows], dims[columns]]).collect()))
 }
 
 fn dims(args: &CopyArgs) -> Result<Vec<Dim>> {
@@ -237,8 +283,14 @@ mod tests {
 
     /// Byte addresses that a copy reads and writes, in pairs, as the kernel computes them.
     fn pairs(args: &CopyArgs) -> Vec<(u64, u64)> {
-        let Some((unit, params)) = params(args).unwrap() else { return Vec::new() };
-        let bytes = UNITS[unit].0;
+        let Some((way, params)) = params(args).unwrap() else { return Vec::new() };
+        let bytes = match way {
+            Way::Units(i) => UNITS[i].0,
+            Way::Transposed(i) => {
+                assert_eq!((params.source_stride[MAX_RANK - 1], params.target_stride[MAX_RANK - 2]), (1, 1));
+                TRANSPOSED[i].0
+            }
+        };
         let mut pairs = Vec::new();
         for index in 0..params.count {
             let (mut rest, mut source, mut target) = (index, 0, 0);
@@ -324,8 +376,19 @@ mod tests {
 
     #[test]
     fn a_contiguous_copy_is_one_dimension_of_16_byte_units() {
-        let (unit, params) = params(&args(&[3, 1, 8], &[8, 0, 1], &[8, 99, 1])).unwrap().unwrap();
-        assert_eq!((UNITS[unit].0, params.count, params.size), (16, 3, [1, 1, 1, 1, 1, 3]));
+        let (way, params) = params(&args(&[3, 1, 8], &[8, 0, 1], &[8, 99, 1])).unwrap().unwrap();
+        assert_eq!((way, params.count, params.size), (Way::Units(3), 3, [1, 1, 1, 1, 1, 3]));
+    }
+
+    #[test]
+    fn a_transposition_goes_square_by_square_unless_a_side_is_short() {
+        let way = |args: CopyArgs| params(&args).unwrap().unwrap();
+        let (first, found) = way(args(&[3, 8, 70], &[1000, 1, 8], &[560, 70, 1]));
+        assert_eq!((first, found.size), (Way::Transposed(0), [1, 1, 1, 3, 70, 8]));
+        assert_eq!(squares(&found, 64), 6);
+        assert_eq!(way(args(&[7, 70], &[1, 7], &[70, 1])).0, Way::Units(0));
+        let four = CopyArgs { element_bytes: 4, ..args(&[8, 70], &[1, 8], &[70, 1]) };
+        assert_eq!(way(four).0, Way::Transposed(1));
     }
 
     #[test]

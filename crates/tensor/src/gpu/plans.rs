@@ -17,6 +17,7 @@ pub(crate) struct Plans {
     pub(crate) map: Cache<(elementwise::Operation, Dtype, Dtype), elementwise::MapPlan>,
     pub(crate) copy: Cache<(), elementwise::CopyPlan>,
     pub(crate) sum: Cache<Dtype, reduction::SumPlan>,
+    pub(crate) axis_sum: Cache<Dtype, reduction::AxisSumPlan>,
     pub(crate) column_sum: Cache<Dtype, reduction::ColumnSumPlan>,
     pub(crate) gradient_norm: Cache<(), reduction::GradientNormPlan>,
     pub(crate) embedding: Cache<Dtype, embedding::EmbeddingForwardPlan>,

@@ -63,20 +63,42 @@ impl Operation for Embedding {
     fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
         let (grad, ids) = (ctx.grad(0)?.contiguous()?, ctx.saved(0)?);
         let shape = &ctx.input(0).shape;
-        let grad = match grad.device() {
-            Device::Cpu => cpu_backward(&grad, (ids, self.padding), (shape[0], shape[1]))?,
-            Device::Gpu(gpu) => on_gpu_backward(gpu, &grad, (ids, self.padding), (shape[0], shape[1]))?,
-        };
-        Ok(vec![Some(grad), None])
+        let grad = grad.reshape(&[ids.numel(), shape[1]])?;
+        Ok(vec![Some(add_up_rows(NAME, &grad, (ids, self.padding), shape[0])?), None])
+    }
+}
+
+/// A table of `rows` rows, each the sum of the rows `(N, C)` of `source` with its id; those of the id `padding` are left out.
+///
+/// # Errors
+/// When an id is `rows` or more; on a GPU, its row is left out.
+pub(super) fn add_up_rows(
+    name: &str,
+    source: &Tensor,
+    (ids, padding): (&Tensor, Option<u32>),
+    rows: usize,
+) -> Result<Tensor> {
+    let size = (rows, source.shape()[1]);
+    match source.device() {
+        Device::Cpu => {
+            check_ids(name, &ids.read::<u32>(name)?[..ids.numel()], rows)?;
+            cpu_backward(source, (ids, padding), size)
+        }
+        Device::Gpu(gpu) => on_gpu_backward(gpu, source, (ids, padding), size),
+    }
+}
+
+fn check_ids(name: &str, ids: &[u32], rows: usize) -> Result<()> {
+    match ids.iter().find(|&&id| id as usize >= rows) {
+        Some(id) => Err(Error::argument(name, "an id", id.to_string(), format!("less than {rows}"))),
+        None => Ok(()),
     }
 }
 
 fn cpu(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let (rows, width) = (weight.shape()[0], weight.shape()[1]);
     let ids = &ids.read::<u32>(NAME)?[..ids.numel()];
-    if let Some(id) = ids.iter().find(|&&id| id as usize >= rows) {
-        return Err(Error::argument(NAME, "an id", id.to_string(), format!("less than {rows}")));
-    }
+    check_ids(NAME, ids, rows)?;
     with_element!(weight.dtype(), E => {
         let table = weight.read::<E>(NAME)?;
         let mut out = pool::buffer::<E>(ids.len() * width);

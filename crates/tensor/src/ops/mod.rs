@@ -3,11 +3,13 @@
 mod activation;
 mod add;
 mod attention;
+mod axis;
 mod cast;
 mod cat;
 mod contiguous;
 mod cross_entropy;
 mod embedding;
+mod index;
 mod linear;
 mod matmul;
 mod merge;

@@ -108,6 +108,15 @@ fn arguments_out_of_range_are_named_with_the_range() {
         (message(Tensor::cat(&[], 0)), "cat: tensors is empty, expected at least one"),
         (message(x.item()), "item: the tensor is of shape [2, 3], expected one element"),
         (message(ops::embedding(&x, &ids(&[1, 2]))), "embedding: an id is 2, expected less than 2"),
+        (message(x.sum(2)), "sum: dim is 2, expected less than the rank"),
+        (message(x.mean(7)), "mean: dim is 7, expected less than the rank"),
+        (message(x.index_select(2, &ids(&[0]))), "index_select: dim is 2, expected less than the rank"),
+        (message(x.index_select(0, &x)), "index_select: elements are f32, expected u32 for the ids"),
+        (
+            message(x.index_add(0, &ids(&[0, 1]), &zeros(&[3, 3]))),
+            "index_add: shapes [2, 3] and [3, 3] do not fit: ",
+        ),
+        (message(x.index_add(0, &ids(&[0, 2]), &x)), "index_add: an id is 2, expected less than 2"),
         (
             message(ops::cross_entropy(&x, &ids(&[0, 3]))),
             "cross_entropy: a target is 3, expected less than 3, or IGNORE_INDEX",

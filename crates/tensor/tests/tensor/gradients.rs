@@ -67,6 +67,24 @@ proptest! {
     }
 
     #[test]
+    fn sums_and_means_along_a_dimension_match(a in 0..4usize, b in 1..4usize, c in 0..5usize, dim in 0..3usize, seed: u64) {
+        let x = [strided(&[a, b, c], 0, 2, seed)];
+        agrees(|x| { let sum = x[0].sum(dim)?; sum.mul(&sum) }, &x)?;
+        if x[0].shape()[dim] > 0 {
+            agrees(|x| { let mean = x[0].mean(dim)?; mean.mul(&mean) }, &x)?;
+        }
+    }
+
+    #[test]
+    fn picking_and_adding_up_by_index_match(ids in prop::collection::vec(0..4u32, 0..7), dim in 0..3usize, seed: u64) {
+        let shape = |size: usize| { let mut shape = [2, 3, 2]; shape[dim] = size; shape };
+        let inputs = [strided(&shape(4), 0, 1, seed), tensor(&shape(ids.len()), seed ^ 1)];
+        let ids = indices(&ids, &[ids.len()]);
+        agrees(|x| { let picked = x[0].index_select(dim, &ids)?; picked.mul(&picked) }, &inputs[..1])?;
+        agrees(|x| { let sums = x[0].index_add(dim, &ids, &x[1])?; sums.mul(&sums) }, &inputs)?;
+    }
+
+    #[test]
     fn views_match(a in 0..4usize, b in 1..4usize, c in 2..5usize, start in 0..2usize, seed: u64) {
         let x = [strided(&[a, b, c], 1, 2, seed)];
         let square = |x: &Tensor| x.mul(x);

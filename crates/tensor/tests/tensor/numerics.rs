@@ -42,6 +42,13 @@ pub fn cases(seed: u64) -> Vec<Case> {
         case("scale", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].scale(-0.3)?])),
         // Of squares, since a sum of either sign may be small beside its own rounding errors.
         case("mean_all", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].mul(&x[0])?.mean_all()?])),
+        case("sum", vec![of(&[rows, 6, width], 1)], |x| {
+            let square = x[0].mul(&x[0])?;
+            Ok(vec![square.sum(0)?, square.sum(1)?, square.mean(2)?])
+        }),
+        case("index", vec![of(&[3, 11, width], 1), of(&[3, rows, width], 2), indices(&ids, &[rows])], |x| {
+            Ok(vec![x[0].index_select(1, &x[2])?, x[0].index_add(1, &x[2], &x[1])?])
+        }),
         case("split and cat", vec![of(&[rows, 6, width], 1)], |x| {
             let parts = x[0].split(&[1, 3, 2], 1)?;
             Ok(vec![Tensor::cat(&[&parts[2], &parts[0]], 1)?, parts[1].transpose(0, 2)?.contiguous()?])

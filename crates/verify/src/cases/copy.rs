@@ -89,6 +89,7 @@ impl Copy {
             Copy { precision: Precision::F32, ..transposed.clone() },
             Copy { precision: Precision::F32, pairs: true, ..transposed.clone() },
             transposed,
+            Copy { shape: vec![3, 70, 2, 130], order: vec![2, 0, 3, 1], ..heads.clone() },
             Copy { shape: vec![2, 3, 2, 3, 2, 3], order: vec![5, 3, 1, 4, 2, 0], ..heads.clone() },
             Copy { shape: vec![4, 0], order: vec![0, 1], ..heads.clone() },
             heads,
@@ -107,7 +108,11 @@ impl Copy {
             shift: 0,
             seed: 1,
         };
-        vec![Canonical::moving("copy", case, 2 * 2 * 2 * 64 * 4 * 64)]
+        let transposed = Copy { shape: vec![256, 192], order: vec![1, 0], ..case.clone() };
+        vec![
+            Canonical::moving("copy", case, 2 * 2 * 2 * 64 * 4 * 64),
+            Canonical::moving("copy_transposed", transposed, 2 * 2 * 256 * 192),
+        ]
     }
 
     /// Elements from one to the next along each dimension of the shape.

@@ -3,6 +3,7 @@
 mod activation;
 mod adamw;
 mod attention;
+mod axis;
 mod columns;
 mod copy;
 mod cross_entropy;
@@ -17,6 +18,7 @@ mod sums;
 pub use activation::Activation;
 pub use adamw::{AdamW, ParameterSize};
 pub use attention::{Attention, HeadLayout, Mask, Pass};
+pub use axis::AxisSum;
 pub use columns::ColumnSum;
 pub use copy::Copy;
 pub use cross_entropy::CrossEntropy;

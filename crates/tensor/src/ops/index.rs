@@ -1,0 +1,96 @@
+//! Parts of a tensor picked by index along one dimension, and added up by index.
+
+use super::embedding::{add_up_rows, embedding};
+use super::{check_alike, check_device, check_dim};
+use crate::autograd::apply1;
+use crate::{Backward, Dtype, Error, Forward, Operation, Result, Tensor};
+
+impl Tensor {
+    /// Slice `ids[i]` along dimension `dim` for each index: `ids` is `u32` of shape `[N]`, and the result has N slices along
+    /// that dimension (gather).
+    ///
+    /// # Errors
+    /// When there is no such dimension or slice (on a GPU, which is not waited for, the slice is NaN instead), or element
+    /// types or devices do not fit.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// use longhand_tensor::{Device, Tensor};
+    ///
+    /// let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2], &Device::Cpu)?;
+    /// let ids = Tensor::from_slice(&[1u32, 0, 1], &[3], &Device::Cpu)?;
+    /// assert_eq!(x.index_select(1, &ids)?.to_vec::<f32>()?, [2.0, 1.0, 2.0, 4.0, 3.0, 4.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn index_select(&self, dim: usize, ids: &Tensor) -> Result<Tensor> {
+        check_dim("index_select", self, dim)?;
+        check_ids("index_select", self, ids)?;
+        let first = self.transpose(0, dim)?;
+        let picked = embedding(&flat(&first)?, ids)?;
+        let shape: Vec<usize> = ids.shape().iter().chain(&first.shape()[1..]).copied().collect();
+        picked.reshape(&shape)?.transpose(0, dim)
+    }
+
+    /// `self` with slice `i` of `source` along dimension `dim` added to slice `ids[i]`, for each index (scatter-add):
+    /// `ids` is `u32` of shape `[N]`, and `source` has N slices. Each slice is added up in the order of `ids`, whatever the
+    /// device: deterministic.
+    ///
+    /// # Errors
+    /// When there is no such dimension or slice (on a GPU, which is not waited for, what is to be added to it is left out),
+    /// or shapes, element types or devices do not fit.
+    pub fn index_add(&self, dim: usize, ids: &Tensor, source: &Tensor) -> Result<Tensor> {
+        const NAME: &str = "index_add";
+        let size = check_dim(NAME, self, dim)?;
+        check_alike(NAME, &[self, source])?;
+        check_ids(NAME, self, ids)?;
+        let mut expected = self.shape().to_vec();
+        expected[dim] = ids.numel();
+        if source.shape() != expected {
+            let rule = format!("the second must be {expected:?}, a slice for each id");
+            return Err(Error::shapes(NAME, self.shape(), source.shape(), rule));
+        }
+        let first = source.transpose(0, dim)?;
+        let sums = apply1(AddUp { rows: size }, &[&flat(&first)?, ids])?;
+        let shape: Vec<usize> = [size].iter().chain(&first.shape()[1..]).copied().collect();
+        self.add(&sums.reshape(&shape)?.transpose(0, dim)?)
+    }
+}
+
+fn check_ids(name: &str, tensor: &Tensor, ids: &Tensor) -> Result<()> {
+    if ids.dtype() != Dtype::U32 {
+        return Err(Error::dtype(name, ids.dtype(), "u32 for the ids"));
+    }
+    if ids.shape().len() != 1 {
+        return Err(Error::argument(name, "ids", format!("of shape {:?}", ids.shape()), "of shape [N]"));
+    }
+    check_device(name, tensor, ids)
+}
+
+/// As a table: all dimensions but the first in one.
+fn flat(tensor: &Tensor) -> Result<Tensor> {
+    let (rows, rest) = (tensor.shape()[0], &tensor.shape()[1..]);
+    tensor.reshape(&[rows, rest.iter().product()])
+}
+
+/// A table of so many rows, to each of which the rows `(N, C)` with its id have been added up.
+struct AddUp {
+    rows: usize,
+}
+
+impl Operation for AddUp {
+    fn name(&self) -> &str {
+        "index_add"
+    }
+
+    fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
+        let (source, ids) = (&inputs[0].contiguous()?, &inputs[1].contiguous()?);
+        let out = add_up_rows("index_add", source, (ids, None), self.rows)?;
+        Ok(Forward::new([out]).save([needs[0].then(|| ids.clone())]))
+    }
+
+    /// Each row of the source gets the gradient of the row it was added to.
+    fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(embedding(&ctx.grad(0)?, ctx.saved(0)?)?), None])
+    }
+}
