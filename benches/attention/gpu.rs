@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use longhand_benches::{Bench, Gpu, Row, attention_flops};
-use longhand_gpu::Buffer;
+use longhand_gpu::{Buffer, DevicePtr};
 use longhand_kernels::Dtype;
 use longhand_kernels::attention::{
     Attention, AttentionBackwardArgs, AttentionForwardArgs, AttentionShape, Heads, Operands, Strides,
@@ -112,7 +112,7 @@ impl Case {
         })
     }
 
-    fn forward_args(self, shape: AttentionShape, tensors: &Forward) -> AttentionForwardArgs {
+    fn forward_args(self, shape: AttentionShape, tensors: &Forward) -> AttentionForwardArgs<'static> {
         AttentionForwardArgs {
             shape,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
@@ -180,6 +180,7 @@ impl Case {
                     grad_q: self.heads(&set.grad_q, shape.queries, shape.heads),
                     grad_k: self.heads(&set.grad_k, shape.keys, shape.kv_heads),
                     grad_v: self.heads(&set.grad_v, shape.keys, shape.kv_heads),
+                    grad_sinks: DevicePtr::NULL,
                     operands,
                 };
                 // SAFETY: as above.

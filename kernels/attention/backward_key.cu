@@ -13,15 +13,17 @@
 // other, BLOCK_Q at a time, in two stages: while it computes with one tile of Q and grad_out, the next arrives.
 // Scores are computed transposed, keys by queries, and a warp owns whole rows of them: so they go from one product to
 // the next in registers. Sums and products accumulate in f32, in one order; probability and grad_score are rounded to
-// Element before they multiply. Masks and documents are as in forward.cu. grad_k and grad_v are overwritten.
+// Element before they multiply. Scores, dropout, masks and documents are as in forward.cu. grad_k and grad_v are overwritten.
 //
 // constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), those of mask.cuh and sequence.cuh, BLOCK_Q (a multiple
 // of 16), BLOCK_K (rows of 16 per warp), WARPS. Grid: (ceil(S / BLOCK_K), Hkv, B); with DOCUMENTS, S of the longest
 // document, and the number of them for B.
 
 #include "common/math.cuh"
+#include "attention/dropout.cuh"
 #include "attention/mask.cuh"
 #include "attention/rows.cuh"
+#include "attention/score.cuh"
 #include "attention/tile.cuh"
 
 struct Params {
@@ -35,6 +37,8 @@ struct Params {
     Strides q_strides, k_strides, v_strides, grad_out_strides, grad_k_strides, grad_v_strides;
     Mask      mask;
     Documents documents;
+    Scoring   scoring;
+    Dropout   dropout;
     int   T, S;
     int   heads_per_kv;  // H / Hkv
     float scale;
@@ -75,7 +79,7 @@ attention_backward_key(const __grid_constant__ Params p) {
     if (DOCUMENTS && first_key >= sequence.S) return;
     const int keys = min(BLOCK_K, sequence.S - first_key);
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
-    const float scale_log2 = p.scale * LOG2_E;
+    const float scale_log2 = SCORED ? 1 : p.scale * LOG2_E;
 
     const Sight sight(p.mask, sequence, blockIdx.z);
     const QueryBlocks blocks(sight, first_key, keys);
@@ -107,7 +111,14 @@ attention_backward_key(const __grid_constant__ Params p) {
             float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
             unsigned left[ROWS][COLUMNS / 2][4];
             multiply_transposed(score, k_tile + tile_bytes(warp_row), q_tile);
-            if (blocks.masked(block, sight.T)) hide_queries(score, sight, block * BLOCK_Q, first_key + warp_row);
+            const int query = block * BLOCK_Q;
+            const Scorer scorer(p.scoring, sight, blockIdx.z, first_head + head);
+            float slope[ROWS][COLUMNS][4];
+            if constexpr (SCORED) score_products<true>(score, slope, scorer, query, first_key + warp_row);
+            if (blocks.masked(block, sight.T)) {
+                hide_queries(score, sight, query, first_key + warp_row);
+                if constexpr (MASK_EXPRESSION) hide_by_expression<true>(score, scorer, query, first_key + warp_row);
+            }
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
                 // Of this lane's two columns. Queries from T on have q = 0, grad_out = 0 and delta = 0: they add 0.
@@ -121,10 +132,20 @@ attention_backward_key(const __grid_constant__ Params p) {
                     }
                 }
             }
-            as_operand(left, score);
+            Kept<ROWS, COLUMNS> kept;
+            if constexpr (DROPOUT) {
+                const unsigned of_head = blockIdx.z * gridDim.y * p.heads_per_kv + first_head + head;
+                kept = kept.template draw<true>(p.dropout, of_head, query, first_key + warp_row);
+                float remaining[ROWS][COLUMNS][4];
+                drop(remaining, score, kept, 1);
+                as_operand(left, remaining);
+            } else {
+                as_operand(left, score);
+            }
             multiply(grad_v, left, grad_out_tile);
 
             multiply_transposed(grad_score, v_tile + tile_bytes(warp_row), grad_out_tile);
+            if constexpr (DROPOUT) drop(grad_score, grad_score, kept, p.dropout.keep_scale);
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
                 const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
@@ -134,6 +155,7 @@ attention_backward_key(const __grid_constant__ Params p) {
                     for (int e = 0; e < 4; ++e) {
                         const float delta = e % 2 == 0 ? of_columns.y : of_columns.w;
                         grad_score[i][j][e] = score[i][j][e] * (grad_score[i][j][e] - delta);
+                        if constexpr (SLOPED) grad_score[i][j][e] *= slope[i][j][e];
                     }
                 }
             }
@@ -143,6 +165,7 @@ attention_backward_key(const __grid_constant__ Params p) {
     }
 
     scale_by(grad_k, p.scale);
+    if constexpr (DROPOUT) scale_by(grad_v, p.dropout.keep_scale);
     // Each warp read only its own rows of K and V, and is done with them.
     store_rows(grad_k, shared + tile_bytes(warp_row),
                at(p.grad_k, p.grad_k_strides, sequence.batch, token + warp_row, kv_head), p.grad_k_strides.token,

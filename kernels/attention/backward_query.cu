@@ -13,14 +13,16 @@
 // One block computes BLOCK_Q queries of one head, walking over the keys BLOCK_K at a time, in two stages: while
 // it computes with one tile of K and V, the next arrives. A warp owns whole rows, so grad_score goes from one
 // product to the next in registers. Sums and products accumulate in f32; grad_score is rounded to Element before
-// it multiplies k. Masks, heads, documents and rows without a key are as in forward.cu. grad_q is overwritten.
+// it multiplies k. Scores, dropout, masks, heads, documents and rows without a key are as in forward.cu. grad_q is overwritten.
 //
 // constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), those of mask.cuh and sequence.cuh, BLOCK_Q (rows of 16
 // per warp), BLOCK_K (a multiple of 16), WARPS. Grid: as forward.cu.
 
 #include "common/math.cuh"
+#include "attention/dropout.cuh"
 #include "attention/mask.cuh"
 #include "attention/rows.cuh"
+#include "attention/score.cuh"
 #include "attention/tile.cuh"
 
 struct Params {
@@ -33,6 +35,8 @@ struct Params {
     Strides q_strides, k_strides, v_strides, grad_out_strides, grad_q_strides;
     Mask      mask;
     Documents documents;
+    Scoring   scoring;
+    Dropout   dropout;
     int   T, S;
     int   heads_per_kv;  // H / Hkv
     float scale;
@@ -57,7 +61,7 @@ attention_backward_query(const __grid_constant__ Params p) {
     if (DOCUMENTS && first_query >= sequence.T) return;
     const int queries = min(BLOCK_Q, sequence.T - first_query);
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
-    const float scale_log2 = p.scale * LOG2_E;
+    const float scale_log2 = SCORED ? 1 : p.scale * LOG2_E;
 
     const int token = sequence.query + first_query;
     const Element* q = at(p.q, p.q_strides, sequence.batch, token, head);
@@ -81,6 +85,7 @@ attention_backward_query(const __grid_constant__ Params p) {
     float grad_q[ROWS][HEAD_DIM / 8][4] = {};
     const Sight sight(p.mask, sequence, blockIdx.z);
     const KeyBlocks blocks(sight, first_query, queries);
+    const Scorer scorer(p.scoring, sight, blockIdx.z, head);
     if (blocks.count > 0) {
         const int key = blocks.key(0);
         copy_tile_async<BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
@@ -104,8 +109,18 @@ attention_backward_query(const __grid_constant__ Params p) {
 
         float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
         multiply_transposed(score, q_tile + tile_bytes(warp_row), k_tile);
-        if (blocks.masked(n)) hide_keys(score, sight, first_query + warp_row, key);
+        float slope[ROWS][COLUMNS][4];
+        if constexpr (SCORED) score_products<false>(score, slope, scorer, first_query + warp_row, key);
+        if (blocks.masked(n)) {
+            hide_keys(score, sight, first_query + warp_row, key);
+            if constexpr (MASK_EXPRESSION) hide_by_expression<false>(score, scorer, first_query + warp_row, key);
+        }
         multiply_transposed(grad_score, grad_out_tile + tile_bytes(warp_row), v_tile);
+        if constexpr (DROPOUT) {
+            const auto kept = Kept<ROWS, COLUMNS>::draw<false>(p.dropout, blockIdx.z * gridDim.y + head,
+                                                               first_query + warp_row, key);
+            drop(grad_score, grad_score, kept, p.dropout.keep_scale);
+        }
 #pragma unroll
         for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
@@ -114,6 +129,7 @@ attention_backward_query(const __grid_constant__ Params p) {
                 for (int e = 0; e < 4; ++e) {
                     const float probability = exp2_approximate(score[i][j][e] * scale_log2 - lse_log2[i][e / 2]);
                     grad_score[i][j][e] = probability * (grad_score[i][j][e] - delta[i][e / 2]);
+                    if constexpr (SLOPED) grad_score[i][j][e] *= slope[i][j][e];
                 }
             }
         }

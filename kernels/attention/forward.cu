@@ -1,11 +1,11 @@
 // Attention, forward (Dao 2023, FlashAttention-2, arXiv 2307.08691, algorithm 1):
 //
-//   score = scale * q k^T                       (T, S) per batch and head, never in memory
+//   score = scale * q k^T                       (T, S) per batch and head, never in memory; more of it: score.cuh
 //   out   = softmax(score, over keys) v         (B, T, H, HEAD_DIM)
 //   lse   = log(sum(exp(score), over keys))     (B, H, T), natural logarithm, kept for backward
 //
 // Which keys a query sees: mask.cuh. One that sees none has out = 0 and lse = -inf. H / Hkv query heads share one key
-// and value head. With DOCUMENTS, B is 1 and sequences lie behind each other: sequence.cuh. Outputs are overwritten.
+// and value head. With DROPOUT, out is of the probabilities that are kept, over 1 - probability. With DOCUMENTS, B is 1 and sequences lie behind each other: sequence.cuh. Outputs are overwritten.
 //
 // One block computes BLOCK_Q queries of one head, walking over the keys BLOCK_K at a time; a warp owns whole
 // rows, so the softmax needs no shared memory, and the probabilities go from one product to the next in
@@ -23,7 +23,9 @@
 
 #include "common/math.cuh"
 #include "common/reduce.cuh"
+#include "attention/dropout.cuh"
 #include "attention/mask.cuh"
+#include "attention/score.cuh"
 #include "attention/tile.cuh"
 
 struct Params {
@@ -35,6 +37,8 @@ struct Params {
     Strides q_strides, k_strides, v_strides, out_strides;
     Mask      mask;
     Documents documents;
+    Scoring   scoring;
+    Dropout   dropout;
     int   T, S;
     int   heads_per_kv;  // H / Hkv
     float scale_log2;    // scale * log2(e)
@@ -129,14 +133,18 @@ attention_forward(const __grid_constant__ Params p) {
 
     Output out = {};
     Softmax state;
+    // A sink is a key that each row has seen before, in one of its lanes.
+    const float sink = SINKS ? p.scoring.sinks[head] * LOG2_E : -infinity();
+    const float seen = SINKS && sink != -infinity() && thread_index() % 4 == 0 ? 1 : 0;
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
-        state.reference[i][0] = state.reference[i][1] = -infinity();
-        state.sum[i][0] = state.sum[i][1] = 0;
+        state.reference[i][0] = state.reference[i][1] = sink;
+        state.sum[i][0] = state.sum[i][1] = seen;
     }
 
     const Sight sight(p.mask, sequence, blockIdx.z);
     const KeyBlocks blocks(sight, first_query, queries);
+    const Scorer scorer(p.scoring, sight, blockIdx.z, head);
     if (blocks.count > 0) {
         const int key = blocks.key(0);
         copy_tile_async<BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
@@ -156,8 +164,20 @@ attention_forward(const __grid_constant__ Params p) {
             const int next = blocks.key(n + 1);
             copy_tile_async<BLOCK_K, THREADS>(k_tile, k + next * p.k_strides.token, p.k_strides.token, sight.S - next);
         }
-        if (blocks.masked(n)) hide_keys(score, sight, first_query + warp_row, key);
-        softmax_step(score, out, state, p.scale_log2);
+        if constexpr (SCORED) {
+            Scores slope;
+            score_products<false>(score, slope, scorer, first_query + warp_row, key);
+        }
+        if (blocks.masked(n)) {
+            hide_keys(score, sight, first_query + warp_row, key);
+            if constexpr (MASK_EXPRESSION) hide_by_expression<false>(score, scorer, first_query + warp_row, key);
+        }
+        softmax_step(score, out, state, SCORED ? 1 : p.scale_log2);
+        if constexpr (DROPOUT) {
+            const auto kept = Kept<ROWS, COLUMNS>::draw<false>(p.dropout, blockIdx.z * gridDim.y + head,
+                                                               first_query + warp_row, key);
+            drop(score, score, kept, 1);
+        }
         unsigned probability[ROWS][COLUMNS / 2][4];
         as_operand(probability, score);
         multiply(out, probability, v_tile);
@@ -172,7 +192,7 @@ attention_forward(const __grid_constant__ Params p) {
             const float sum = warp_sum<4>(state.sum[i][half]);
             const int row = warp_row + i * 16 + half * 8 + lane / 4;
             if (lane % 4 == 0 && row < queries) lse[row] = state.reference[i][half] * LN_2 + logf(sum);
-            const float inverse = sum == 0 ? 0 : reciprocal_approximate(sum);
+            const float inverse = (sum == 0 ? 0 : reciprocal_approximate(sum)) * (DROPOUT ? p.dropout.keep_scale : 1);
 #pragma unroll
             for (int j = 0; j < HEAD_DIM / 8; ++j) {
                 out[i][j][half * 2] *= inverse;

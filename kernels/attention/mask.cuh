@@ -6,7 +6,9 @@
 //   WINDOW        those from `left` before its place to `right` after it
 //   PREFIX        the first `prefix` keys of a batch as well, whatever the query's place; not those left of the window
 //
-// constants.cuh comes from Rust: CAUSAL, WINDOW, PREFIX, BLOCK_Q, BLOCK_K.
+// The user's own mask comes on top of these: score.cuh.
+//
+// constants.cuh comes from Rust: CAUSAL, WINDOW, PREFIX, MASK_EXPRESSION, BLOCK_Q, BLOCK_K.
 
 #pragma once
 
@@ -67,7 +69,9 @@ struct KeyBlocks {
 
     // Of the n-th one.
     int key(int n) const { return (first + n) * BLOCK_K; }
-    bool masked(int n) const { return (WINDOW && first + n < full_first) || first + n >= full_end; }
+    bool masked(int n) const {
+        return MASK_EXPRESSION || (WINDOW && first + n < full_first) || first + n >= full_end;
+    }
 };
 
 // The blocks of BLOCK_Q queries that see some key of [first, first + count).
@@ -86,7 +90,7 @@ struct QueryBlocks {
 
     bool masked(int block, int T) const {
         const int query = block * BLOCK_Q;
-        return query < full_first || (WINDOW && query + min(BLOCK_Q, T - query) > full_end);
+        return MASK_EXPRESSION || query < full_first || (WINDOW && query + min(BLOCK_Q, T - query) > full_end);
     }
 };
 
@@ -136,6 +140,7 @@ template <int ROWS, int COLUMNS>
 __forceinline__ void hide_queries(float (&score)[ROWS][COLUMNS][4], const Sight& sight, unsigned first_query,
                                   unsigned first_key) {
     const int lane = thread_index() % 32;
+    if constexpr (!CAUSAL && !WINDOW && !PREFIX) return;
     if constexpr (WINDOW || PREFIX) {
 #pragma unroll
         for (int i = 0; i < ROWS; ++i) {

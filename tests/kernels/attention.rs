@@ -1,8 +1,10 @@
 use crate::draw::{check_all, lengths};
-use longhand_kernels::attention::HEAD_DIMS;
+use longhand_gpu::Device;
+use longhand_kernels::Dtype;
+use longhand_kernels::attention::{self as kernel, HEAD_DIMS};
 use longhand_reference::AttentionShape;
 use longhand_verify::Precision;
-use longhand_verify::cases::{Attention, HeadLayout, Mask, Pass};
+use longhand_verify::cases::{Attention, HeadLayout, Mask, Pass, Scores};
 use proptest::prelude::*;
 
 #[test]
@@ -86,13 +88,40 @@ fn documents() -> impl Strategy<Value = Vec<[usize; 2]>> {
 }
 
 prop_compose! {
+    /// Each feature half of the time.
+    fn scores()(
+        softcap in prop::option::of(1.0..20.0f32), expression: bool, mask_expression: bool, alibi: bool, sinks: bool,
+        dropout in prop::option::of(0.0..0.9f32),
+    ) -> Scores {
+        Scores { softcap, expression, mask_expression, alibi, sinks, dropout }
+    }
+}
+
+prop_compose! {
     /// Any features together. There are as many kernels as combinations of them, and each takes a second to compile: so
     /// there are few cases, and more for whoever sets `PROPTEST_CASES`.
     fn featured(pass: Pass)(
-        case in cases(pass, lengths(), 1..3usize), mask in masks(), documents in documents(),
+        case in cases(pass, lengths(), 1..3usize), mask in masks(), documents in documents(), scores in scores(),
     ) -> Attention {
         let mask = Mask { documents, ..mask };
         let shape = mask.shape(case.shape);
-        Attention { shape, mask, ..case }
+        Attention { shape, mask, scores, ..case }
+    }
+}
+
+#[test]
+fn an_expression_that_does_not_compile_is_an_error_that_points_into_it() {
+    let device = Device::emulated("sm_80".parse().unwrap()).unwrap();
+    if let Err(reason) = device.compiler() {
+        return println!("skipped: {reason}");
+    }
+    let new = || kernel::Attention::new(Dtype::Bf16, 64);
+    for (attention, place) in [
+        (new().score("score +\n  slop[h]"), "score expression(2): error: identifier \"slop\" is undefined"),
+        (new().mask("q >= k;"), "mask expression(1): error: expected a \")\""),
+    ] {
+        for error in [attention.forward(&device).unwrap_err(), attention.backward(&device).unwrap_err()] {
+            assert!(error.to_string().contains(place), "{error}");
+        }
     }
 }

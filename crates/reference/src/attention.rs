@@ -43,6 +43,10 @@ pub struct AttentionGradients {
     pub dk: Vec<f64>,
     /// `(B, S, Hkv, Dv)`
     pub dv: Vec<f64>,
+    /// `(H)`, of the sinks; empty where there are none.
+    pub dsinks: Vec<f64>,
+    /// `(B, H, T, S)`, of what the softmax is of; 0 where it is hidden. It is the gradient of all that is added to it.
+    pub dscore: Vec<f64>,
 }
 
 /// Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762, eq. 1), for each `b`, `h`, `t`:
@@ -75,23 +79,75 @@ pub fn attention(
     scale: f64,
     visible: impl Fn(usize, usize, usize, usize) -> bool,
 ) -> Attention {
+    attention_scored(shape, q, k, v, scale, &Scoring { visible: &visible, ..Scoring::PLAIN })
+}
+
+/// What scores and probabilities of an attention go through, for each `(b, h, t, s)`.
+#[derive(Clone, Copy)]
+pub struct Scoring<'a> {
+    /// Whether the query sees the key.
+    pub visible: &'a dyn Fn(usize, usize, usize, usize) -> bool,
+    /// Of the scaled product, `scale * q[t]·k[s]`, and its place: the score, and its derivative by the product.
+    pub score: &'a dyn Fn(f64, [usize; 4]) -> (f64, f64),
+    /// `(H)`: for each head, the score of one more key, whose value is 0 and which every query sees; empty without.
+    pub sinks: &'a [f64],
+    /// What the probability is multiplied by: with dropout, 0 or `1 / (1 - p)`.
+    pub keep: &'a dyn Fn(usize, usize, usize, usize) -> f64,
+}
+
+impl Scoring<'_> {
+    /// Scaled products of all keys.
+    pub const PLAIN: Scoring<'static> =
+        Scoring { visible: &full, score: &|product, _| (product, 1.0), sinks: &[], keep: &|_, _, _, _| 1.0 };
+}
+
+impl std::fmt::Debug for Scoring<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scoring").field("sinks", &self.sinks).finish_non_exhaustive()
+    }
+}
+
+/// [`attention`] whose scores and probabilities go through `scoring`, for each `b`, `h`, `t`:
+///
+/// ```text
+/// score[s] = scoring.score(scale * q[t]·k[s])               for every visible key s
+/// lse      = ln (Σ exp(score[s]) + exp(sinks[h]))           without the last term where there are no sinks
+/// out[t]   = Σ keep[s] * exp(score[s] - lse) * v[s]
+/// ```
+///
+/// # Panics
+/// As [`attention`], or when there are sinks, but not one for each head.
+pub fn attention_scored(
+    shape: &AttentionShape,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    scale: f64,
+    scoring: &Scoring<'_>,
+) -> Attention {
     shape.check(q, k, v);
+    if !scoring.sinks.is_empty() {
+        check_len("sinks (H)", scoring.sinks, shape.heads);
+    }
     let mut out = vec![0.0; shape.out_len()];
     let mut lse = vec![f64::NEG_INFINITY; shape.batch * shape.heads * shape.queries];
     for (b, h, t) in shape.rows() {
         let q_row = &q[shape.q_row(b, t, h)];
         let scores: Vec<(usize, f64)> = (0..shape.keys)
-            .filter(|&s| visible(b, h, t, s))
-            .map(|s| (s, scale * dot(q_row, &k[shape.k_row(b, s, h)])))
+            .filter(|&s| (scoring.visible)(b, h, t, s))
+            .map(|s| (s, (scoring.score)(scale * dot(q_row, &k[shape.k_row(b, s, h)]), [b, h, t, s]).0))
             .collect();
-        let max = scores.iter().fold(f64::NEG_INFINITY, |max, &(_, score)| max.max(score));
+        let sink = scoring.sinks.get(h).copied().unwrap_or(f64::NEG_INFINITY);
+        let max = scores.iter().fold(sink, |max, &(_, score)| max.max(score));
         if max == f64::NEG_INFINITY {
             continue;
         }
-        let row_lse = max + scores.iter().map(|(_, score)| (score - max).exp()).sum::<f64>().ln();
+        let sum = scores.iter().map(|(_, score)| (score - max).exp()).sum::<f64>() + (sink - max).exp();
+        let row_lse = max + sum.ln();
         lse[shape.lse_index(b, h, t)] = row_lse;
         for (s, score) in scores {
-            add_scaled(&mut out[shape.out_row(b, t, h)], (score - row_lse).exp(), &v[shape.v_row(b, s, h)]);
+            let p = (scoring.keep)(b, h, t, s) * (score - row_lse).exp();
+            add_scaled(&mut out[shape.out_row(b, t, h)], p, &v[shape.v_row(b, s, h)]);
         }
     }
     Attention { out, lse }
@@ -131,27 +187,67 @@ pub fn attention_backward(
     visible: impl Fn(usize, usize, usize, usize) -> bool,
     dout: &[f64],
 ) -> AttentionGradients {
+    attention_scored_backward(shape, q, k, v, scale, &Scoring { visible: &visible, ..Scoring::PLAIN }, dout)
+}
+
+/// Backward of [`attention_scored`], for each `b`, `h`, `t`:
+///
+/// ```text
+/// p[s]       = exp(score[s] - lse)
+/// dp[s]      = keep[s] * dout[t]·v[s]
+/// delta      = dout[t]·out[t]
+/// dscore[s]  = p[s] * (dp[s] - delta)
+/// dv[s]     += keep[s] * p[s] * dout[t]
+/// dq[t]     += scale * score'[s] * dscore[s] * k[s]
+/// dk[s]     += scale * score'[s] * dscore[s] * q[t]
+/// dsinks[h] -= exp(sinks[h] - lse) * delta
+/// ```
+///
+/// # Panics
+/// As [`attention_scored`].
+pub fn attention_scored_backward(
+    shape: &AttentionShape,
+    q: &[f64],
+    k: &[f64],
+    v: &[f64],
+    scale: f64,
+    scoring: &Scoring<'_>,
+    dout: &[f64],
+) -> AttentionGradients {
     check_len("dout (B, T, H, Dv)", dout, shape.out_len());
-    let Attention { out, lse } = attention(shape, q, k, v, scale, &visible);
+    let Attention { out, lse } = attention_scored(shape, q, k, v, scale, scoring);
     let mut dq = vec![0.0; q.len()];
     let mut dk = vec![0.0; k.len()];
     let mut dv = vec![0.0; v.len()];
+    let mut dsinks = vec![0.0; scoring.sinks.len()];
+    let mut dscore = vec![0.0; lse.len() * shape.keys];
     for (b, h, t) in shape.rows() {
         let row = shape.q_row(b, t, h);
-        let lse = lse[shape.lse_index(b, h, t)];
+        let index = shape.lse_index(b, h, t);
+        let lse = lse[index];
         let dout_row = &dout[shape.out_row(b, t, h)];
         let delta = dot(dout_row, &out[shape.out_row(b, t, h)]);
-        for s in (0..shape.keys).filter(|&s| visible(b, h, t, s)) {
+        if let Some(sink) = scoring.sinks.get(h)
+            && lse > f64::NEG_INFINITY
+        {
+            dsinks[h] -= (sink - lse).exp() * delta;
+        }
+        for s in (0..shape.keys).filter(|&s| (scoring.visible)(b, h, t, s)) {
             let key = shape.k_row(b, s, h);
-            let p = (scale * dot(&q[row.clone()], &k[key.clone()]) - lse).exp();
-            let dp = dot(dout_row, &v[shape.v_row(b, s, h)]);
-            let ds = p * (dp - delta);
-            add_scaled(&mut dv[shape.v_row(b, s, h)], p, dout_row);
-            add_scaled(&mut dq[row.clone()], scale * ds, &k[key.clone()]);
-            add_scaled(&mut dk[key], scale * ds, &q[row.clone()]);
+            let (score, slope) = (scoring.score)(scale * dot(&q[row.clone()], &k[key.clone()]), [b, h, t, s]);
+            if score == f64::NEG_INFINITY {
+                continue;
+            }
+            let p = (score - lse).exp();
+            let keep = (scoring.keep)(b, h, t, s);
+            let ds = p * (keep * dot(dout_row, &v[shape.v_row(b, s, h)]) - delta);
+            dscore[index * shape.keys + s] = ds;
+            add_scaled(&mut dv[shape.v_row(b, s, h)], keep * p, dout_row);
+            add_scaled(&mut dq[row.clone()], scale * slope * ds, &k[key.clone()]);
+            add_scaled(&mut dk[key], scale * slope * ds, &q[row.clone()]);
         }
     }
-    AttentionGradients { dq, dk, dv }
+    AttentionGradients { dq, dk, dv, dsinks, dscore }
 }
 
 /// The causal mask aligned to the bottom right: the last query sees every key, the one before all but the last,

@@ -44,7 +44,8 @@ mod rope;
 pub use activation::{gated, gated_backward, relu_squared, relu_squared_backward, silu, silu_backward};
 pub use adamw::{AdamWOptions, adamw};
 pub use attention::{
-    Attention, AttentionGradients, AttentionShape, attention, attention_backward, causal, full, window,
+    Attention, AttentionGradients, AttentionShape, Scoring, attention, attention_backward, attention_scored,
+    attention_scored_backward, causal, full, window,
 };
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use dropout::dropout;

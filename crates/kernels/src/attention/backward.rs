@@ -1,11 +1,12 @@
 //! `kernels/attention/backward_rows.cu`, `backward_query.cu`, `backward_key.cu`.
 
-use longhand_gpu::{Arch, Device, DevicePtr, Kernel, Launch, Stream, params};
+use longhand_gpu::{Arch, Constants, Device, DevicePtr, Kernel, Launch, Stream, params};
 
 use super::arguments::Arguments;
-use super::operands::{DocumentsParams, MaskParams};
+use super::operands::{DocumentsParams, DropoutParams, MaskParams, ScoringParams};
 use super::tuning::{Step, Tile};
 use super::{Attention, AttentionShape, HEADERS, Heads, Operands, Strides};
+use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::{Result, Variant};
 
@@ -13,11 +14,14 @@ const OPERATION: &str = "attention backward";
 const ROWS_ENTRY: &str = "attention_backward_rows";
 const QUERY_ENTRY: &str = "attention_backward_query";
 const KEY_ENTRY: &str = "attention_backward_key";
+const SINKS_ENTRY: &str = "attention_backward_sinks";
 
 /// `RowStatistics` of `rows.cuh`.
 const ROW_STATISTICS_BYTES: usize = 8;
 /// Of the kernel that only streams.
 const ROWS_THREADS: u32 = 128;
+/// Of a block that sums over a head.
+const SINKS_THREADS: u32 = 512;
 
 mod rows {
     use super::{DevicePtr, DocumentsParams, Strides, params};
@@ -39,7 +43,7 @@ mod rows {
 }
 
 mod query {
-    use super::{DevicePtr, DocumentsParams, MaskParams, Strides, params};
+    use super::{DevicePtr, DocumentsParams, DropoutParams, MaskParams, ScoringParams, Strides, params};
 
     params! {
         #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
@@ -57,6 +61,8 @@ mod query {
             pub grad_q_strides: Strides,
             pub mask: MaskParams,
             pub documents: DocumentsParams,
+            pub scoring: ScoringParams,
+            pub dropout: DropoutParams,
             pub T: i32,
             pub S: i32,
             pub heads_per_kv: i32,
@@ -66,7 +72,7 @@ mod query {
 }
 
 mod key {
-    use super::{DevicePtr, DocumentsParams, MaskParams, Strides, params};
+    use super::{DevicePtr, DocumentsParams, DropoutParams, MaskParams, ScoringParams, Strides, params};
 
     params! {
         #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
@@ -86,10 +92,28 @@ mod key {
             pub grad_v_strides: Strides,
             pub mask: MaskParams,
             pub documents: DocumentsParams,
+            pub scoring: ScoringParams,
+            pub dropout: DropoutParams,
             pub T: i32,
             pub S: i32,
             pub heads_per_kv: i32,
             pub scale: f32,
+        }
+    }
+}
+
+mod sinks {
+    use super::{DevicePtr, params};
+
+    params! {
+        #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
+        pub struct Params {
+            pub rows: DevicePtr,
+            pub sinks: DevicePtr,
+            pub grad_sinks: DevicePtr,
+            pub T: i64,
+            pub batches: i32,
+            pub _pad: i32,
         }
     }
 }
@@ -118,6 +142,7 @@ impl Attention {
             rows: load(rows)?,
             query: tiled(Step::BackwardQuery, query)?,
             key: tiled(Step::BackwardKey, key)?,
+            sinks: if self.sinks { Some(Loaded::new(device, &sinks_variant())?) } else { None },
         })
     }
 }
@@ -131,7 +156,7 @@ pub(super) fn variants(attention: &Attention, arch: Arch) -> [Variant; 3] {
     let tiled = |step, file, layout, entry| {
         let tile = attention.tile(step, arch);
         Variant {
-            program: program(file, HEADERS, attention.tile_constants(tile)).params(layout),
+            program: attention.program(file, tile).params(layout),
             entry,
             threads: tile.threads(),
             shared_bytes: tile.shared_bytes(step, attention.head_dim),
@@ -150,9 +175,20 @@ pub(super) fn variants(attention: &Attention, arch: Arch) -> [Variant; 3] {
     ]
 }
 
+pub(super) fn sinks_variant() -> Variant {
+    let [file] = cuda_files!["attention/backward_sinks.cu"];
+    let constants = Constants::new().int("THREADS", SINKS_THREADS);
+    Variant {
+        program: program(*file, HEADERS, constants).params(sinks::Params::LAYOUT),
+        entry: SINKS_ENTRY,
+        threads: SINKS_THREADS,
+        shared_bytes: 0,
+    }
+}
+
 /// What [`AttentionBackwardPlan::launch`] computes with. Gradients are overwritten.
 #[derive(Clone, Copy, Debug)]
-pub struct AttentionBackwardArgs {
+pub struct AttentionBackwardArgs<'a> {
     /// The sizes.
     pub shape: AttentionShape,
     /// As given to forward.
@@ -177,8 +213,10 @@ pub struct AttentionBackwardArgs {
     pub grad_k: Heads,
     /// `(B, S, Hkv, D)`.
     pub grad_v: Heads,
+    /// `(H)` f32, the gradient of [`Operands::sinks`]; null without.
+    pub grad_sinks: DevicePtr,
     /// As given to forward.
-    pub operands: Operands,
+    pub operands: Operands<'a>,
 }
 
 /// The compiled backward pass of an [`Attention`].
@@ -188,6 +226,7 @@ pub struct AttentionBackwardPlan {
     rows: Kernel,
     query: Tiled,
     key: Tiled,
+    sinks: Option<Loaded>,
 }
 
 #[derive(Clone, Debug)]
@@ -216,7 +255,7 @@ impl AttentionBackwardPlan {
     ///
     /// [`Error::Argument`](crate::Error::Argument) for sizes, strides or addresses that the kernels cannot take; [`Error::Gpu`](crate::Error::Gpu) where the
     /// device refuses.
-    pub unsafe fn launch(&self, stream: &Stream, args: &AttentionBackwardArgs) -> Result<()> {
+    pub unsafe fn launch(&self, stream: &Stream, args: &AttentionBackwardArgs<'_>) -> Result<()> {
         let arguments = check(&self.attention, args)?;
         let AttentionShape { batch, heads, .. } = args.shape;
         let [queries, keys] = args.operands.longest(&self.attention, &arguments);
@@ -227,16 +266,25 @@ impl AttentionBackwardPlan {
             // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
             unsafe { self.launch_rows(stream, args, queries) }?;
             // SAFETY: as above; the rows are computed before on the same stream.
-            unsafe { self.launch_query(stream, args, queries) }?;
+            unsafe { self.launch_query(stream, &arguments, args, queries) }?;
         }
         if keys > 0 {
             // SAFETY: as above.
-            unsafe { self.launch_key(stream, args, keys) }?;
+            unsafe { self.launch_key(stream, &arguments, args, keys) }?;
+        }
+        if let Some(sinks) = &self.sinks {
+            // SAFETY: as above.
+            unsafe { self.launch_sinks(sinks, stream, args, arguments.batch()) }?;
         }
         Ok(())
     }
 
-    unsafe fn launch_rows(&self, stream: &Stream, args: &AttentionBackwardArgs, longest: u32) -> Result<()> {
+    unsafe fn launch_rows(
+        &self,
+        stream: &Stream,
+        args: &AttentionBackwardArgs<'_>,
+        longest: u32,
+    ) -> Result<()> {
         let params = rows::Params {
             out: args.out.data,
             grad_out: args.grad_out.data,
@@ -258,7 +306,13 @@ impl AttentionBackwardPlan {
         Ok(unsafe { self.rows.launch(stream, shape, &params) }?)
     }
 
-    unsafe fn launch_query(&self, stream: &Stream, args: &AttentionBackwardArgs, longest: u32) -> Result<()> {
+    unsafe fn launch_query(
+        &self,
+        stream: &Stream,
+        arguments: &Arguments,
+        args: &AttentionBackwardArgs<'_>,
+        longest: u32,
+    ) -> Result<()> {
         let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
         let params = query::Params {
             q: args.q.data,
@@ -274,6 +328,8 @@ impl AttentionBackwardPlan {
             grad_q_strides: args.grad_q.strides,
             mask: args.operands.mask_params(&self.attention),
             documents: args.operands.documents_params(),
+            scoring: args.operands.scoring_params(&self.attention, arguments, args.scale)?,
+            dropout: args.operands.dropout_params(&self.attention),
             T: queries as i32,
             S: keys as i32,
             heads_per_kv: (heads / kv_heads) as i32,
@@ -284,7 +340,13 @@ impl AttentionBackwardPlan {
         unsafe { self.query.launch(stream, [blocks, heads as u32, batch as u32], &params) }
     }
 
-    unsafe fn launch_key(&self, stream: &Stream, args: &AttentionBackwardArgs, longest: u32) -> Result<()> {
+    unsafe fn launch_key(
+        &self,
+        stream: &Stream,
+        arguments: &Arguments,
+        args: &AttentionBackwardArgs<'_>,
+        longest: u32,
+    ) -> Result<()> {
         let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
         let params = key::Params {
             q: args.q.data,
@@ -302,6 +364,8 @@ impl AttentionBackwardPlan {
             grad_v_strides: args.grad_v.strides,
             mask: args.operands.mask_params(&self.attention),
             documents: args.operands.documents_params(),
+            scoring: args.operands.scoring_params(&self.attention, arguments, args.scale)?,
+            dropout: args.operands.dropout_params(&self.attention),
             T: queries as i32,
             S: keys as i32,
             heads_per_kv: (heads / kv_heads) as i32,
@@ -310,6 +374,25 @@ impl AttentionBackwardPlan {
         let blocks = longest.div_ceil(self.key.tile.block_k);
         // SAFETY: the caller answers for it.
         unsafe { self.key.launch(stream, [blocks, kv_heads as u32, batch as u32], &params) }
+    }
+
+    unsafe fn launch_sinks(
+        &self,
+        kernel: &Loaded,
+        stream: &Stream,
+        args: &AttentionBackwardArgs<'_>,
+        batches: usize,
+    ) -> Result<()> {
+        let params = sinks::Params {
+            rows: args.workspace,
+            sinks: args.operands.sinks,
+            grad_sinks: args.grad_sinks,
+            T: args.shape.queries as i64,
+            batches: batches as i32,
+            _pad: 0,
+        };
+        // SAFETY: the caller answers for it.
+        unsafe { kernel.launch(stream, [args.shape.heads as u32, 1], &params) }
     }
 }
 
@@ -321,7 +404,7 @@ impl Tiled {
     }
 }
 
-fn check(attention: &Attention, args: &AttentionBackwardArgs) -> Result<Arguments> {
+fn check(attention: &Attention, args: &AttentionBackwardArgs<'_>) -> Result<Arguments> {
     let Attention { head_dim, documents, .. } = *attention;
     let arguments = Arguments { operation: OPERATION, shape: args.shape, head_dim, documents };
     arguments.check_shape(args.scale)?;
@@ -333,6 +416,14 @@ fn check(attention: &Attention, args: &AttentionBackwardArgs) -> Result<Argument
         arguments.check_keys(name, tensor)?;
     }
     arguments.check_per_query("lse", args.lse, 4)?;
+    if attention.sinks {
+        if args.shape.heads > 0 {
+            arguments.check_pointer("grad_sinks", args.grad_sinks, 4)?;
+        }
+    } else if !args.grad_sinks.is_null() {
+        let expected = "null: the attention was described without sinks";
+        return Err(arguments.error("grad_sinks", format!("{:?}", args.grad_sinks), expected));
+    }
     arguments.check_per_query("workspace", args.workspace, 8)?;
     arguments.check_queries_written("grad_q", &args.grad_q)?;
     arguments.check_keys_written("grad_k", &args.grad_k)?;

@@ -1,9 +1,14 @@
 //! Which attention.
 
-use longhand_gpu::{Arch, Constants};
+use std::fmt;
 
-use super::HEAD_DIMS;
+use longhand_gpu::{Arch, Constants, Program};
+
+use super::expression::Expressions;
 use super::tuning::{Step, Tile, tile};
+use super::{HEAD_DIMS, HEADERS, NamedType};
+use crate::random::Random;
+use crate::source::program;
 use crate::{Dtype, Error, Result};
 
 /// Scaled dot-product attention, said once for both passes: [`forward`](Attention::forward) and
@@ -13,6 +18,9 @@ use crate::{Dtype, Error, Result};
 /// score = scale * q k^T
 /// out   = softmax(score, over the keys that the query sees) v
 /// ```
+///
+/// Scores may become more than that, in this order: the user's [`score`](Attention::score),
+/// [`softcap`](Attention::softcap), [`alibi`](Attention::alibi).
 ///
 /// Masks restrict each other: a query sees the keys that all of them let it see. One that sees no key gets `out = 0`,
 /// `lse = -inf` and gives no gradient.
@@ -27,6 +35,33 @@ pub struct Attention {
     pub(super) right: Option<usize>,
     pub(super) prefix: bool,
     pub(super) documents: bool,
+    pub(super) softcap: Option<Number>,
+    pub(super) alibi: bool,
+    pub(super) sinks: bool,
+    pub(super) dropout: Option<Number>,
+    pub(super) expressions: Expressions,
+}
+
+/// An f32 that is equal to another when its bits are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Number(u32);
+
+impl Number {
+    pub(super) fn get(self) -> f32 {
+        f32::from_bits(self.0)
+    }
+}
+
+impl From<f32> for Number {
+    fn from(x: f32) -> Number {
+        Number(x.to_bits())
+    }
+}
+
+impl fmt::Debug for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
 }
 
 impl Attention {
@@ -34,7 +69,20 @@ impl Attention {
     /// [`HEAD_DIMS`].
     #[must_use]
     pub fn new(dtype: Dtype, head_dim: usize) -> Attention {
-        Attention { dtype, head_dim, causal: false, left: None, right: None, prefix: false, documents: false }
+        Attention {
+            dtype,
+            head_dim,
+            causal: false,
+            left: None,
+            right: None,
+            prefix: false,
+            documents: false,
+            softcap: None,
+            alibi: false,
+            sinks: false,
+            dropout: None,
+            expressions: Expressions::default(),
+        }
     }
 
     /// Whether query `t` sees only the keys `s <= t + S - T`: the last query sees them all.
@@ -66,6 +114,76 @@ impl Attention {
         Attention { documents, ..self }
     }
 
+    /// `score = softcap * tanh(score / softcap)` (Gemma 2, arXiv 2408.00118, section 2); positive.
+    #[must_use]
+    pub fn softcap(self, softcap: impl Into<Option<f32>>) -> Attention {
+        Attention { softcap: softcap.into().map(Number::from), ..self }
+    }
+
+    /// Whether `score -= slope[h] * |t + S - T - s|`, with the slopes of
+    /// [`Operands::slopes`](super::Operands::slopes) (Press et al. 2021, arXiv 2108.12409, section 3). They are no
+    /// parameters: they have no gradient.
+    #[must_use]
+    pub fn alibi(self, alibi: bool) -> Attention {
+        Attention { alibi, ..self }
+    }
+
+    /// Whether each head has one more key, without a value, whose score is the head's
+    /// [sink](super::Operands::sinks) (gpt-oss, arXiv 2508.10925, section 2.1): `lse` includes it, and a query that sees
+    /// no key has `lse = sink`.
+    #[must_use]
+    pub fn sinks(self, sinks: bool) -> Attention {
+        Attention { sinks, ..self }
+    }
+
+    /// Each probability becomes 0 with this `probability` (at least 0, less than 1), and is divided by `1 - probability`
+    /// otherwise. Which: [`Operands::random`](super::Operands::random), [`dropout_word`].
+    #[must_use]
+    pub fn dropout(self, probability: impl Into<Option<f32>>) -> Attention {
+        Attention { dropout: probability.into().map(Number::from), ..self }
+    }
+
+    /// A mask of the user's own: a query sees a key only where this CUDA expression is true. It is of the integers `b`, `h`
+    /// (query head), `q` and `k` (query and key, in their sequence), and of what it calls by
+    /// [name](Attention::named).
+    ///
+    /// ```
+    /// use longhand_kernels::{Dtype, attention::{Attention, NamedType}};
+    /// // Every key of its own block, and the first of every other.
+    /// let blocks = Attention::new(Dtype::Bf16, 64)
+    ///     .named("block", NamedType::Integer)
+    ///     .mask("q / block == k / block || k % block == 0");
+    /// ```
+    #[must_use]
+    pub fn mask(mut self, expression: &str) -> Attention {
+        self.expressions.mask = Some(expression.to_owned());
+        self
+    }
+
+    /// A score of the user's own: a CUDA expression of `score`, which it replaces, and of all that
+    /// [`mask`](Attention::mask) is of. Backward gets its derivative by `score` from the expression itself: operators,
+    /// `?:`, and `fabsf`, `fminf`, `fmaxf`, `sqrtf`, `expf`, `logf`, `sinf`, `cosf`, `tanhf` and `powf` may be of it. There
+    /// are no gradients for what it calls by name. A key whose score is `-infinity()` is hidden.
+    ///
+    /// ```
+    /// use longhand_kernels::{Dtype, attention::{Attention, NamedType}};
+    /// let relative = Attention::new(Dtype::Bf16, 64)
+    ///     .named("table", NamedType::Tensor(Dtype::F32))
+    ///     .score("score + table[h * 32 + min(abs(q - k), 31)]");
+    /// ```
+    #[must_use]
+    pub fn score(mut self, expression: &str) -> Attention {
+        self.expressions.score = Some(expression.to_owned());
+        self
+    }
+
+    /// A name that expressions may use, at most 8 of them. Its value: [`Operands::named`](super::Operands::named).
+    #[must_use]
+    pub fn named(mut self, name: &str, of: NamedType) -> Attention {
+        self.expressions.named.push((name.to_owned(), of));
+        self
+    }
+
     pub(super) fn check(&self, operation: &'static str, arch: Arch) -> Result<()> {
         let Attention { dtype, head_dim, .. } = self;
         if *dtype == Dtype::F32 {
@@ -83,7 +201,17 @@ impl Attention {
                 "of an attention that is causal or has a window with a right side: others see every key";
             return Err(Error::argument(operation, "prefix", "given", expected));
         }
-        Ok(())
+        if let Some(softcap) = self.softcap.map(Number::get)
+            && !(softcap > 0.0 && softcap.is_finite())
+        {
+            return Err(Error::argument(operation, "softcap", softcap, "positive and finite"));
+        }
+        if let Some(probability) = self.dropout.map(Number::get)
+            && !(0.0..1.0).contains(&probability)
+        {
+            return Err(Error::argument(operation, "dropout", probability, "at least 0 and less than 1"));
+        }
+        self.expressions.check(operation)
     }
 
     /// Whether the last queries see the most keys, and each those up to its own place.
@@ -96,8 +224,17 @@ impl Attention {
     }
 
     pub(super) fn tile(&self, step: Step, arch: Arch) -> Tile {
-        let featured = self.is_window() || self.prefix || self.documents;
+        let expressions = self.expressions.score.is_some() || self.expressions.mask.is_some();
+        let scores =
+            self.softcap.is_some() || self.alibi || self.sinks || self.dropout.is_some() || expressions;
+        let featured = self.is_window() || self.prefix || self.documents || scores;
         tile(step, arch, self.head_dim, self.is_causal(), featured)
+    }
+
+    /// The program of a kernel that walks over scores.
+    pub(super) fn program(&self, file: (&'static str, &'static str), tile: Tile) -> Program {
+        let expressions = self.expressions.header();
+        program(file, HEADERS, self.tile_constants(tile)).header("attention/expression.cuh", expressions)
     }
 
     /// Of every kernel.
@@ -109,15 +246,30 @@ impl Attention {
     }
 
     /// Of those that walk over scores.
-    pub(super) fn tile_constants(&self, tile: Tile) -> Constants {
+    fn tile_constants(&self, tile: Tile) -> Constants {
         self.constants()
             .bool("CAUSAL", self.is_causal())
             .bool("WINDOW", self.is_window())
             .bool("PREFIX", self.prefix)
+            .bool("SOFTCAP", self.softcap.is_some())
+            .bool("SCORE_EXPRESSION", self.expressions.score.is_some())
+            .bool("ALIBI", self.alibi)
+            .bool("MASK_EXPRESSION", self.expressions.mask.is_some())
+            .bool("SINKS", self.sinks)
+            .bool("DROPOUT", self.dropout.is_some())
             .int("BLOCK_Q", tile.block_q)
             .int("BLOCK_K", tile.block_k)
             .int("WARPS", tile.warps)
     }
+}
+
+/// The random word of one probability: [dropout](Attention::dropout) keeps it where the word is at least
+/// [`drop_below`](crate::random::drop_below) of the probability (`kernels/attention/dropout.cuh`). `head` is `b * H + h`;
+/// query and key are counted in their sequence.
+#[must_use]
+pub fn dropout_word(random: Random, head: u32, query: u32, key: u32) -> u32 {
+    let patch = |n: u32| n / 16 * 8 + n % 8;
+    random.words([patch(query), patch(key), head, 0])[(query / 8 % 2 * 2 + key / 8 % 2) as usize]
 }
 
 #[cfg(test)]
@@ -157,6 +309,31 @@ mod tests {
         );
         full.clone().causal(true).check("attention forward", "sm_80".parse().unwrap()).unwrap();
         full.window(None, 3).check("attention forward", "sm_80".parse().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn numbers_without_a_meaning_are_errors() {
+        let new = || Attention::new(Dtype::F16, 64);
+        for softcap in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            assert!(rejected(&new().softcap(softcap), "sm_80").contains("softcap is"));
+        }
+        for probability in [1.0, -0.1, f32::NAN] {
+            let error = rejected(&new().dropout(probability), "sm_80");
+            assert!(error.ends_with("it has to be at least 0 and less than 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_probability_has_a_word_of_its_own() {
+        let random = Random { seed: 5, offset: 0 };
+        let mut words: Vec<u32> = (0..2)
+            .flat_map(|head| {
+                (0..40).flat_map(move |q| (0..40).map(move |k| dropout_word(random, head, q, k)))
+            })
+            .collect();
+        words.sort_unstable();
+        words.dedup();
+        assert!(words.len() > 3190, "{} of 3200", words.len());
     }
 
     #[test]

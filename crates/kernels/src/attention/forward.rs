@@ -3,10 +3,10 @@
 use longhand_gpu::{Arch, Device, DevicePtr, Kernel, Launch, Stream, params};
 
 use super::arguments::Arguments;
-use super::operands::{DocumentsParams, MaskParams};
+use super::operands::{DocumentsParams, DropoutParams, MaskParams, ScoringParams};
 use super::tuning::{Step, Tile};
-use super::{Attention, AttentionShape, HEADERS, Heads, Operands, Strides};
-use crate::source::{cuda_files, program};
+use super::{Attention, AttentionShape, Heads, Operands, Strides};
+use crate::source::cuda_files;
 use crate::{Result, Variant};
 
 const OPERATION: &str = "attention forward";
@@ -26,6 +26,8 @@ params! {
         out_strides: Strides,
         mask: MaskParams,
         documents: DocumentsParams,
+        scoring: ScoringParams,
+        dropout: DropoutParams,
         T: i32,
         S: i32,
         heads_per_kv: i32,
@@ -57,7 +59,7 @@ pub(super) fn variant(attention: &Attention, arch: Arch) -> Variant {
     let tile = forward_tile(attention, arch);
     let [file] = cuda_files!["attention/forward.cu"];
     Variant {
-        program: program(*file, HEADERS, attention.tile_constants(tile)).params(Params::LAYOUT),
+        program: attention.program(*file, tile).params(Params::LAYOUT),
         entry: ENTRY,
         threads: tile.threads(),
         shared_bytes: tile.shared_bytes(Step::Forward, attention.head_dim),
@@ -66,7 +68,7 @@ pub(super) fn variant(attention: &Attention, arch: Arch) -> Variant {
 
 /// What [`AttentionForwardPlan::launch`] computes with.
 #[derive(Clone, Copy, Debug)]
-pub struct AttentionForwardArgs {
+pub struct AttentionForwardArgs<'a> {
     /// The sizes.
     pub shape: AttentionShape,
     /// What `q k^T` is multiplied by, positive: 1 / sqrt(`D`), usually.
@@ -80,10 +82,10 @@ pub struct AttentionForwardArgs {
     /// `(B, T, H, D)`, overwritten. A query that sees no key gets 0.
     pub out: Heads,
     /// `(B, H, T)` contiguous f32, overwritten: the natural logarithm of the sum over keys of `exp(scale * q k^T)`,
-    /// which backward needs. A query that sees no key gets -inf.
+    /// which backward needs. A query that sees no key gets -inf. `(H, T)` of documents.
     pub lse: DevicePtr,
     /// What the attention was described with.
-    pub operands: Operands,
+    pub operands: Operands<'a>,
 }
 
 /// The compiled forward pass of an [`Attention`].
@@ -107,7 +109,7 @@ impl AttentionForwardPlan {
     ///
     /// [`Error::Argument`](crate::Error::Argument) for sizes, strides or addresses that the kernel cannot take;
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
-    pub unsafe fn launch(&self, stream: &Stream, args: &AttentionForwardArgs) -> Result<()> {
+    pub unsafe fn launch(&self, stream: &Stream, args: &AttentionForwardArgs<'_>) -> Result<()> {
         let arguments = check(&self.attention, args)?;
         let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
         let [longest_queries, _] = args.operands.longest(&self.attention, &arguments);
@@ -126,6 +128,8 @@ impl AttentionForwardPlan {
             out_strides: args.out.strides,
             mask: args.operands.mask_params(&self.attention),
             documents: args.operands.documents_params(),
+            scoring: args.operands.scoring_params(&self.attention, &arguments, args.scale)?,
+            dropout: args.operands.dropout_params(&self.attention),
             T: queries as i32,
             S: keys as i32,
             heads_per_kv: (heads / kv_heads) as i32,
@@ -141,7 +145,7 @@ impl AttentionForwardPlan {
     }
 }
 
-fn check(attention: &Attention, args: &AttentionForwardArgs) -> Result<Arguments> {
+fn check(attention: &Attention, args: &AttentionForwardArgs<'_>) -> Result<Arguments> {
     let Attention { head_dim, documents, .. } = *attention;
     let arguments = Arguments { operation: OPERATION, shape: args.shape, head_dim, documents };
     arguments.check_shape(args.scale)?;

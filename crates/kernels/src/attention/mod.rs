@@ -44,6 +44,7 @@
 mod arguments;
 mod backward;
 mod description;
+mod expression;
 mod forward;
 mod merge;
 mod operands;
@@ -53,7 +54,8 @@ use longhand_gpu::Arch;
 
 pub use arguments::{AttentionShape, Heads, Strides};
 pub use backward::{AttentionBackwardArgs, AttentionBackwardPlan};
-pub use description::Attention;
+pub use description::{Attention, dropout_word};
+pub use expression::{Named, NamedType};
 pub use forward::{AttentionForwardArgs, AttentionForwardPlan};
 pub(crate) use merge::variants as merge_variants;
 pub use merge::{
@@ -68,8 +70,16 @@ use crate::{Dtype, Variant};
 /// The head dims there are kernels for.
 pub const HEAD_DIMS: [usize; 2] = [64, 128];
 
-const HEADERS: &[(&str, &str)] =
-    cuda_files!["attention/mask.cuh", "attention/rows.cuh", "attention/sequence.cuh", "attention/tile.cuh",];
+const HEADERS: &[(&str, &str)] = cuda_files![
+    "attention/dropout.cuh",
+    "attention/dual.cuh",
+    "attention/mask.cuh",
+    "attention/named.cuh",
+    "attention/rows.cuh",
+    "attention/score.cuh",
+    "attention/sequence.cuh",
+    "attention/tile.cuh",
+];
 
 /// Every kernel of attention for `arch`: each type, head dim and mask, and the features for one of them.
 pub(crate) fn variants(arch: Arch) -> Vec<Variant> {
@@ -84,9 +94,12 @@ pub(crate) fn variants(arch: Arch) -> Vec<Variant> {
     for head_dim in HEAD_DIMS {
         let window = Attention::new(Dtype::Bf16, head_dim).window(1, 1);
         described.push(window.clone().causal(true));
-        described.push(window.prefix(true).documents(true));
+        let scored = Attention::new(Dtype::Bf16, head_dim).causal(true).alibi(true).sinks(true).dropout(0.1);
+        described.push(scored.softcap(30.0));
+        let named = window.prefix(true).documents(true).named("table", NamedType::Tensor(Dtype::F32));
+        described.push(named.mask("(q ^ k) % 3 != 0").score("score * table[h] - fabsf(score - 1)"));
     }
-    let mut variants: Vec<Variant> = Vec::new();
+    let mut variants: Vec<Variant> = vec![backward::sinks_variant()];
     for attention in &described {
         let all = [forward::variant(attention, arch)].into_iter().chain(backward::variants(attention, arch));
         // The kernel that knows of no mask is the same for many.
@@ -107,9 +120,9 @@ mod tests {
     fn each_variant_is_listed_once() {
         for arch in Arch::TESTED {
             let variants = variants(arch);
-            // Three kernels by dtype, head dim and mask, and by head dim for two more masks; one by dtype and head dim,
-            // and by head dim for documents.
-            assert_eq!(variants.len(), 3 * (8 + 4) + 4 + 2);
+            // Three kernels by dtype, head dim and mask, and by head dim with three choices of features; one by dtype and
+            // head dim, and by head dim for documents; that of sinks.
+            assert_eq!(variants.len(), 3 * (8 + 6) + 4 + 2 + 1);
             for (i, variant) in variants.iter().enumerate() {
                 assert!(variants[..i].iter().all(|other| other.program != variant.program));
             }

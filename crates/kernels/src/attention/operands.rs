@@ -3,18 +3,28 @@
 use bytemuck::{Pod, Zeroable};
 use longhand_gpu::DevicePtr;
 
-use super::Attention;
 use super::arguments::Arguments;
-use crate::Result;
+use super::description::Number;
+use super::{Attention, Named};
+use crate::random::drop_below;
+use crate::{Random, Result};
 
 /// The tensors, beside q, k and v, of the features that an [`Attention`] was described with. Those of other features
 /// have to be null.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Operands {
+pub struct Operands<'a> {
     /// `(B)` i32: how many keys from the first on every query sees. For [`Attention::prefix`].
     pub prefix: DevicePtr,
     /// For [`Attention::documents`].
     pub documents: Documents,
+    /// `(H)` f32: the slope of each head. For [`Attention::alibi`].
+    pub slopes: DevicePtr,
+    /// `(H)` f32: the sink of each head. For [`Attention::sinks`].
+    pub sinks: DevicePtr,
+    /// Which probabilities [`Attention::dropout`] drops; the same in forward and backward.
+    pub random: Random,
+    /// A value for each name of [`Attention::named`].
+    pub named: &'a [(&'a str, Named)],
 }
 
 /// Where packed documents begin and end.
@@ -47,7 +57,27 @@ pub(super) struct DocumentsParams {
     keys: DevicePtr,
 }
 
-impl Operands {
+/// `Scoring` of `score.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(super) struct ScoringParams {
+    slopes: DevicePtr,
+    sinks: DevicePtr,
+    named: [u64; 8],
+    softcap: f32,
+    scale: f32,
+}
+
+/// `Dropout` of `dropout.cuh`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(super) struct DropoutParams {
+    key: u64,
+    drop_below: u32,
+    keep_scale: f32,
+}
+
+impl Operands<'_> {
     pub(super) fn check(&self, attention: &Attention, arguments: &Arguments) -> Result<()> {
         let shape = arguments.shape;
         let expect = |name: &str, data: DevicePtr, described: bool, alignment: u64| {
@@ -61,6 +91,9 @@ impl Operands {
             }
         };
         expect("prefix", self.prefix, attention.prefix, 4)?;
+        expect("slopes", self.slopes, attention.alibi, 4)?;
+        expect("sinks", self.sinks, attention.sinks, 4)?;
+        attention.expressions.slots(arguments, self.named)?;
         let documents = &self.documents;
         expect("documents.queries", documents.queries, attention.documents, 4)?;
         expect("documents.keys", documents.keys, attention.documents, 4)?;
@@ -85,6 +118,30 @@ impl Operands {
         DocumentsParams { queries: self.documents.queries, keys: self.documents.keys }
     }
 
+    pub(super) fn scoring_params(
+        &self,
+        attention: &Attention,
+        arguments: &Arguments,
+        scale: f32,
+    ) -> Result<ScoringParams> {
+        Ok(ScoringParams {
+            slopes: self.slopes,
+            sinks: self.sinks,
+            named: attention.expressions.slots(arguments, self.named)?,
+            softcap: attention.softcap.map_or(0.0, Number::get),
+            scale,
+        })
+    }
+
+    pub(super) fn dropout_params(&self, attention: &Attention) -> DropoutParams {
+        let probability = attention.dropout.map_or(0.0, Number::get);
+        DropoutParams {
+            key: self.random.key(),
+            drop_below: drop_below(probability.into()),
+            keep_scale: 1.0 / (1.0 - probability),
+        }
+    }
+
     /// Queries and keys of the longest sequence.
     pub(super) fn longest(&self, attention: &Attention, arguments: &Arguments) -> [u32; 2] {
         let longest = if attention.documents {
@@ -102,7 +159,7 @@ mod tests {
     use crate::Dtype;
     use crate::attention::AttentionShape;
 
-    fn message(attention: &Attention, operands: Operands) -> String {
+    fn message(attention: &Attention, operands: Operands<'_>) -> String {
         let shape = AttentionShape { batch: 2, queries: 5, keys: 7, heads: 2, kv_heads: 1 };
         let documents = attention.documents;
         let arguments = Arguments { operation: "attention forward", shape, head_dim: 64, documents };

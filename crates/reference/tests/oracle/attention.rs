@@ -1,5 +1,8 @@
 use crate::check::{Draw, assert_close, assert_gradient, dot};
-use longhand_reference::{AttentionShape, attention, attention_backward, causal, full, window};
+use longhand_reference::{
+    AttentionShape, Scoring, attention, attention_backward, attention_scored, attention_scored_backward,
+    causal, full, window,
+};
 use proptest::prelude::*;
 
 prop_compose! {
@@ -51,6 +54,37 @@ proptest! {
     #[test]
     fn gradients_agree_with_finite_differences_under_any_mask(shape in shapes(), scale in 0.1..1.5, seed: u64) {
         check_gradients(&shape, scale, &drawn_mask(seed), seed);
+    }
+
+    #[test]
+    fn gradients_agree_with_finite_differences_through_scores_sinks_and_dropout(
+        shape in shapes(), scale in 0.1..1.5, seed: u64
+    ) {
+        let [q, k, v, dout] = inputs(&shape, seed);
+        let mut draw = Draw::new(seed ^ 1);
+        let sinks = draw.vec(shape.heads);
+        let bias = draw.vec(shape.batch * shape.heads * shape.queries * shape.keys);
+        let kept = |b, h, t, s| if drawn_mask(seed ^ 2)(b, h, t, s) { 2.0 } else { 0.0 };
+        let index = |[b, h, t, s]: [usize; 4]| {
+            ((b * shape.heads + h) * shape.queries + t) * shape.keys + s
+        };
+        let visible = drawn_mask(seed);
+        let with = |q: &[f64], k: &[f64], v: &[f64], sinks: &[f64], bias: &[f64]| {
+            let score = |x: f64, place: [usize; 4]| (2.0 * (x / 2.0).tanh() + bias[index(place)], 0.0);
+            let scoring = Scoring { visible: &visible, score: &score, sinks, keep: &kept };
+            dot(&attention_scored(&shape, q, k, v, scale, &scoring).out, &dout)
+        };
+        let score = |x: f64, place: [usize; 4]| {
+            let t = (x / 2.0).tanh();
+            (2.0 * t + bias[index(place)], 1.0 - t * t)
+        };
+        let scoring = Scoring { visible: &visible, score: &score, sinks: &sinks, keep: &kept };
+        let gradients = attention_scored_backward(&shape, &q, &k, &v, scale, &scoring, &dout);
+        assert_gradient("dq", &q, &gradients.dq, |q| with(q, &k, &v, &sinks, &bias));
+        assert_gradient("dk", &k, &gradients.dk, |k| with(&q, k, &v, &sinks, &bias));
+        assert_gradient("dv", &v, &gradients.dv, |v| with(&q, &k, v, &sinks, &bias));
+        assert_gradient("dsinks", &sinks, &gradients.dsinks, |sinks| with(&q, &k, &v, sinks, &bias));
+        assert_gradient("dbias", &bias, &gradients.dscore, |bias| with(&q, &k, &v, &sinks, bias));
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod sums;
 
 pub use activation::Activation;
 pub use adamw::{AdamW, ParameterSize};
-pub use attention::{Attention, HeadLayout, Mask, Pass};
+pub use attention::{Attention, HeadLayout, Mask, Pass, Scores};
 pub use axis::AxisSum;
 pub use columns::ColumnSum;
 pub use copy::Copy;

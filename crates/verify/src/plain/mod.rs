@@ -42,7 +42,7 @@ fn sum(x: impl Iterator<Item = f32>) -> f32 {
 mod tests {
     use super::*;
     use crate::{Draw, Precision};
-    use longhand_reference::{self as reference, AdamWOptions, AttentionShape, causal};
+    use longhand_reference::{self as reference, AdamWOptions, AttentionShape, Scoring, causal};
     use proptest::prelude::*;
 
     /// Asserts that the plain algorithm is off by at most `spacings` of its type at the largest value, or at the terms
@@ -82,12 +82,13 @@ mod tests {
                 [query_heads * head_dim, key_heads * head_dim, key_heads * value_dim, query_heads * value_dim];
             let [q, k, v, dout] = lengths.map(|len| draw.vec(len));
             let visible = causal(shape.queries, shape.keys);
+            let scoring = Scoring { visible: &visible, ..Scoring::PLAIN };
             let expected = reference::attention(&shape, &q, &k, &v, 0.25, visible);
-            let plain = attention(precision, &shape, &q, &k, &v, 0.25, visible);
+            let plain = attention(precision, &shape, &q, &k, &v, 0.25, &scoring);
             assert_near("out", precision, 10.0, &plain.out, &expected.out);
             assert_near("lse", Precision::F32, 10.0, &plain.lse, &expected.lse);
             let expected = reference::attention_backward(&shape, &q, &k, &v, 0.25, visible, &dout);
-            let plain = attention_backward(precision, &shape, &q, &k, &v, 0.25, visible, &dout);
+            let plain = attention_backward(precision, &shape, &q, &k, &v, 0.25, &scoring, &dout);
             assert_near("dq", precision, 30.0, &plain.dq, &expected.dq);
             assert_near("dk", precision, 30.0, &plain.dk, &expected.dk);
             assert_near("dv", precision, 30.0, &plain.dv, &expected.dv);
@@ -177,9 +178,9 @@ mod tests {
             value_dim: 1,
         };
         let weights =
-            attention(Precision::Bf16, &shape, &[1.0], &[0.0; 3], &[1.0, 0.0, 0.0], 1.0, |_, _, _, _| true);
+            attention(Precision::Bf16, &shape, &[1.0], &[0.0; 3], &[1.0, 0.0, 0.0], 1.0, &Scoring::PLAIN);
         assert_eq!(weights.out, [f64::from(Precision::Bf16.round(1.0 / 3.0))]);
-        let twice = attention(Precision::Bf16, &shape, &[1.0], &[0.0; 3], &[1.0; 3], 1.0, |_, _, _, _| true);
+        let twice = attention(Precision::Bf16, &shape, &[1.0], &[0.0; 3], &[1.0; 3], 1.0, &Scoring::PLAIN);
         assert_eq!(twice.out, [1.0], "three times the rounded third, 0.33398, rounds to 1");
     }
 }

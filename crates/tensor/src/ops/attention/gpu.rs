@@ -48,7 +48,7 @@ impl Attention {
         kernel::AttentionShape { batch, queries, keys, heads, kv_heads }
     }
 
-    fn operands(&self, q: &Tensor) -> Result<kernel::Operands> {
+    fn operands(&self, q: &Tensor) -> Result<kernel::Operands<'static>> {
         let mut operands = kernel::Operands::default();
         if let Some(prefix) = &self.0.prefix {
             operands.prefix = prefix.pointer(NAME)?;
@@ -120,6 +120,7 @@ impl Attention {
             grad_q: kernel_heads(&grads[0])?,
             grad_k: kernel_heads(&grads[1])?,
             grad_v: kernel_heads(&grads[2])?,
+            grad_sinks: longhand_gpu::DevicePtr::NULL,
             operands: self.operands(q)?,
         };
         // SAFETY: the inputs lie in memory as their strides say, outputs and workspace are new, all on this device and

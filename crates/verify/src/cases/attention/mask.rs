@@ -131,7 +131,7 @@ pub(super) struct MaskOperands {
 }
 
 impl MaskOperands {
-    pub fn operands(&self) -> kernel::Operands {
+    pub fn operands<'a>(&self) -> kernel::Operands<'a> {
         let mut operands = kernel::Operands::default();
         if let Some(prefix) = &self.prefix {
             operands.prefix = prefix.ptr();

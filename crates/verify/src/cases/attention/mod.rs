@@ -1,15 +1,18 @@
 //! Attention, forward and backward.
 
 mod mask;
+mod scores;
 
 pub use mask::Mask;
+pub use scores::Scores;
 
 use crate::tolerance::Rule::{Forward, Gradient};
 use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial, View, plain};
+use longhand_gpu::DevicePtr;
 use longhand_kernels::attention::{
     self as kernel, AttentionBackwardArgs, AttentionForwardArgs, HEAD_DIMS, Heads, Strides,
 };
-use longhand_reference::{self as reference, AttentionShape};
+use longhand_reference::{self as reference, AttentionShape, Scoring};
 use std::fmt;
 
 /// One attention.
@@ -23,6 +26,8 @@ pub struct Attention {
     pub shape: AttentionShape,
     /// Which keys a query sees.
     pub mask: Mask,
+    /// What becomes of scores and probabilities.
+    pub scores: Scores,
     /// What scores are multiplied by.
     pub scale: f32,
     /// Each tensor takes the next, starting over after the last.
@@ -71,7 +76,7 @@ impl fmt::Display for Attention {
         if value_dim != head_dim {
             write!(f, "/{value_dim}")?;
         }
-        write!(f, " {}", self.mask)?;
+        write!(f, " {}{}", self.mask, self.scores)?;
         let strided = self.layouts.iter().any(|layout| *layout != HeadLayout::default());
         write!(f, "{}", if strided { " strided" } else { "" })
     }
@@ -101,6 +106,7 @@ impl Attention {
             cases.push(Attention { layouts, ..Attention::new(Precision::Bf16, shape, causal) });
         }
         cases.extend(Attention::telling_masks());
+        cases.extend(Attention::telling_scores());
         let backward = |case: &Attention| Attention { pass: Pass::Backward, ..case.clone() };
         cases.iter().cloned().chain(cases.iter().map(backward)).collect()
     }
@@ -124,6 +130,24 @@ impl Attention {
             Attention { mask, ..Attention::new(Precision::Bf16, shape, false) }
         };
         masks.into_iter().map(case).collect()
+    }
+
+    /// Each feature of scores, over several blocks.
+    fn telling_scores() -> Vec<Attention> {
+        let none = Scores::default;
+        let scores = [
+            Scores { softcap: Some(3.0), ..none() },
+            Scores { alibi: true, ..none() },
+            Scores { sinks: true, ..none() },
+            Scores { dropout: Some(0.25), ..none() },
+            Scores { expression: true, ..none() },
+            Scores { mask_expression: true, ..none() },
+        ];
+        let case = |scores| {
+            let shape = shape(2, 135, 200, [4, 2], 64);
+            Attention { scores, ..Attention::new(Precision::Bf16, shape, true) }
+        };
+        scores.into_iter().map(case).collect()
     }
 
     /// The launches whose counts are held.
@@ -159,14 +183,28 @@ impl Attention {
         let scale = 1.0 / (shape.head_dim as f32).sqrt();
         let layouts = [HeadLayout::default(); 3];
         let mask = Mask { causal, ..Mask::default() };
-        Attention { pass: Pass::Forward, precision, shape, mask, scale, layouts, seed: 1 }
+        Attention {
+            pass: Pass::Forward,
+            precision,
+            shape,
+            mask,
+            scores: Scores::default(),
+            scale,
+            layouts,
+            seed: 1,
+        }
     }
 
     fn forward(&self, trial: &mut Trial) -> Result<(), Error> {
         let [q, k, v, _] = self.inputs();
-        let visible = |b, _, t, s| self.mask.visible(&self.shape, b, t, s);
-        let expected = reference::attention(&self.shape, &q, &k, &v, self.scale.into(), visible);
-        let plain = plain::attention(self.precision, &self.shape, &q, &k, &v, self.scale.into(), visible);
+        let drawn = self.scores.draw(&self.mask, self.shape, self.seed);
+        let visible = |b, h, t, s| drawn.visible(b, h, t, s);
+        let score = |product, place| drawn.score(product, place);
+        let keep = |b, h, t, s| drawn.keep(b, h, t, s);
+        let scoring = Scoring { visible: &visible, score: &score, sinks: &drawn.sinks, keep: &keep };
+        let scale = self.scale.into();
+        let expected = reference::attention_scored(&self.shape, &q, &k, &v, scale, &scoring);
+        let plain = plain::attention(self.precision, &self.shape, &q, &k, &v, scale, &scoring);
 
         let q = trial.input("q", self.precision, &self.layout(0, self.query_shape()), &q)?;
         let k = trial.input("k", self.precision, &self.layout(1, self.key_shape()), &k)?;
@@ -174,6 +212,8 @@ impl Attention {
         let out = trial.output("out", self.precision, &self.layout(0, self.out_shape()))?;
         let lse = trial.output("lse", Precision::F32, &self.lse_layout())?;
         let masks = self.mask.upload(trial, self.shape.batch)?;
+        let scores = drawn.upload(trial)?;
+        let named = drawn.named(&scores);
         let plan = self.described().forward(trial.stream().device())?;
         let args = AttentionForwardArgs {
             shape: self.kernel_shape(),
@@ -183,7 +223,7 @@ impl Attention {
             v: heads(&v),
             out: heads(&out),
             lse: lse.ptr(),
-            operands: masks.operands(),
+            operands: drawn.operands(&scores, &named, masks.operands()),
         };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
@@ -195,11 +235,16 @@ impl Attention {
     fn backward(&self, trial: &mut Trial) -> Result<(), Error> {
         let [q, k, v, dout_values] = self.inputs();
         let scale = self.scale.into();
-        let visible = |b, _, t, s| self.mask.visible(&self.shape, b, t, s);
-        let forward = reference::attention(&self.shape, &q, &k, &v, scale, visible);
-        let expected = reference::attention_backward(&self.shape, &q, &k, &v, scale, visible, &dout_values);
+        let drawn = self.scores.draw(&self.mask, self.shape, self.seed);
+        let visible = |b, h, t, s| drawn.visible(b, h, t, s);
+        let score = |product, place| drawn.score(product, place);
+        let keep = |b, h, t, s| drawn.keep(b, h, t, s);
+        let scoring = Scoring { visible: &visible, score: &score, sinks: &drawn.sinks, keep: &keep };
+        let shape = &self.shape;
+        let forward = reference::attention_scored(shape, &q, &k, &v, scale, &scoring);
+        let expected = reference::attention_scored_backward(shape, &q, &k, &v, scale, &scoring, &dout_values);
         let plain =
-            plain::attention_backward(self.precision, &self.shape, &q, &k, &v, scale, visible, &dout_values);
+            plain::attention_backward(self.precision, shape, &q, &k, &v, scale, &scoring, &dout_values);
 
         let query = |layout| self.layout(layout, self.query_shape());
         let key = |layout| self.layout(layout, self.key_shape());
@@ -214,7 +259,10 @@ impl Attention {
         let dq = trial.output("dq", self.precision, &query(2))?;
         let dk = trial.output("dk", self.precision, &key(0))?;
         let dv = trial.output("dv", self.precision, &value(1))?;
+        let dsinks = trial.output("dsinks", Precision::F32, &Layout::contiguous(&[drawn.sinks.len()]))?;
         let masks = self.mask.upload(trial, self.shape.batch)?;
+        let scores = drawn.upload(trial)?;
+        let named = drawn.named(&scores);
         let plan = self.described().backward(trial.stream().device())?;
         let workspace = trial.workspace(plan.workspace_bytes(&self.kernel_shape()))?;
         let args = AttentionBackwardArgs {
@@ -230,7 +278,8 @@ impl Attention {
             grad_q: heads(&dq),
             grad_k: heads(&dk),
             grad_v: heads(&dv),
-            operands: masks.operands(),
+            grad_sinks: if self.scores.sinks { dsinks.ptr() } else { DevicePtr::NULL },
+            operands: drawn.operands(&scores, &named, masks.operands()),
         };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
@@ -238,7 +287,11 @@ impl Attention {
         let cancellation = self.delta_rounding(&forward.out, &dout_values);
         trial.judge_with(Gradient, &dq, &plain.dq, &expected.dq, cancellation)?;
         trial.judge_with(Gradient, &dk, &plain.dk, &expected.dk, cancellation)?;
-        trial.judge(Gradient, &dv, &plain.dv, &expected.dv)
+        trial.judge(Gradient, &dv, &plain.dv, &expected.dv)?;
+        if self.scores.sinks {
+            trial.judge_with(Gradient, &dsinks, &plain.dsinks, &expected.dsinks, cancellation)?;
+        }
+        Ok(())
     }
 
     /// What rounding `out` does to the gradients of the scores by way of `delta`, the sum of the Dv products `out *
@@ -259,7 +312,8 @@ impl Attention {
     }
 
     fn described(&self) -> kernel::Attention {
-        self.mask.describe(kernel::Attention::new(self.precision.dtype(), self.shape.head_dim))
+        let attention = kernel::Attention::new(self.precision.dtype(), self.shape.head_dim);
+        self.scores.describe(self.mask.describe(attention))
     }
 
     fn query_shape(&self) -> [usize; 4] {

@@ -1,0 +1,187 @@
+//! What becomes of products before the softmax, and of probabilities after it.
+
+use super::Mask;
+use crate::{Draw, Error, Precision, Trial, View};
+use longhand_kernels::Random;
+use longhand_kernels::attention::{self as kernel, Named, NamedType};
+use longhand_reference::{self as reference, AttentionShape};
+use std::fmt;
+
+/// Features of scores, in any combination.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scores {
+    /// The cap of a soft capping.
+    pub softcap: Option<f32>,
+    /// Whether [`SCORE`] is applied.
+    pub expression: bool,
+    /// Whether [`MASK`] is applied.
+    pub mask_expression: bool,
+    /// Whether far keys are penalised, in each head with half the slope of the one before.
+    pub alibi: bool,
+    /// Whether each head has a sink.
+    pub sinks: bool,
+    /// The probability of dropout.
+    pub dropout: Option<f32>,
+}
+
+/// Half of it is a product with a number of the head, half has a derivative of its own.
+const SCORE: &str = "(q + k) % 2 == 0 ? score * table[h] : strength * tanhf(score) - 0.5";
+const STRENGTH: f32 = 0.75;
+
+/// Every key of the query's own block, and two of five of the others.
+const MASK: &str = "q / block == k / block || (q * 7 + k * 3 + h) % 5 < 2";
+const BLOCK: usize = 80;
+
+/// The values of one case.
+pub(super) struct Drawn<'a> {
+    scores: &'a Scores,
+    mask: &'a Mask,
+    shape: AttentionShape,
+    table: Vec<f64>,
+    pub sinks: Vec<f64>,
+    random: Random,
+}
+
+/// Its tensors.
+pub(super) struct ScoresOperands {
+    table: View,
+    slopes: View,
+    sinks: View,
+}
+
+impl Scores {
+    /// As the kernels are told.
+    pub(super) fn describe(&self, mut attention: kernel::Attention) -> kernel::Attention {
+        if self.expression {
+            attention = attention.score(SCORE);
+            attention = attention.named("table", NamedType::Tensor(longhand_kernels::Dtype::F16));
+            attention = attention.named("strength", NamedType::Float);
+        }
+        if self.mask_expression {
+            attention = attention.mask(MASK).named("block", NamedType::Integer);
+        }
+        attention.softcap(self.softcap).alibi(self.alibi).sinks(self.sinks).dropout(self.dropout)
+    }
+
+    pub(super) fn draw<'a>(&'a self, mask: &'a Mask, shape: AttentionShape, seed: u64) -> Drawn<'a> {
+        let mut draw = Draw::new(Precision::F16, seed ^ 1);
+        let table = draw.vec(shape.heads);
+        let sinks = if self.sinks { draw.vec(shape.heads) } else { Vec::new() };
+        Drawn { scores: self, mask, shape, table, sinks, random: Random { seed, offset: seed ^ 2 } }
+    }
+}
+
+impl Drawn<'_> {
+    pub(super) fn visible(&self, b: usize, h: usize, t: usize, s: usize) -> bool {
+        let by_expression = || {
+            self.mask.local(&self.shape, b, t, s).is_some_and(|local| {
+                let (q, k) = (local.query, local.key);
+                q / BLOCK == k / BLOCK || (q * 7 + k * 3 + h) % 5 < 2
+            })
+        };
+        self.mask.visible(&self.shape, b, t, s) && (!self.scores.mask_expression || by_expression())
+    }
+
+    /// The score of a scaled product, and its derivative by it.
+    pub(super) fn score(&self, product: f64, [b, h, t, s]: [usize; 4]) -> (f64, f64) {
+        let Some(local) = self.mask.local(&self.shape, b, t, s) else { return (f64::NEG_INFINITY, 0.0) };
+        let (mut score, mut slope) = (product, 1.0);
+        if self.scores.expression {
+            if (local.query + local.key).is_multiple_of(2) {
+                (score, slope) = (score * self.table[h], slope * self.table[h]);
+            } else {
+                let (t, strength) = (score.tanh(), f64::from(STRENGTH));
+                (score, slope) = (strength * t - 0.5, slope * strength * (1.0 - t * t));
+            }
+        }
+        if let Some(cap) = self.scores.softcap.map(f64::from) {
+            let t = (score / cap).tanh();
+            (score, slope) = (cap * t, slope * (1.0 - t * t));
+        }
+        if self.scores.alibi {
+            let distance = (local.query + local.keys).abs_diff(local.queries + local.key);
+            score -= alibi_slope(h) * distance as f64;
+        }
+        (score, slope)
+    }
+
+    /// Philox, by the place of the probability in its sequence.
+    pub(super) fn keep(&self, b: usize, h: usize, t: usize, s: usize) -> f64 {
+        let Some(probability) = self.scores.dropout else { return 1.0 };
+        let Some(local) = self.mask.local(&self.shape, b, t, s) else { return 1.0 };
+        let halves = |x: u64| [x as u32, (x >> 32) as u32];
+        let [low, high] = halves(self.random.offset);
+        let [first, second, ..] = reference::philox(halves(self.random.seed), [low, high, 0, 0]);
+        let patch = |n: usize| (n / 16 * 8 + n % 8) as u32;
+        let head = (local.sequence * self.shape.heads + h) as u32;
+        let words = reference::philox([first, second], [patch(local.query), patch(local.key), head, 0]);
+        let word = words[local.query / 8 % 2 * 2 + local.key / 8 % 2];
+        if f64::from(word) < f64::from(probability) * 4_294_967_296.0 {
+            0.0
+        } else {
+            1.0 / (1.0 - f64::from(probability))
+        }
+    }
+
+    pub(super) fn upload(&self, trial: &Trial) -> Result<ScoresOperands, Error> {
+        let slopes: Vec<f64> = (0..self.shape.heads).map(alibi_slope).collect();
+        Ok(ScoresOperands {
+            table: trial.vector("table", Precision::F16, &self.table)?,
+            slopes: trial.vector("slopes", Precision::F32, &slopes)?,
+            sinks: trial.vector("sinks", Precision::F32, &self.sinks)?,
+        })
+    }
+
+    /// Values for names.
+    pub(super) fn named(&self, tensors: &ScoresOperands) -> Vec<(&'static str, Named)> {
+        let mut named = Vec::new();
+        if self.scores.expression {
+            named.push(("strength", Named::Float(STRENGTH)));
+            named.push(("table", Named::Tensor(tensors.table.ptr())));
+        }
+        if self.scores.mask_expression {
+            named.push(("block", Named::Integer(BLOCK as i64)));
+        }
+        named
+    }
+
+    pub(super) fn operands<'a>(
+        &self,
+        tensors: &ScoresOperands,
+        named: &'a [(&'a str, Named)],
+        masks: kernel::Operands<'a>,
+    ) -> kernel::Operands<'a> {
+        let mut operands = kernel::Operands { random: self.random, named, ..masks };
+        if self.scores.alibi {
+            operands.slopes = tensors.slopes.ptr();
+        }
+        if self.scores.sinks {
+            operands.sinks = tensors.sinks.ptr();
+        }
+        operands
+    }
+}
+
+fn alibi_slope(head: usize) -> f64 {
+    0.5f64.powi(head as i32 + 1)
+}
+
+/// Such as ` softcap 20 alibi`.
+impl fmt::Display for Scores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(softcap) = self.softcap {
+            write!(f, " softcap {softcap}")?;
+        }
+        for (name, given) in [
+            ("score expression", self.expression),
+            ("mask expression", self.mask_expression),
+            ("alibi", self.alibi),
+            ("sinks", self.sinks),
+        ] {
+            if given {
+                write!(f, " {name}")?;
+            }
+        }
+        self.dropout.map_or(Ok(()), |dropout| write!(f, " dropout {dropout}"))
+    }
+}
