@@ -82,6 +82,7 @@ fn product<'a>(
         b: matrix,
         d: matrix,
         bias: false,
+        accumulate: false,
         alignment: 256,
     })?;
     let [a, b, d] = [(); 3].map(|()| gpu.random(dtype, SIZE * SIZE));

@@ -58,6 +58,7 @@ fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
                     a: operand(a.ptr(), k),
                     b: operand(b.ptr(), n),
                     bias: DevicePtr::NULL,
+                    c: None,
                     d: operand(d.ptr(), n),
                 };
                 // SAFETY: every matrix is an allocation of this size, and lives until criterion has synchronised.

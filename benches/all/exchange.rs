@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use anyhow::{Context, Result};
 use longhand_benches::Place;
+use longhand_tensor::ops::LossOptions;
 use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, Tensor, ops};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -122,7 +123,7 @@ impl Exchange {
         let inputs = [("logits", logits.clone())];
         let name = format!("cross_entropy/V{VOCABULARY}");
         self.keep_ids(format!("{name}/targets"), &ids);
-        self.differentiate(&name, &inputs, || ops::cross_entropy(&logits, &targets))
+        self.differentiate(&name, &inputs, || ops::cross_entropy(&logits, &targets, &LossOptions::default()))
     }
 
     fn linear(&mut self) -> Result<()> {

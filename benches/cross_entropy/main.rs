@@ -5,6 +5,7 @@ mod gpu;
 
 use anyhow::Result;
 use longhand_benches::{Bench, Row, normal};
+use longhand_tensor::ops::LossOptions;
 use longhand_tensor::{Device, Tensor, no_grad, ops};
 
 const ROWS: usize = 128;
@@ -22,7 +23,7 @@ fn cpu(bench: &mut Bench) -> Result<()> {
             let logits = normal(&[ROWS, vocabulary])?.requires_grad();
             let ids: Vec<u32> = (0..ROWS).map(|i| (i * 7919 % vocabulary) as u32).collect();
             let targets = Tensor::from_vec(ids, &[ROWS], &Device::Cpu)?;
-            Ok(move || Ok(ops::cross_entropy(&logits, &targets)?))
+            Ok(move || Ok(ops::cross_entropy(&logits, &targets, &LossOptions::default())?))
         };
         bench.measure(row("forward", ROWS, vocabulary, ("f32", 4)), || {
             let loss = loss()?;

@@ -96,5 +96,16 @@ template <int N, class T> void store(T* address, const Vec<T, N>& v) {
     }
 }
 
+// To shared memory, with the same alignment.
+template <int N, class T> void store_shared(T* address, const Vec<T, N>& v) {
+    if constexpr (N * sizeof(T) % 16 == 0) {
+#pragma unroll
+        for (int i = 0; i < N * sizeof(T) / 16; ++i)
+            reinterpret_cast<uint4*>(address)[i] = reinterpret_cast<const uint4*>(&v)[i];
+    } else {
+        *reinterpret_cast<Vec<T, N>*>(address) = v;
+    }
+}
+
 template <class T> Vec8<T> load8(const T* address) { return load<8>(address); }
 template <class T> void store8(T* address, const Vec8<T>& v) { store<8>(address, v); }

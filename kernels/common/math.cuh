@@ -3,6 +3,7 @@
 #pragma once
 
 inline float infinity() { return __uint_as_float(0x7f800000u); }
+inline float not_a_number() { return __uint_as_float(0x7fffffffu); }
 constexpr float LN_2 = 0.693147180559945309f;
 constexpr float LOG2_E = 1.442695040888963407f;
 

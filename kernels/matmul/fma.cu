@@ -1,14 +1,14 @@
 // Matrix products of f32, with f32 sums of exact products:
 //
-//   d = a b + bias        a (M, K), b (K, N), bias (N), d (M, N), of each product of a batch
+//   d = a b + bias + c        a (M, K), b (K, N), bias (N), c and d (M, N), of each product of a batch
 //
-// Each sum goes from k = 0 up, one fused multiply-add at a time; the bias is added last. d is overwritten. Plain rather
-// than fast: where cuBLASLt is, it does this better.
+// Each sum goes from k = 0 up, one fused multiply-add at a time; the bias is added last, and then c, which may be d
+// itself. d is overwritten. Plain rather than fast: where cuBLASLt is, it does this better.
 //
 // A block computes a 64 x 64 tile of d over 16 of K at a time, a thread every sixteenth row and column of it.
 //
-// constants.cuh comes from Rust: Element and Output (both float), A_ALONG_K and B_ALONG_K, whether neighbours in memory are neighbours along K (a
-// row-major, b column-major).
+// constants.cuh comes from Rust: Element and Output (both float), A_ALONG_K and B_ALONG_K, whether neighbours in memory
+// are neighbours along K (a row-major, b column-major).
 
 #include "constants.cuh"
 #include "matmul/params.cuh"
@@ -65,6 +65,8 @@ matmul_fma(const __grid_constant__ Params p) {
     }
 
     float* d = p.d + place.batch * p.d_batch + place.row * p.d_leading + place.column;
+    const float* c =
+        p.c == nullptr ? nullptr : p.c + place.batch * p.c_batch + place.row * p.c_leading + place.column;
 #pragma unroll
     for (int j = 0; j < EACH; ++j) {
         const int column = first_column + j * SIDE;
@@ -73,7 +75,9 @@ matmul_fma(const __grid_constant__ Params p) {
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
             const int row = first_row + i * SIDE;
-            if (row < rows) d[row * p.d_leading + column] = sums[i][j] + bias;
+            if (row >= rows) continue;
+            const float addend = c == nullptr ? 0 : c[row * p.c_leading + column];
+            d[row * p.d_leading + column] = sums[i][j] + bias + addend;
         }
     }
 }

@@ -1,9 +1,10 @@
 // Matrix products of 16-bit elements on tensor cores:
 //
-//   d = a b + bias        a (M, K), b (K, N), bias (N), d (M, N), of each product of a batch
+//   d = a b + bias + c        a (M, K), b (K, N), bias (N), c and d (M, N), of each product of a batch
 //
-// Sums are f32, in an order that depends on K alone; the bias is added to them before they are rounded. d is
-// overwritten. Plain rather than fast: where cuBLASLt is, it does this better.
+// Sums are f32, in an order that depends on K alone; bias and c are added to them before they are rounded. c may be d
+// itself: the product is then added to what d holds. d is overwritten. Plain rather than fast: where cuBLASLt is, it
+// does this better.
 //
 // A block computes a 64 x 64 tile of d, each of its four warps a quarter of that, over 64 of K at a time, for which it
 // holds a 64 x 64 tile of each operand in shared memory. While one is multiplied, the next is on its way.
@@ -76,25 +77,56 @@ void multiply(Sums& sums, const Tile& a, const Tile& b, int warp_row, int warp_c
     }
 }
 
+// What the sums of a tile become, and how much of it exists.
+struct Epilogue {
+    const Output* bias;  // or null
+    const Output* c;     // or null
+    Output*       d;
+    long long     c_leading, d_leading;
+    int           rows, columns;
+};
+
+// Reads N neighbouring sums. For 8 of them, eight lanes read a row together: four of the lanes take their second half
+// first, so that at no time two of the eight read the same bank.
+template <int N> void load_sums(float (&sums)[N], const float* staged) {
+    if constexpr (N == 1) {
+        sums[0] = *staged;
+    } else if constexpr (N == 4) {
+        *reinterpret_cast<float4*>(sums) = *reinterpret_cast<const float4*>(staged);
+    } else {
+        const int turn = threadIdx.x / 4 % 2 * 4;
+        const float4 one = *reinterpret_cast<const float4*>(staged + turn);
+        const float4 other = *reinterpret_cast<const float4*>(staged + 4 - turn);
+        reinterpret_cast<float4*>(sums)[0] = turn == 0 ? one : other;
+        reinterpret_cast<float4*>(sums)[1] = turn == 0 ? other : one;
+    }
+}
+
 // Writes what exists of the tile, `N` elements at a time.
-template <int N>
-void store_tile(Output* d, const float (*sums)[PITCH], const Output* bias, long long leading, int rows, int columns) {
+template <int N> void store_tile(const Epilogue& e, const float (*staged)[PITCH]) {
     for (int i = threadIdx.x; i < TILE * TILE / N; i += THREADS) {
         const int row = i / (TILE / N), column = i % (TILE / N) * N;
-        if (row >= rows || column >= columns) continue;
+        if (row >= e.rows || column >= e.columns) continue;
+        const bool whole = column + N <= e.columns;
+        const Output* c = e.c == nullptr ? nullptr : e.c + row * e.c_leading + column;
+        Output* d = e.d + row * e.d_leading + column;
         float out[N];
+        load_sums(out, &staged[row][column]);
 #pragma unroll
         for (int k = 0; k < N; ++k) {
-            const bool biased = bias != nullptr && column + k < columns;
-            out[k] = sums[row][column + k] + (biased ? to_float(bias[column + k]) : 0);
+            if (e.bias != nullptr && column + k < e.columns) out[k] += to_float(e.bias[column + k]);
         }
-        Output* to = d + row * leading + column;
-        if (column + N <= columns) {
-            store(to, to_vec<Output>(out));
+        if (whole && c != nullptr) {
+            const Vec<Output, N> addend = load<N>(c);
+#pragma unroll
+            for (int k = 0; k < N; ++k) out[k] += addend.get(k);
+        }
+        if (whole) {
+            store(d, to_vec<Output>(out));
         } else {
 #pragma unroll
             for (int k = 0; k < N; ++k) {
-                if (column + k < columns) to[k] = from_float<Output>(out[k]);
+                if (column + k < e.columns) d[k] = from_float<Output>(out[k] + (c != nullptr ? to_float(c[k]) : 0));
             }
         }
     }
@@ -142,13 +174,18 @@ matmul_mma(const __grid_constant__ Params p) {
         }
     }
     __syncthreads();
-    Output* d = p.d + place.batch * p.d_batch + place.row * p.d_leading + place.column;
-    const Output* bias = p.bias == nullptr ? nullptr : p.bias + place.column;
-    const int existing_rows = min(static_cast<long long>(TILE), rows);
-    const int existing_columns = min(static_cast<long long>(TILE), columns);
+    const Epilogue epilogue = {
+        p.bias == nullptr ? nullptr : p.bias + place.column,
+        p.c == nullptr ? nullptr : p.c + place.batch * p.c_batch + place.row * p.c_leading + place.column,
+        p.d + place.batch * p.d_batch + place.row * p.d_leading + place.column,
+        p.c_leading,
+        p.d_leading,
+        static_cast<int>(min(static_cast<long long>(TILE), rows)),
+        static_cast<int>(min(static_cast<long long>(TILE), columns)),
+    };
     if (p.d_aligned) {
-        store_tile<8>(d, staged, bias, p.d_leading, existing_rows, existing_columns);
+        store_tile<16 / sizeof(Output)>(epilogue, staged);
     } else {
-        store_tile<1>(d, staged, bias, p.d_leading, existing_rows, existing_columns);
+        store_tile<1>(epilogue, staged);
     }
 }

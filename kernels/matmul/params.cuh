@@ -11,11 +11,13 @@ struct Params {
     const Element* a;     // (batch, M, K)
     const Element* b;     // (batch, K, N)
     const Output*  bias;  // (N), or null for none
+    const Output*  c;     // (batch, M, N), row-major, or null for none; may be d
     Output*        d;     // (batch, M, N), row-major
     long long M, N, K;
-    long long a_leading, b_leading, d_leading;  // elements from row to row, or from column to column
-    long long a_batch, b_batch, d_batch;        // elements from one product of the batch to the next
-    int a_aligned, b_aligned, d_aligned;        // whether all rows, or columns, start at multiples of 16 bytes
+    long long a_leading, b_leading, c_leading, d_leading;  // elements from row to row, or from column to column
+    long long a_batch, b_batch, c_batch, d_batch;          // elements from one product of the batch to the next
+    int a_aligned, b_aligned;  // whether all rows, or columns, start at multiples of 16 bytes
+    int d_aligned;             // the same of d, and of c where there is one
 };
 
 struct Place {

@@ -35,12 +35,6 @@ inline int first_column() { return threadIdx.x % ROW_THREADS * VECTOR; }
 inline long long first_row() { return static_cast<long long>(blockIdx.x) * ROWS + threadIdx.x / ROW_THREADS; }
 inline long long next_rows() { return static_cast<long long>(gridDim.x) * ROWS; }
 
-// At most 16 bytes.
-template <class T, int N> void store_shared(T* to, const Vec<T, N>& v) {
-    if constexpr (N * sizeof(T) == 16) *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(&v);
-    else *reinterpret_cast<Vec<T, N>*>(to) = v;
-}
-
 // Calls f(At<..>) for each of this thread's vectors.
 template <class F> void for_vectors(F f) {
     const auto is_past = [](int i, int column) { return W % STRIDE != 0 && i == VECTORS - 1 && column >= W; };

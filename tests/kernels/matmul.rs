@@ -1,5 +1,5 @@
 use crate::draw::check_all;
-use longhand_verify::cases::Matmul;
+use longhand_verify::cases::{Addend, Matmul};
 use proptest::prelude::*;
 
 #[test]
@@ -17,9 +17,10 @@ prop_compose! {
     fn cases()(
         (precision, output) in prop::sample::select(Matmul::TYPES.to_vec()),
         orders in prop::sample::select(Matmul::ORDERS.to_vec()), batch in 1..4usize, sizes in [sizes(), sizes(), sizes()],
-        bias: bool, gap in prop::sample::select(vec![0, 0, 8, 3]), shift in prop::sample::select(vec![0, 0, 1]),
+        bias: bool, addend in prop::sample::select(Addend::ALL.to_vec()),
+        gap in prop::sample::select(vec![0, 0, 8, 3]), shift in prop::sample::select(vec![0, 0, 1]),
         seed: u64,
     ) -> Matmul {
-        Matmul { precision, output, batch, sizes, orders, bias, gap, shift, seed }
+        Matmul { precision, output, batch, sizes, orders, bias, addend, gap, shift, seed }
     }
 }

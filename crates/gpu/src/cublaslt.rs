@@ -21,6 +21,7 @@
 //!     b: Matrix::row_major(3072),
 //!     d: Matrix::row_major(3072),
 //!     bias: true,
+//!     accumulate: false,
 //!     alignment: 16,
 //! })?;
 //! let stream = device.new_stream()?;
@@ -101,7 +102,10 @@ impl Cublaslt {
     pub fn plan(&self, matmul: &Matmul) -> Result<MatmulPlan> {
         matmul.check()?;
         let work = match matmul {
-            Matmul { m: 0, .. } | Matmul { n: 0, .. } | Matmul { batch: 0, .. } => Work::Nothing,
+            Matmul { m: 0, .. }
+            | Matmul { n: 0, .. }
+            | Matmul { batch: 0, .. }
+            | Matmul { k: 0, accumulate: true, bias: false, .. } => Work::Nothing,
             Matmul { k: 0, .. } => Work::Zero(matmul.bytes_of_zero()?),
             _ => Work::Product(Box::new(self.choose(matmul)?)),
         };
@@ -164,7 +168,7 @@ pub struct MatmulPlan {
 }
 
 enum Work {
-    /// `d` has no elements.
+    /// `d` has no elements, or stays what it is.
     Nothing,
     /// `k` is 0: `d` becomes 0, as many bytes.
     Zero(usize),
@@ -276,9 +280,9 @@ impl MatmulPlan {
         if self.matmul.bias {
             operation.set_bias(api, args.bias)?;
         }
-        let (one, zero) = (1.0f32, 0.0f32);
-        // SAFETY: handle and descriptors are alive, the factors are f32 as the operation says, `c` is not read for
-        // a factor of 0; the caller answers for the addresses. The operands are exchanged: see `column_major`.
+        let (one, of_d) = (1.0f32, if self.matmul.accumulate { 1.0f32 } else { 0.0 });
+        // SAFETY: handle and descriptors are alive, the factors are f32 as the operation says, `c` may be `d` and is not
+        // read for a factor of 0; the caller answers for the addresses. The operands are exchanged: see `column_major`.
         let status = unsafe {
             (api.f.cublasLtMatmul)(
                 *handle,
@@ -288,7 +292,7 @@ impl MatmulPlan {
                 product.first.raw(),
                 args.a.0 as usize as *const _,
                 product.second.raw(),
-                (&raw const zero).cast(),
+                (&raw const of_d).cast(),
                 args.d.0 as usize as *const _,
                 product.result.raw(),
                 args.d.0 as usize as *mut _,

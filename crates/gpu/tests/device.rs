@@ -282,6 +282,7 @@ fn exact_product(dtype: Dtype, transposed: bool, bias: bool) {
             b: b.batched(0),
             d: Matrix::row_major(n as i64).batched((m * n) as i64),
             bias,
+            accumulate: false,
             alignment: 16,
         })
         .unwrap();

@@ -20,6 +20,7 @@
 //!     a: Operand { data: x.ptr(), matrix: Matrix::row_major(768) },
 //!     b: Operand { data: w.ptr(), matrix: Matrix::row_major(3072) },
 //!     bias: DevicePtr::NULL,
+//!     c: None,
 //!     d: Operand { data: y.ptr(), matrix: Matrix::row_major(3072) },
 //! };
 //! // SAFETY: all tensors lie within the allocations above, which outlive the launch.
@@ -46,15 +47,18 @@ params! {
         a: DevicePtr,
         b: DevicePtr,
         bias: DevicePtr,
+        c: DevicePtr,
         d: DevicePtr,
         M: i64,
         N: i64,
         K: i64,
         a_leading: i64,
         b_leading: i64,
+        c_leading: i64,
         d_leading: i64,
         a_batch: i64,
         b_batch: i64,
+        c_batch: i64,
         d_batch: i64,
         a_aligned: i32,
         b_aligned: i32,
@@ -63,8 +67,8 @@ params! {
     }
 }
 
-/// `d = a · b (+ bias)`, for each product of a batch: `a` is `(M, K)`, `b` `(K, N)`, `d` `(M, N)`, `bias` `(N)`, added
-/// to every row. Sums are f32; products of f32 are full f32.
+/// `d = a · b (+ bias) (+ c)`, for each product of a batch: `a` is `(M, K)`, `b` `(K, N)`, `c` and `d` `(M, N)`, `bias`
+/// `(N)`, added to every row. Sums are f32; products of f32 are full f32.
 ///
 /// Deterministic: the same inputs give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,7 +86,7 @@ impl Matmul {
         Matmul { dtype, output: dtype, a: Order::RowMajor, b: Order::RowMajor }
     }
 
-    /// The dtype of `d` and the bias, where it is f32 and that of the operands is not.
+    /// The dtype of `d`, `c` and the bias, where it is f32 and that of the operands is not.
     #[must_use]
     pub fn output(self, output: Dtype) -> Matmul {
         Matmul { output, ..self }
@@ -160,6 +164,9 @@ pub struct MatmulArgs {
     pub b: Operand,
     /// `(N)`, of the output's dtype; [`DevicePtr::NULL`] for none.
     pub bias: DevicePtr,
+    /// What is added to the product before it is rounded, such as a residual: row-major, of the output's dtype. It may be
+    /// `d` itself, to which the product is then added.
+    pub c: Option<Operand>,
     /// Row-major, overwritten.
     pub d: Operand,
 }
@@ -177,14 +184,14 @@ impl MatmulPlan {
     /// # Safety
     ///
     /// Every tensor lies, with these sizes and strides, in memory of the stream's device that stays allocated until the
-    /// stream has come to this point; `d` overlaps no other tensor.
+    /// stream has come to this point; `d` overlaps no other tensor, unless it is `c`.
     ///
     /// # Errors
     ///
     /// [`Error::Argument`](crate::Error::Argument) for sizes, strides or addresses that the kernel cannot take; [`Error::Gpu`](crate::Error::Gpu) where the device
     /// refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &MatmulArgs) -> Result<()> {
-        let MatmulArgs { m, n, k, batch, a, b, bias, d } = *args;
+        let MatmulArgs { m, n, k, batch, a, b, bias, c, d } = *args;
         if m == 0 || n == 0 || batch == 0 {
             return Ok(());
         }
@@ -194,19 +201,22 @@ impl MatmulPlan {
             a: a.data,
             b: b.data,
             bias,
+            c: c.map_or(DevicePtr::NULL, |c| c.data),
             d: d.data,
             M: m as i64,
             N: n as i64,
             K: k as i64,
             a_leading: a.matrix.leading,
             b_leading: b.matrix.leading,
+            c_leading: c.map_or(0, |c| c.matrix.leading),
             d_leading: d.matrix.leading,
             a_batch: a.matrix.batch_stride,
             b_batch: b.matrix.batch_stride,
+            c_batch: c.map_or(0, |c| c.matrix.batch_stride),
             d_batch: d.matrix.batch_stride,
             a_aligned: i32::from(a.is_aligned(input)),
             b_aligned: i32::from(b.is_aligned(input)),
-            d_aligned: i32::from(d.is_aligned(output)),
+            d_aligned: i32::from(d.is_aligned(output) && c.is_none_or(|c| c.is_aligned(output))),
             _pad: 0,
         };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
@@ -216,7 +226,7 @@ impl MatmulPlan {
 
 /// Returns the number of blocks.
 fn check(kind: Matmul, args: &MatmulArgs) -> Result<u32> {
-    let MatmulArgs { m, n, k, batch, a, b, bias, d } = *args;
+    let MatmulArgs { m, n, k, batch, a, b, bias, c, d } = *args;
     let tiles = m.div_ceil(TILE).checked_mul(n.div_ceil(TILE)).and_then(|tiles| tiles.checked_mul(batch));
     let Some(blocks) = tiles.filter(|&blocks| blocks <= MAX_BLOCKS) else {
         let was = format!("{batch} products of {m} x {n}");
@@ -227,6 +237,12 @@ fn check(kind: Matmul, args: &MatmulArgs) -> Result<u32> {
         check_operand("b", &b, kind.b, (k, n, batch), kind.dtype)?;
     }
     check_operand("d", &d, Order::RowMajor, (m, n, batch), kind.output)?;
+    if let Some(c) = c {
+        check_operand("c", &c, Order::RowMajor, (m, n, batch), kind.output)?;
+        if c.data == d.data && c.matrix != d.matrix {
+            return Err(CHECK.error("c", "d in another layout", "d as it is, or another matrix"));
+        }
+    }
     let extent = (m - 1).saturating_mul(d.matrix.leading as usize).saturating_add(n);
     CHECK.written_stride("batch stride of d", d.matrix.batch_stride, batch, extent)?;
     CHECK.optional("bias", bias, kind.output)?;
@@ -286,6 +302,7 @@ mod tests {
             a: row_major(6),
             b: row_major(8),
             bias: DevicePtr::NULL,
+            c: None,
             d: row_major(8),
         }
     }
@@ -311,6 +328,16 @@ mod tests {
         assert_eq!(
             message(MatmulArgs { d, batch: 2, ..args() }),
             "matmul: batch stride of d is 31, it has to be at least 32: rows would overlap"
+        );
+        let c = Some(operand(Matrix::column_major(8)));
+        assert_eq!(
+            message(MatmulArgs { c, ..args() }),
+            "matmul: order of c is ColumnMajor, it has to be RowMajor, as planned"
+        );
+        let c = Some(operand(Matrix::row_major(9)));
+        assert_eq!(
+            message(MatmulArgs { c, ..args() }),
+            "matmul: c is d in another layout, it has to be d as it is, or another matrix"
         );
         let d = Operand { data: DevicePtr(4097), ..args().d };
         assert!(message(MatmulArgs { d, ..args() }).contains("d is DevicePtr(0x1001)"));

@@ -24,6 +24,7 @@ const COMMON: &[(&str, &str)] = cuda_files![
     "common/philox.cuh",
     "common/reduce.cuh",
     "common/row.cuh",
+    "common/softmax.cuh",
     "common/thread.cuh",
 ];
 

@@ -47,7 +47,7 @@ pub use attention::{
     Attention, AttentionGradients, AttentionShape, Scoring, attention, attention_backward, attention_scored,
     attention_scored_backward, causal, full, window,
 };
-pub use cross_entropy::{cross_entropy, cross_entropy_backward};
+pub use cross_entropy::{CrossEntropy, CrossEntropyOptions, cross_entropy, cross_entropy_backward};
 pub use dropout::dropout;
 pub use dynamic_map::{dynamic_map, nearest};
 pub use embedding::{embedding, embedding_backward};

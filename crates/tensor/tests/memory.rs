@@ -3,7 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use longhand_tensor::ops::AttentionOptions;
+use longhand_tensor::ops::{AttentionOptions, LossOptions};
 use longhand_tensor::{Device, Dtype, Tensor, no_grad, ops};
 
 struct Counting;
@@ -49,6 +49,25 @@ fn memory_is_linear_in_length_frozen_layers_save_nothing_and_backward_frees() {
     the_memory_of_attention_grows_with_its_length_and_not_with_the_square();
     inference_keeps_nothing_and_a_frozen_weight_saves_no_input();
     backward_frees_what_it_has_passed();
+    the_loss_of_a_head_never_holds_all_logits();
+}
+
+fn the_loss_of_a_head_never_holds_all_logits() {
+    let (classes, width) = (8192, 16);
+    let run = |rows: usize| {
+        let (hidden, weight) =
+            (zeros(&[rows, width]).requires_grad(), zeros(&[classes, width]).requires_grad());
+        let targets = Tensor::zeros(&[rows], Dtype::U32, &Device::Cpu).unwrap();
+        peak(|| {
+            let loss =
+                ops::linear_cross_entropy(&hidden, &weight, &targets, &LossOptions::default()).unwrap();
+            loss.backward().unwrap();
+        })
+    };
+    // 256 rows of logits are 8 MiB, and all of them 128.
+    let (one_chunk, many) = (run(256), run(4096));
+    assert!(many < one_chunk + (2 << 20), "{one_chunk} bytes for 256 rows, {many} for 4096");
+    assert!(many < 16 << 20, "{many} bytes");
 }
 
 fn the_memory_of_attention_grows_with_its_length_and_not_with_the_square() {

@@ -2,7 +2,7 @@
 
 use crate::cases::{
     Activation, AdamW, Attention, AttentionMerge, AxisSum, ColumnSum, Copy, CrossEntropy, Embedding,
-    GradientNorm, Map, Matmul, Norm, Rope, Sum,
+    GradientNorm, GradientScale, Map, Matmul, Norm, Rope, Sum,
 };
 use crate::{Canonical, Case};
 
@@ -65,7 +65,10 @@ impl Op {
                 .into_iter()
                 .flatten()
                 .collect(),
-            Op::CrossEntropy => boxed(CrossEntropy::telling()),
+            Op::CrossEntropy => [boxed(CrossEntropy::telling()), boxed(GradientScale::telling())]
+                .into_iter()
+                .flatten()
+                .collect(),
             Op::Elementwise => {
                 [boxed(Map::telling()), boxed(Copy::telling())].into_iter().flatten().collect()
             }

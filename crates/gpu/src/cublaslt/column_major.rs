@@ -133,6 +133,7 @@ mod tests {
                 b: matrix(orders.1, k, n, gaps.1, batch_gaps.1),
                 d: matrix(Order::RowMajor, m, n, gaps.2, Some(batch_gaps.2)),
                 bias: true,
+                accumulate: false,
                 alignment: 16,
             };
             matmul.check().unwrap();

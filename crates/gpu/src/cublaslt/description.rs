@@ -90,7 +90,7 @@ impl Matrix {
     }
 }
 
-/// `d = a · b (+ bias)`: `a` is `(m, k)`, `b` `(k, n)`, `d` `(m, n)`, `bias` `(n)`, added to every row.
+/// `d = a · b (+ bias) (+ d)`: `a` is `(m, k)`, `b` `(k, n)`, `d` `(m, n)`, `bias` `(n)`, added to every row.
 ///
 /// Hash and equality are those of the plan that is made from it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -115,6 +115,8 @@ pub struct Matmul {
     pub d: Matrix,
     /// Whether a bias is added.
     pub bias: bool,
+    /// Whether the product is added to what `d` holds.
+    pub accumulate: bool,
     /// The least alignment of `a`, `b` and `d` in bytes, a power of two. Below 16 the product is slower.
     pub alignment: u32,
 }

@@ -175,6 +175,7 @@ mod tests {
             b: Matrix { order: Order::RowMajor, leading: 4, batch_stride: 0 },
             d: Matrix::row_major(4).batched(12),
             bias: true,
+            accumulate: false,
             alignment: 16,
         };
         let call = Call::of(&matmul);

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use longhand_tensor::ops::LossOptions;
 use longhand_tensor::{Device, Dtype, Tensor, no_grad, ops};
 use rand::Rng;
 
@@ -108,7 +109,8 @@ impl Gpt2 {
     }
 
     /// Mean cross-entropy in nats per token between the logits for `ids` (B, T) and `targets` (B, T), the token
-    /// after each; those equal to [`IGNORE_INDEX`](ops::IGNORE_INDEX) do not count.
+    /// after each; those equal to [`IGNORE_INDEX`](ops::IGNORE_INDEX) do not count. The logits are never held all at
+    /// once.
     ///
     /// # Errors
     ///
@@ -122,10 +124,10 @@ impl Gpt2 {
                 expected: format!("the shape of ids, {:?}", ids.shape()),
             });
         }
-        let logits = self.forward(ids)?;
         let rows = targets.numel();
-        let logits = logits.reshape(&[rows, self.config.vocab_size])?;
-        Ok(ops::cross_entropy(&logits, &targets.reshape(&[rows])?)?)
+        let hidden = self.hidden(ids)?.reshape(&[rows, self.config.n_embd])?;
+        let targets = targets.reshape(&[rows])?;
+        Ok(ops::linear_cross_entropy(&hidden, &self.head, &targets, &LossOptions::default())?)
     }
 
     /// Logits (B, V) of the token after the last of `ids` (B, T), which follow the tokens in `cache`; appends them

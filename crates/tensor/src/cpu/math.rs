@@ -5,14 +5,41 @@
 /// `x = n ln 2 + r` with `|r| <= ln 2 / 2`, then a polynomial in `r` (Cephes `expf`, coefficients by S. Moshier).
 #[inline(always)]
 pub(crate) fn exp_f32(x: f32) -> f32 {
+    let clamped = if x > 88.72 { 88.72 } else { x };
+    let (mantissa, n) = exp_parts(if clamped < LEAST { LEAST } else { clamped });
+    // 2^n in two factors, since n reaches 128.
+    let low = n >> 1;
+    let scaled = mantissa * power_of_two(low) * power_of_two(n - low);
+    let flushed = if x < LEAST { 0.0 } else { scaled };
+    if x > 88.72 { f32::INFINITY } else { flushed }
+}
+
+/// [`exp_f32`] of `x` up to 80, bit for bit: what softmax takes, whose arguments are 0 or below.
+#[inline(always)]
+pub(crate) fn exp_negative_f32(x: f32) -> f32 {
+    let (mantissa, n) = exp_parts(if x < LEAST { LEAST } else { x });
+    let scaled = mantissa * power_of_two(n);
+    if x < LEAST { 0.0 } else { scaled }
+}
+
+/// Where `e^x` becomes denormal.
+const LEAST: f32 = -87.33;
+
+/// `2^n` for `n` in -126..=127.
+#[inline(always)]
+fn power_of_two(n: i32) -> f32 {
+    f32::from_bits(((n + 127) as u32) << 23)
+}
+
+/// `e^x` as a number around 1 and a power of two.
+#[inline(always)]
+fn exp_parts(x: f32) -> (f32, i32) {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, which is left in the low bits
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let clamped = if x > 88.72 { 88.72 } else { x };
-    let clamped = if clamped < -87.33 { -87.33 } else { clamped };
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
-    let r = clamped - n * LN2_HIGH - n * LN2_LOW;
+    let r = x - n * LN2_HIGH - n * LN2_LOW;
     let mut p = 1.987_569_1e-4;
     p = p * r + 1.398_2e-3;
     p = p * r + 8.333_452e-3;
@@ -20,13 +47,7 @@ pub(crate) fn exp_f32(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 5e-1;
     let mantissa = p * (r * r) + r + 1.0;
-    // 2^n in two factors, since n reaches 128.
-    let half = |n: u32| f32::from_bits(n << 23);
-    let n = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-    let low = n >> 1;
-    let scaled = mantissa * half((low + 127) as u32) * half((n - low + 127) as u32);
-    let flushed = if x < -87.33 { 0.0 } else { scaled };
-    if x > 88.72 { f32::INFINITY } else { flushed }
+    (mantissa, shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32)
 }
 
 /// The error function, with an absolute error below 5e-7 (Abramowitz and Stegun 1964, 7.1.26).
@@ -74,6 +95,16 @@ mod tests {
                 exp_f32(x)
             );
         }
+    }
+
+    #[test]
+    fn exp_of_what_is_not_above_0_is_exp() {
+        for i in -100_000..1000 {
+            let x = i as f32 * 1e-3;
+            assert_eq!(exp_negative_f32(x), exp_f32(x), "exp({x})");
+        }
+        assert_eq!(exp_negative_f32(f32::NEG_INFINITY), 0.0);
+        assert!(exp_negative_f32(f32::NAN).is_nan());
     }
 
     #[test]

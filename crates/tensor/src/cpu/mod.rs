@@ -3,6 +3,7 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod copy;
+pub(crate) mod cross_entropy;
 pub(crate) mod elementwise;
 pub(crate) mod math;
 pub(crate) mod matmul;

@@ -22,6 +22,8 @@ pub(crate) trait Real:
     const ONE: Self;
     const NEG_INFINITY: Self;
     fn exp(self) -> Self;
+    /// [`exp`](Real::exp) of a number that is not above 0, but for rounding: at a lower cost.
+    fn exp_negative(self) -> Self;
     fn ln(self) -> Self;
     fn erf(self) -> Self;
     fn sqrt(self) -> Self;
@@ -45,7 +47,7 @@ pub(crate) trait Real:
 }
 
 macro_rules! real {
-    ($type:ident, $gemm:ident, $exp:expr, $erf:expr) => {
+    ($type:ident, $gemm:ident, $exp:expr, $exp_negative:expr, $erf:expr) => {
         impl Real for $type {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -53,6 +55,10 @@ macro_rules! real {
             #[inline(always)]
             fn exp(self) -> Self {
                 $exp(self)
+            }
+            #[inline(always)]
+            fn exp_negative(self) -> Self {
+                $exp_negative(self)
             }
             #[inline(always)]
             fn ln(self) -> Self {
@@ -91,5 +97,5 @@ macro_rules! real {
     };
 }
 
-real!(f32, sgemm, math::exp_f32, math::erf_f32);
-real!(f64, dgemm, f64::exp, math::erf_f64);
+real!(f32, sgemm, math::exp_f32, math::exp_negative_f32, math::erf_f32);
+real!(f64, dgemm, f64::exp, f64::exp, math::erf_f64);

@@ -39,6 +39,22 @@ pub(crate) fn sum_lanes<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
+/// The largest element, -∞ where there is none, in eight interleaved maxima.
+#[inline(always)]
+pub(crate) fn max_lanes<T: Real>(x: &[T]) -> T {
+    let mut lanes = [T::NEG_INFINITY; 8];
+    let (whole, rest) = x.as_chunks::<8>();
+    for x in whole {
+        for (lane, x) in lanes.iter_mut().zip(x) {
+            *lane = x.max(*lane);
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(rest) {
+        *lane = x.max(*lane);
+    }
+    lanes.into_iter().fold(T::NEG_INFINITY, T::max)
+}
+
 /// The sum over the rows of `x`, which has rows of `width`.
 pub(crate) fn sum_rows<T: Real>(x: &[T], width: usize) -> Vec<T> {
     const ROWS: usize = 64; // per partial sum

@@ -25,19 +25,31 @@ struct Call {
     b: (DevicePtr, Matrix),
     /// Null for none
     bias: DevicePtr,
+    output: kernels::Dtype,
     d: (DevicePtr, Matrix),
+    /// Whether the product is added to what `d` is.
+    accumulate: bool,
 }
 
 impl Gpu {
     /// The product as `(batch, m, n)`.
     pub(crate) fn product(&self, product: &Product<'_>) -> Result<Tensor> {
-        let Product { name, a, b, bias } = *product;
+        let Product { a, b, bias, .. } = *product;
         let (batch, m, k, n) = (a.shape()[0], a.shape()[1], a.shape()[2], b.shape()[2]);
         if k == 0 {
             let zeros = self.zeros(&[batch, m, n], a.dtype())?;
             return bias.map_or_else(|| Ok(zeros.clone()), |bias| zeros.add(bias));
         }
         let out = self.empty(&[batch, m, n], a.dtype())?;
+        self.multiply_into(product, &out, false)?;
+        Ok(out)
+    }
+
+    /// Overwrites `out`, contiguous, with the product, or adds the product to it. `out` is of the operands' type, or of
+    /// f32, and nobody else holds it.
+    pub(crate) fn multiply_into(&self, product: &Product<'_>, out: &Tensor, accumulate: bool) -> Result<()> {
+        let Product { name, a, b, bias } = *product;
+        let (batch, m, k, n) = (a.shape()[0], a.shape()[1], a.shape()[2], b.shape()[2]);
         let (a, a_matrix) = matrix(a)?;
         let (b, b_matrix) = matrix(b)?;
         let call = Call {
@@ -47,18 +59,19 @@ impl Gpu {
             a: (a.pointer(name)?, a_matrix),
             b: (b.pointer(name)?, b_matrix),
             bias: bias.map(|bias| bias.pointer(name)).transpose()?.unwrap_or(DevicePtr::NULL),
+            output: kernel_dtype(name, out.dtype())?,
+            accumulate,
             d: (out.pointer(name)?, Matrix::row_major(n as i64).batched((m * n) as i64)),
         };
         match self.cublaslt()? {
-            Some(library) => self.multiply_by_cublaslt(library, &call)?,
-            None => self.multiply(&call)?,
+            Some(library) => self.multiply_by_cublaslt(library, &call),
+            None => self.multiply(&call),
         }
-        Ok(out)
     }
 
     fn multiply_by_cublaslt(&self, library: &Cublaslt, call: &Call) -> Result<()> {
-        let &Call { dtype, sizes: (m, n, k), batch, a, b, bias, d } = call;
-        let dtype = match dtype {
+        let &Call { dtype, sizes: (m, n, k), batch, a, b, bias, output, d, accumulate } = call;
+        let of_library = |dtype| match dtype {
             kernels::Dtype::F32 => cublaslt::Dtype::F32,
             kernels::Dtype::Bf16 => cublaslt::Dtype::Bf16,
             kernels::Dtype::F16 => cublaslt::Dtype::F16,
@@ -68,29 +81,31 @@ impl Gpu {
             n,
             k,
             batch,
-            inputs: dtype,
-            output: dtype,
+            inputs: of_library(dtype),
+            output: of_library(output),
             a: a.1,
             b: b.1,
             d: d.1,
             bias: !bias.is_null(),
+            accumulate,
             alignment: alignment([a.0, b.0, d.0]),
         };
         let plan = self.plans().cublaslt_matmul.get(matmul, |matmul| library.plan(&matmul))?;
         let workspace = self.workspace(plan.workspace_bytes())?;
         let args = cublaslt::MatmulArgs { a: a.0, b: b.0, bias, d: d.0, workspace: workspace.ptr() };
-        // SAFETY: a, b and the bias lie in memory of this device as the plan says, d and the workspace are new; all are
-        // freed on this stream, after the product.
+        // SAFETY: a, b and the bias lie in memory of this device as the plan says, the workspace is new, d is nobody
+        // else's; all are freed on this stream, after the product.
         unsafe { plan.launch(self.stream(), &args)? };
         Ok(())
     }
 
     fn multiply(&self, call: &Call) -> Result<()> {
-        let &Call { dtype, sizes: (m, n, k), batch, a, b, bias, d } = call;
-        let kind = matmul::Matmul::new(dtype).orders(a.1.order, b.1.order);
+        let &Call { dtype, sizes: (m, n, k), batch, a, b, bias, output, d, accumulate } = call;
+        let kind = matmul::Matmul::new(dtype).output(output).orders(a.1.order, b.1.order);
         let plan = self.plans().matmul.get(kind, |kind| kind.plan(self.device()))?;
         let [a, b, d] = [a, b, d].map(|(data, matrix)| matmul::Operand { data, matrix });
-        let args = matmul::MatmulArgs { m, n, k, batch, a, b, bias, d };
+        let c = accumulate.then_some(d);
+        let args = matmul::MatmulArgs { m, n, k, batch, a, b, bias, c, d };
         // SAFETY: as above; there is no workspace.
         unsafe { plan.launch(self.stream(), &args)? };
         Ok(())

@@ -1,5 +1,6 @@
 //! Tensors on a GPU: their memory, and the kernels that work on them.
 
+mod cross_entropy;
 mod matmul;
 mod plans;
 
@@ -10,6 +11,7 @@ use longhand_gpu::{Arch, Buffer, DevicePtr, Stream, emulator};
 use longhand_kernels as kernels;
 use longhand_kernels::elementwise::{CopyArgs, MapArgs, Operand, Operation};
 
+pub(crate) use cross_entropy::Losses;
 pub(crate) use matmul::Product;
 pub(crate) use plans::Plans;
 

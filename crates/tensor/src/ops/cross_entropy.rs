@@ -1,34 +1,43 @@
 //! The mean cross-entropy of logits against class indices.
 
-use longhand_kernels::cross_entropy::{
-    CrossEntropyBackward, CrossEntropyBackwardArgs, CrossEntropyForward, CrossEntropyForwardArgs, Logits,
-};
-use rayon::prelude::*;
-
 use super::{check_device, widened};
 use crate::autograd::apply1;
-use crate::cpu::parallel::rows_per_chunk;
-use crate::cpu::reduce::sum_lanes;
-use crate::cpu::simd::vectorised;
+use crate::cpu::cross_entropy::{gradients, losses};
 use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
-use crate::gpu::kernel_dtype;
-use crate::{Backward, Device, Dtype, Element, Error, Forward, Gpu, Operation, Result, Tensor};
+use crate::gpu::Losses;
+use crate::{Backward, Device, Dtype, Element, Error, Forward, Operation, Result, Tensor};
+
+pub use longhand_kernels::cross_entropy::LossOptions;
 
 /// A target of this value says that its row does not count.
 pub const IGNORE_INDEX: u32 = longhand_kernels::cross_entropy::IGNORE;
 
-/// The mean over rows of `-ln softmax(logits)[target]`, in nats: `logits` is `(N, V)`, `targets` is `(N)` of `u32`.
-/// Rows whose target is [`IGNORE_INDEX`] are skipped; 0 when there are no others. The mean is `f32` for 16-bit logits.
+/// The mean over rows of `-ln softmax(logits)[target]`, in nats, with the terms of `options`: `logits` is `(N, V)`,
+/// `targets` is `(N)` of `u32`. Rows whose target is [`IGNORE_INDEX`] are skipped; 0 when there are no others. The mean
+/// is `f32` for 16-bit logits.
+///
+/// ```
+/// use longhand_tensor::ops::{LossOptions, cross_entropy};
+/// use longhand_tensor::{Device, Tensor};
+///
+/// # fn main() -> longhand_tensor::Result<()> {
+/// let logits = Tensor::from_slice(&[2.0f32, 2.0], &[1, 2], &Device::Cpu)?;
+/// let targets = Tensor::from_slice(&[1u32], &[1], &Device::Cpu)?;
+/// let loss = cross_entropy(&logits, &targets, &LossOptions::default())?;
+/// assert!((loss.item()? - 2f64.ln()).abs() < 1e-6);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
-/// When a target is V or more (on a GPU, which is not waited for, the mean is NaN instead), or shapes, element types
-/// or devices do not fit.
-pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
-    apply1(CrossEntropy, &[logits, targets])
+/// When a target is V or more (on a GPU, which is not waited for, the mean is NaN instead), options make no sense, or
+/// shapes, element types or devices do not fit.
+pub fn cross_entropy(logits: &Tensor, targets: &Tensor, options: &LossOptions) -> Result<Tensor> {
+    apply1(CrossEntropy(*options), &[logits, targets])
 }
 
-struct CrossEntropy;
+struct CrossEntropy(LossOptions);
 
 const NAME: &str = "cross_entropy";
 
@@ -40,33 +49,43 @@ impl Operation for CrossEntropy {
     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
         let (logits, targets) = (&inputs[0].contiguous()?, &inputs[1].contiguous()?);
         check(logits, targets)?;
-        let Loss { mean, lse, share } = match logits.device() {
-            Device::Cpu => cpu(logits, targets)?,
-            Device::Gpu(gpu) => on_gpu(gpu, logits, targets)?,
+        check_options(NAME, &self.0)?;
+        let (mean, share, lse) = match logits.device() {
+            Device::Cpu => {
+                let [mean, share, lse] = cpu(logits, targets, &self.0)?;
+                (mean, share, Some(lse))
+            }
+            Device::Gpu(gpu) => {
+                let losses = Losses::new(NAME, gpu, targets, &self.0)?;
+                losses.of_rows(0, logits)?;
+                let (mean, share) = losses.into_mean()?;
+                (mean, share, None)
+            }
         };
         let saved = match needs[0] {
-            true => vec![Some(logits.clone()), Some(targets.clone()), Some(lse), Some(share)],
+            true => vec![Some(logits.clone()), Some(targets.clone()), Some(share), lse],
             false => Vec::new(),
         };
         Ok(Forward::new([mean]).save(saved))
     }
 
-    /// `dlogits = (softmax(logits) - onehot(target)) / count`.
+    /// `dlogits = (softmax(logits) - onehot(target)) / count`. The GPU has each row on chip and takes its log-sum-exp
+    /// anew; the CPU is spared that.
     fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        let (logits, targets, lse, share) = (ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?, ctx.saved(3)?);
+        let (logits, targets, share) = (ctx.saved(0)?, ctx.saved(1)?, ctx.saved(2)?);
         let grad = match logits.device() {
-            Device::Cpu => cpu_backward(&ctx.grad(0)?, logits, targets, lse, share)?,
-            Device::Gpu(gpu) => on_gpu_backward(gpu, &ctx.grad(0)?, logits, targets, lse, share)?,
+            Device::Cpu => cpu_backward(&ctx.grad(0)?, (logits, targets), (share, ctx.saved(3)?), &self.0)?,
+            Device::Gpu(gpu) => {
+                let dmean = &ctx.grad(0)?;
+                gpu.cross_entropy_gradient(NAME, (logits, targets), (dmean, share), &self.0)?
+            }
         };
         Ok(vec![Some(grad), None])
     }
 }
 
 fn check(logits: &Tensor, targets: &Tensor) -> Result<()> {
-    if targets.dtype() != Dtype::U32 {
-        return Err(Error::dtype(NAME, targets.dtype(), "u32 for the targets"));
-    }
-    check_device(NAME, logits, targets)?;
+    check_targets(NAME, logits, targets)?;
     match (logits.shape(), targets.shape()) {
         ([rows, _], [targets]) if rows == targets => Ok(()),
         _ => {
@@ -75,144 +94,62 @@ fn check(logits: &Tensor, targets: &Tensor) -> Result<()> {
     }
 }
 
-struct Loss {
-    mean: Tensor,
-    /// Log-sum-exp of each row.
-    lse: Tensor,
-    /// One over the number of rows that count; 0 when none does.
-    share: Tensor,
+/// Targets are indices, on the device of what they are the targets of.
+pub(super) fn check_targets(operation: &str, of: &Tensor, targets: &Tensor) -> Result<()> {
+    if targets.dtype() != Dtype::U32 {
+        return Err(Error::dtype(operation, targets.dtype(), "u32 for the targets"));
+    }
+    check_device(operation, of, targets)
 }
 
-fn cpu(logits: &Tensor, targets: &Tensor) -> Result<Loss> {
-    let classes = logits.shape()[1];
-    let targets = &targets.read::<u32>(NAME)?[..targets.numel()];
+pub(super) fn check_options(operation: &str, options: &LossOptions) -> Result<()> {
+    match options.fault() {
+        None => Ok(()),
+        Some((field, was, expected)) => Err(Error::argument(operation, field, was, expected)),
+    }
+}
+
+/// The targets on the CPU, each below `classes` or ignored, and one over the number of those that count, or 0.
+pub(super) fn read_targets(operation: &str, targets: &Tensor, classes: usize) -> Result<(Vec<u32>, f64)> {
+    let targets = targets.read::<u32>(operation)?[..targets.numel()].to_vec();
     if let Some(bad) = targets.iter().find(|&&target| target != IGNORE_INDEX && target as usize >= classes) {
         let expected = format!("less than {classes}, or IGNORE_INDEX");
-        return Err(Error::argument(NAME, "a target", bad.to_string(), expected));
+        return Err(Error::argument(operation, "a target", bad.to_string(), expected));
     }
-    let wide = widened(NAME, logits)?;
-    with_real!(NAME, wide.dtype(), T => {
-        let values = wide.read::<T>(NAME)?;
-        let mut lse = vec![T::ZERO; targets.len()];
-        let chunk = rows_per_chunk(classes);
-        lse.par_chunks_mut(chunk).enumerate().for_each(|(i, lse)| {
-            log_sum_exp_rows(lse, &values[i * chunk * classes..][..lse.len() * classes], classes);
-        });
-        let loss_of = |(row, &target): (usize, &u32)| match target {
-            IGNORE_INDEX => 0.0,
-            target => (lse[row] - values[row * classes + target as usize]).to_f64(),
-        };
-        let sum: f64 = targets.iter().enumerate().map(loss_of).sum();
-        let counted = targets.iter().filter(|&&target| target != IGNORE_INDEX).count();
-        let share = if counted > 0 { 1.0 / counted as f64 } else { 0.0 };
-        let number = |value: f64| Tensor::full(&[], value, T::DTYPE, &Device::Cpu);
-        let lse = Tensor::from_elements(lse, &[targets.len()]);
-        Ok(Loss { mean: number(sum * share)?, lse, share: number(share)? })
-    })
+    let counted = targets.iter().filter(|&&target| target != IGNORE_INDEX).count();
+    Ok((targets, if counted > 0 { 1.0 / counted as f64 } else { 0.0 }))
 }
 
-vectorised! {
-    fn log_sum_exp_rows<T: Real>(lse: &mut [T], logits: &[T], classes: usize) {
-        for (lse, row) in lse.iter_mut().zip(logits.chunks_exact(classes.max(1))) {
-            let mut lanes = [T::NEG_INFINITY; 8];
-            for (i, x) in row.iter().enumerate() {
-                lanes[i % 8] = lanes[i % 8].max(*x);
-            }
-            let max = lanes.into_iter().fold(T::NEG_INFINITY, T::max);
-            *lse = max + sum_lanes(row, |x| (x - max).exp()).ln();
-        }
-    }
+/// The mean of the losses.
+pub(super) fn mean_of<T: Real>(losses: &[T], share: f64) -> f64 {
+    losses.iter().map(|loss| loss.to_f64()).sum::<f64>() * share
+}
+
+/// The mean, and for backward the share of a row in it and the log-sum-exp of each.
+fn cpu(logits: &Tensor, targets: &Tensor, options: &LossOptions) -> Result<[Tensor; 3]> {
+    let (targets, share) = read_targets(NAME, targets, logits.shape()[1])?;
+    let wide = widened(NAME, logits)?;
+    with_real!(NAME, wide.dtype(), T => {
+        let (losses, lse) = losses(&wide.read::<T>(NAME)?[..logits.numel()], &targets, options);
+        let number = |value: f64| Tensor::full(&[], value, T::DTYPE, &Device::Cpu);
+        let lse = Tensor::from_elements(lse, &[targets.len()]);
+        Ok([number(mean_of(&losses, share))?, number(share)?, lse])
+    })
 }
 
 fn cpu_backward(
     grad: &Tensor,
-    logits: &Tensor,
-    targets: &Tensor,
-    lse: &Tensor,
-    share: &Tensor,
+    (logits, targets): (&Tensor, &Tensor),
+    (share, lse): (&Tensor, &Tensor),
+    options: &LossOptions,
 ) -> Result<Tensor> {
-    let classes = logits.shape()[1];
     let targets = &targets.read::<u32>(NAME)?[..targets.numel()];
-    let scale = grad.item()? * share.item()?;
+    let factor = grad.item()? * share.item()?;
     let wide = widened(NAME, logits)?;
     with_real!(NAME, wide.dtype(), T => {
         let (values, lse) = (wide.read::<T>(NAME)?, lse.read::<T>(NAME)?);
         let mut out = pool::buffer::<T>(logits.numel());
-        let chunk = rows_per_chunk(classes);
-        out.par_chunks_mut((chunk * classes).max(1)).enumerate().for_each(|(i, out)| {
-            let rows = i * chunk..i * chunk + out.len() / classes;
-            let values = &values[rows.start * classes..][..out.len()];
-            backward_rows(out, values, &targets[rows.clone()], &lse[rows], T::from_f64(scale));
-        });
+        gradients(&mut out, &values, &lse, targets, options, T::from_f64(factor));
         Tensor::from_elements(out, logits.shape()).to_dtype(logits.dtype())
     })
-}
-
-vectorised! {
-    fn backward_rows<T: Real>(out: &mut [T], logits: &[T], targets: &[u32], lse: &[T], scale: T) {
-        let classes = out.len() / targets.len();
-        let rows = out.chunks_exact_mut(classes).zip(logits.chunks_exact(classes));
-        for ((out, row), (&target, &lse)) in rows.zip(targets.iter().zip(lse)) {
-            if target == IGNORE_INDEX {
-                out.fill(T::ZERO);
-                continue;
-            }
-            for (out, x) in out.iter_mut().zip(row) {
-                *out = (*x - lse).exp() * scale;
-            }
-            out[target as usize] -= scale;
-        }
-    }
-}
-
-fn on_gpu(gpu: &Gpu, logits: &Tensor, targets: &Tensor) -> Result<Loss> {
-    let dtype = kernel_dtype(NAME, logits.dtype())?;
-    let plan =
-        gpu.plans().cross_entropy.get(dtype, |dtype| CrossEntropyForward::new(dtype).plan(gpu.device()))?;
-    let rows = targets.numel();
-    let [loss, lse] = [gpu.empty(&[rows], Dtype::F32)?, gpu.empty(&[rows], Dtype::F32)?];
-    let [mean, share] = [gpu.empty(&[], Dtype::F32)?, gpu.empty(&[], Dtype::F32)?];
-    let args = CrossEntropyForwardArgs {
-        logits: kernel_logits(logits, targets)?,
-        loss: loss.pointer(NAME)?,
-        lse: lse.pointer(NAME)?,
-        mean: mean.pointer(NAME)?,
-        share: share.pointer(NAME)?,
-    };
-    // SAFETY: logits and targets are contiguous, the outputs are new, all on this device and freed on this stream.
-    unsafe { plan.launch(gpu.stream(), &args)? };
-    Ok(Loss { mean, lse, share })
-}
-
-fn on_gpu_backward(
-    gpu: &Gpu,
-    grad: &Tensor,
-    logits: &Tensor,
-    targets: &Tensor,
-    lse: &Tensor,
-    share: &Tensor,
-) -> Result<Tensor> {
-    let dtype = kernel_dtype(NAME, logits.dtype())?;
-    let plan = gpu
-        .plans()
-        .cross_entropy_backward
-        .get(dtype, |dtype| CrossEntropyBackward::new(dtype).plan(gpu.device()))?;
-    let out = gpu.empty(logits.shape(), logits.dtype())?;
-    let args = CrossEntropyBackwardArgs {
-        logits: kernel_logits(logits, targets)?,
-        lse: lse.pointer(NAME)?,
-        dmean: grad.pointer(NAME)?,
-        share: share.pointer(NAME)?,
-        dlogits: out.pointer(NAME)?,
-        dlogits_stride: logits.shape()[1] as i64,
-    };
-    // SAFETY: as forward's; `grad` is the one number that the loss is.
-    unsafe { plan.launch(gpu.stream(), &args)? };
-    Ok(out)
-}
-
-fn kernel_logits(logits: &Tensor, targets: &Tensor) -> Result<Logits> {
-    let (rows, vocabulary) = (logits.shape()[0], logits.shape()[1]);
-    let (data, targets) = (logits.pointer(NAME)?, targets.pointer(NAME)?);
-    Ok(Logits { rows, vocabulary, data, stride: vocabulary as i64, targets })
 }

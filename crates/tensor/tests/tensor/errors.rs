@@ -1,6 +1,6 @@
 //! What does not fit is refused with a message that names the operation and what was given.
 
-use longhand_tensor::ops::{Activation, AttentionOptions, NormOptions, Rope};
+use longhand_tensor::ops::{Activation, AttentionOptions, LossOptions, NormOptions, Rope};
 use longhand_tensor::{AdamW, Device, Dtype, Result, Tensor, ops};
 
 fn zeros(shape: &[usize]) -> Tensor {
@@ -13,6 +13,11 @@ fn ids(values: &[u32]) -> Tensor {
 
 fn message<T>(result: Result<T>) -> String {
     result.map_or_else(|error| error.to_string(), |_| "no error".into())
+}
+
+fn head(hidden: &[usize], weight: &[usize], targets: &[u32]) -> String {
+    let options = LossOptions::default();
+    message(ops::linear_cross_entropy(&zeros(hidden), &zeros(weight), &ids(targets), &options))
 }
 
 #[test]
@@ -60,7 +65,13 @@ fn shapes_that_do_not_fit_are_both_shown() {
         ),
         (norm(&[2, 3], &[2]), "layer_norm: shapes [2, 3] and [2] do not fit"),
         (norm(&[1, 3], &[3]), "layer_norm: shapes [2, 3] and [1, 3] do not fit"),
-        (message(ops::cross_entropy(&x, &ids(&[0; 3]))), "cross_entropy: shapes [2, 3] and [3] do not fit"),
+        (
+            message(ops::cross_entropy(&x, &ids(&[0; 3]), &LossOptions::default())),
+            "cross_entropy: shapes [2, 3] and [3] do not fit",
+        ),
+        (head(&[2, 3], &[5, 4], &[0; 2]), "linear_cross_entropy: shapes [2, 3] and [5, 4] do not fit"),
+        (head(&[2, 3], &[5, 3], &[0; 3]), "linear_cross_entropy: shapes [2, 3] and [3] do not fit"),
+        (head(&[3], &[5, 3], &[0; 3]), "linear_cross_entropy: shapes [3] and [3] do not fit"),
         (merge(&[1, 2, 3, 4], &[1, 3, 2]), "no error"),
         (merge(&[1, 2, 4], &[1, 3, 2]), "attention_merge: shapes [1, 2, 4] and [1, 3, 2] do not fit"),
         (merge(&[1, 2, 3, 4], &[1, 2, 3]), "attention_merge: shapes [1, 2, 3, 4] and [1, 2, 3] do not fit"),
@@ -118,8 +129,24 @@ fn arguments_out_of_range_are_named_with_the_range() {
         ),
         (message(x.index_add(0, &ids(&[0, 2]), &x)), "index_add: an id is 2, expected less than 2"),
         (
-            message(ops::cross_entropy(&x, &ids(&[0, 3]))),
+            message(ops::cross_entropy(&x, &ids(&[0, 3]), &LossOptions::default())),
             "cross_entropy: a target is 3, expected less than 3, or IGNORE_INDEX",
+        ),
+        (
+            message(ops::cross_entropy(
+                &x,
+                &ids(&[0, 2]),
+                &LossOptions { z_loss: -1.0, ..LossOptions::default() },
+            )),
+            "cross_entropy: z_loss is -1, expected a finite number, 0 or above",
+        ),
+        (
+            head(&[2, 3], &[5, 3], &[0, 5]),
+            "linear_cross_entropy: a target is 5, expected less than 5, or IGNORE_INDEX",
+        ),
+        (
+            head(&[2, 3], &[0, 3], &[0, 0]),
+            "linear_cross_entropy: weight is of shape [0, 3], expected of shape (V, W), neither of them 0",
         ),
         (
             message(Tensor::from_slice(&[1.0f32; 5], &[2, 3], &Device::Cpu)),
@@ -144,7 +171,7 @@ fn element_types_that_do_not_fit_are_named() {
             "embedding: elements are f32, expected u32 for the ids",
         ),
         (
-            message(ops::cross_entropy(&zeros(&[2, 2]), &x)),
+            message(ops::cross_entropy(&zeros(&[2, 2]), &x, &LossOptions::default())),
             "cross_entropy: elements are f32, expected u32 for the targets",
         ),
     ];

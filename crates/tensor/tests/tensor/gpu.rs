@@ -1,12 +1,13 @@
 //! The same operations on the emulated GPU, and on a GPU where there is one.
 
 use longhand_gpu::emulator;
+use longhand_tensor::ops::{IGNORE_INDEX, LossOptions};
 use longhand_tensor::{
-    AdamW, AdamWOptions, Device, Dtype, Gradients, Moments, Result, Rounding, Tensor, clip_grad_norm,
+    AdamW, AdamWOptions, Device, Dtype, Gradients, Moments, Result, Rounding, Tensor, clip_grad_norm, ops,
 };
 
 use crate::numerics::cases;
-use crate::{doubles, tensor};
+use crate::{doubles, indices, tensor};
 
 /// The emulated GPU, every check on, where there is NVRTC to compile for it; and the first GPU where there is one.
 pub fn gpus() -> Vec<Device> {
@@ -119,6 +120,37 @@ fn products_on_a_gpu_are_those_on_the_cpu() {
                     let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
                     assert!(worst <= tolerance, "{m} x {n} x {k} {dtype}: off by {worst}");
                 }
+            }
+        }
+    }
+}
+
+/// Several chunks of rows, whose parts of the weight's gradient are added up in f32; a gradient of the mean that is not 1.
+#[test]
+fn a_chunked_loss_on_a_gpu_is_that_on_the_cpu() {
+    let (rows, width, classes) = (600, 24, 40);
+    let targets: Vec<u32> =
+        (0..rows as u32).map(|i| if i % 5 == 4 { IGNORE_INDEX } else { i % 40 }).collect();
+    let options = LossOptions { label_smoothing: 0.1, z_loss: 1e-3, softcap: Some(5.0) };
+    let run = |device: &Device, dtype: Dtype| -> Result<Vec<Vec<f64>>> {
+        let leaf = |tensor: Tensor| -> Result<Tensor> {
+            Ok(tensor.to_dtype(dtype)?.to_device(device)?.requires_grad())
+        };
+        let (hidden, weight) = (leaf(tensor(&[rows, width], 1))?, leaf(tensor(&[classes, width], 2))?);
+        let targets = indices(&targets, &[rows]).to_device(device)?;
+        let loss = ops::linear_cross_entropy(&hidden, &weight, &targets, &options)?;
+        let gradients = loss.scale(-3.0)?.backward()?;
+        let gradients = [&hidden, &weight].map(|leaf| gradients.get(leaf).map(doubles).unwrap_or_default());
+        Ok([doubles(&loss)].into_iter().chain(gradients).collect())
+    };
+    for device in gpus() {
+        for (dtype, tolerance) in [(Dtype::F32, 1e-5), (Dtype::Bf16, 2e-2)] {
+            let (found, expected) = (run(&device, dtype).unwrap(), run(&Device::Cpu, dtype).unwrap());
+            for (found, expected) in found.iter().zip(&expected) {
+                assert_eq!(found.len(), expected.len());
+                let largest = expected.iter().fold(0.0f64, |max, x| max.max(x.abs()));
+                let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(worst <= tolerance * largest, "{dtype}: off by {worst}, the largest is {largest}");
             }
         }
     }

@@ -1,7 +1,9 @@
 //! Every operation's backward rule against finite differences in f64, over drawn shapes, strides and values.
 
-use longhand_tensor::ops::{Activation, AttentionOptions, Gelu, IGNORE_INDEX, NormOptions, Rope};
-use longhand_tensor::{Device, Dropout, Dtype, Random, Result, Tensor, check_gradient, ops};
+use longhand_tensor::ops::{
+    Activation, AttentionOptions, Gelu, IGNORE_INDEX, LossOptions, NormOptions, Rope,
+};
+use longhand_tensor::{Device, Dropout, Dtype, Gradients, Random, Result, Tensor, check_gradient, ops};
 use proptest::prelude::*;
 
 use crate::{indices, strided, tensor};
@@ -195,11 +197,48 @@ proptest! {
     }
 
     #[test]
-    fn cross_entropy_matches(targets in prop::collection::vec(0..6u32, 0..6), seed: u64) {
+    fn cross_entropy_matches(
+        targets in prop::collection::vec(0..6u32, 0..6),
+        label_smoothing in prop::sample::select(vec![0.0, 0.25, 1.0]),
+        z_loss in prop::sample::select(vec![0.0, 0.125]), softcap in prop::option::of(0.5..3.0f32), seed: u64,
+    ) {
         // 5 stands for a row that does not count.
         let targets: Vec<u32> = targets.iter().map(|&t| if t == 5 { IGNORE_INDEX } else { t }).collect();
-        let logits = strided(&[targets.len(), 5], 0, 1, seed);
-        agrees(|x| ops::cross_entropy(&x[0], &x[1]), &[logits, indices(&targets, &[targets.len()])])?;
+        let options = LossOptions { label_smoothing, z_loss, softcap };
+        let rows = targets.len();
+        let targets = indices(&targets, &[rows]);
+        let logits = strided(&[rows, 5], 0, 1, seed);
+        agrees(|x| ops::cross_entropy(&x[0], &x[1], &options), &[logits, targets.clone()])?;
+        // Scaled, so that the gradient of the mean is not 1.
+        let (hidden, weight) = (strided(&[rows, 3], 0, 1, seed), strided(&[5, 3], 0, 1, seed ^ 1));
+        agrees(
+            |x| ops::linear_cross_entropy(&x[0], &x[1], &x[2], &options)?.scale(-1.5),
+            &[hidden, weight, targets],
+        )?;
+    }
+
+    /// Several chunks of rows, the last of them short.
+    #[test]
+    fn a_chunked_loss_is_that_of_all_logits(rows in 250..700usize, frozen in 0..3usize, seed: u64) {
+        let targets: Vec<u32> = (0..rows as u32).map(|i| if i % 7 == 0 { IGNORE_INDEX } else { i % 11 }).collect();
+        let targets = indices(&targets, &[rows]);
+        let options = LossOptions { label_smoothing: 0.1, ..LossOptions::default() };
+        let leaf = |tensor: Tensor, i| if frozen == i { tensor } else { tensor.requires_grad() };
+        let (hidden, weight) = (leaf(tensor(&[rows, 6], seed), 1), leaf(tensor(&[11, 6], seed ^ 1), 2));
+        let logits = ops::linear(&hidden, &weight.transpose(0, 1).unwrap(), None).unwrap();
+        let losses = [
+            ops::cross_entropy(&logits, &targets, &options).unwrap(),
+            ops::linear_cross_entropy(&hidden, &weight, &targets, &options).unwrap(),
+        ];
+        prop_assert!((losses[0].item().unwrap() - losses[1].item().unwrap()).abs() < 1e-13);
+        let [whole, chunked] = losses.map(|loss| loss.backward().unwrap());
+        for leaf in [&hidden, &weight] {
+            let of = |gradients: &Gradients| gradients.get(leaf).map(|gradient| gradient.to_vec::<f64>().unwrap());
+            match (of(&whole), of(&chunked)) {
+                (Some(a), Some(b)) => prop_assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-13)),
+                (a, b) => prop_assert_eq!(a, b),
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Every operation in `f32`, `bf16` and `f16` against itself in `f64`.
 
-use longhand_tensor::ops::{Activation, AttentionOptions, Gelu, IGNORE_INDEX, NormOptions, Rope};
+use longhand_tensor::ops::{
+    Activation, AttentionOptions, Gelu, IGNORE_INDEX, LossOptions, NormOptions, Rope,
+};
 use longhand_tensor::{Device, Dropout, Dtype, Random, Result, Tensor, ops};
 use proptest::prelude::*;
 
@@ -30,6 +32,7 @@ pub fn cases(seed: u64) -> Vec<Case> {
     let options = AttentionOptions { causal: seed.is_multiple_of(2), ..Default::default() };
     let targets: Vec<u32> =
         (0..rows as u32).map(|i| if i % 5 == 4 { IGNORE_INDEX } else { i * 7 % width as u32 }).collect();
+    let loss = LossOptions { label_smoothing: 0.1, z_loss: 1e-2, softcap: Some(3.0) };
     let interleaved = seed.is_multiple_of(3);
     let positions: Vec<u32> = (0..rows as u32).map(|i| i * 50_021).collect();
     let ids: Vec<u32> = (0..rows as u32).map(|i| i * i % 11).collect();
@@ -94,8 +97,18 @@ pub fn cases(seed: u64) -> Vec<Case> {
             },
         ),
         case("cross_entropy", vec![of(&[rows, width], 1), indices(&targets, &[rows])], |x| {
-            Ok(vec![ops::cross_entropy(&x[0], &x[1])?])
+            Ok(vec![ops::cross_entropy(&x[0], &x[1], &LossOptions::default())?])
         }),
+        case(
+            "cross_entropy, every term",
+            vec![of(&[rows, width], 1), indices(&targets, &[rows])],
+            move |x| Ok(vec![ops::cross_entropy(&x[0], &x[1], &loss)?]),
+        ),
+        case(
+            "linear_cross_entropy",
+            vec![of(&[rows, 24], 1), strided(&[width, 24], 0, 1, seed), indices(&targets, &[rows])],
+            |x| Ok(vec![ops::linear_cross_entropy(&x[0], &x[1], &x[2], &LossOptions::default())?]),
+        ),
         case(
             "layer_norm",
             vec![of(&[rows, width], 1), of(&[rows, width], 2), of(&[width], 3), of(&[width], 4)],

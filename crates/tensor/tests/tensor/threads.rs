@@ -1,6 +1,6 @@
 //! Results do not depend on the number of threads.
 
-use longhand_tensor::ops::{AttentionOptions, Gelu};
+use longhand_tensor::ops::{AttentionOptions, Gelu, LossOptions};
 use longhand_tensor::{AdamW, Dtype, Result, Tensor, clip_grad_norm, ops};
 
 use crate::{indices, tensor};
@@ -31,8 +31,11 @@ fn step() -> Result<Vec<f32>> {
     let (y, x) = ops::layer_norm(&mixed, Some(&x), Some(&scale), Some(&shift), &norm)?;
     let y = ops::linear(&ops::linear(&y, &up, Some(&up_bias))?.gelu(Gelu::Tanh)?, &down, None)?;
     let logits = ops::linear(&y.add(&x)?, &table.transpose(0, 1)?, None)?;
-    let loss =
-        ops::cross_entropy(&logits.reshape(&[batch * tokens, vocabulary])?, &indices(&ids, &[ids.len()]))?;
+    let loss = ops::cross_entropy(
+        &logits.reshape(&[batch * tokens, vocabulary])?,
+        &indices(&ids, &[ids.len()]),
+        &LossOptions::default(),
+    )?;
 
     let parameters = [table, scale, shift, qkv, up, up_bias, down];
     let mut gradients = loss.backward()?;

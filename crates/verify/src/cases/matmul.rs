@@ -22,12 +22,30 @@ pub struct Matmul {
     pub orders: [Order; 2],
     /// Whether there is a bias.
     pub bias: bool,
+    /// What else is added.
+    pub addend: Addend,
     /// Elements between the rows, or columns, of each matrix.
     pub gap: usize,
     /// Elements that each matrix starts after an aligned address.
     pub shift: usize,
     /// Of the operands.
     pub seed: u64,
+}
+
+/// What is added to a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addend {
+    /// Nothing.
+    None,
+    /// Another matrix.
+    Other,
+    /// What the output held.
+    Output,
+}
+
+impl Addend {
+    /// All of them.
+    pub const ALL: [Addend; 3] = [Addend::None, Addend::Other, Addend::Output];
 }
 
 impl Case for Matmul {
@@ -39,8 +57,9 @@ impl Case for Matmul {
         let &Matmul { precision, output, batch, sizes: [m, n, k], orders, .. } = self;
         let mut draw = Draw::new(precision, self.seed);
         let (a_values, b_values) = (draw.vec(batch * m * k), draw.vec(batch * k * n));
-        let bias_values = Draw::new(output, self.seed).vec(n);
-        let (expected, plain) = self.products(&a_values, &b_values, &bias_values);
+        let mut draw = Draw::new(output, self.seed);
+        let (bias_values, c_values) = (draw.vec(n), draw.vec(batch * m * n));
+        let (expected, plain) = self.products(&a_values, &b_values, &bias_values, &c_values);
 
         let a_layout = self.layout([m, k], orders[0]);
         let b_layout = self.layout([k, n], orders[1]);
@@ -48,7 +67,12 @@ impl Case for Matmul {
         let a = trial.input("a", precision, &a_layout, &a_values)?;
         let b = trial.input("b", precision, &b_layout, &b_values)?;
         let bias = trial.vector("bias", output, &bias_values)?;
-        let d = trial.output("d", output, &d_layout)?;
+        let c = trial.input("c", output, &d_layout, &c_values)?;
+        let d = match self.addend {
+            Addend::Output => trial.input("d", output, &d_layout, &c_values)?,
+            Addend::None | Addend::Other => trial.output("d", output, &d_layout)?,
+        };
+        let operand_of_d = operand(&d, Order::RowMajor);
         let plan = Kernel::new(precision.dtype()).output(output.dtype()).orders(orders[0], orders[1]);
         let plan = plan.plan(trial.stream().device())?;
         let args = MatmulArgs {
@@ -59,7 +83,12 @@ impl Case for Matmul {
             a: operand(&a, orders[0]),
             b: operand(&b, orders[1]),
             bias: if self.bias { bias.ptr() } else { DevicePtr::NULL },
-            d: operand(&d, Order::RowMajor),
+            c: match self.addend {
+                Addend::None => None,
+                Addend::Other => Some(operand(&c, Order::RowMajor)),
+                Addend::Output => Some(operand_of_d),
+            },
+            d: operand_of_d,
         };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the download.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
@@ -79,6 +108,11 @@ impl fmt::Display for Matmul {
         let letter = |order| if order == Order::RowMajor { 'n' } else { 't' };
         write!(f, " B{batch} M{m} N{n} K{k} {}{}", letter(orders[0]), letter(orders[1]))?;
         write!(f, "{}", if self.bias { " bias" } else { "" })?;
+        f.write_str(match self.addend {
+            Addend::None => "",
+            Addend::Other => " plus another",
+            Addend::Output => " added",
+        })?;
         write!(f, "{}", if self.gap > 0 { " strided" } else { "" })?;
         write!(f, "{}", if self.shift > 0 { " shifted" } else { "" })
     }
@@ -113,19 +147,25 @@ impl Matmul {
             sizes,
             orders,
             bias: false,
+            addend: Addend::None,
             gap: 0,
             shift: 0,
             seed: 1,
         };
         let of_types = |types| Matmul::ORDERS.map(|orders| new(types, orders, [72, 136, 200]));
         let mut cases: Vec<Matmul> = Matmul::TYPES.into_iter().flat_map(of_types).collect();
-        let [_, bf16, ..] = Matmul::TYPES;
+        let [f32, bf16, bf16_to_f32, ..] = Matmul::TYPES;
         let plain = Matmul::ORDERS[0];
         for sizes in [[0, 8, 8], [8, 8, 0], [1, 1, 1], [64, 64, 64], [65, 63, 129]] {
             cases.push(Matmul { bias: true, ..new(bf16, plain, sizes) });
         }
         cases.push(Matmul { batch: 3, gap: 8, bias: true, ..new(bf16, plain, [40, 72, 24]) });
         cases.push(Matmul { batch: 2, gap: 3, shift: 1, ..new(bf16, Matmul::ORDERS[3], [40, 72, 24]) });
+        let others = [(f32, Addend::Other), (bf16, Addend::Other), (bf16_to_f32, Addend::Output)];
+        for (types, addend) in others {
+            cases.push(Matmul { addend, bias: true, batch: 2, ..new(types, plain, [70, 66, 20]) });
+            cases.push(Matmul { addend, gap: 3, ..new(types, plain, [70, 66, 20]) });
+        }
         cases
     }
 
@@ -140,19 +180,29 @@ impl Matmul {
             sizes: [m, n, k],
             orders: Matmul::ORDERS[0],
             bias: false,
+            addend: Addend::None,
             gap: 0,
             shift: 0,
             seed: 1,
         };
-        let elements = m * k + k * n + m * n;
+        let (elements, operations) = (m * k + k * n + m * n, 2 * m * n * k);
+        let bf16 = product(Precision::Bf16);
+        let added = Matmul {
+            output: Precision::F32,
+            addend: Addend::Output,
+            orders: Matmul::ORDERS[2],
+            ..bf16.clone()
+        };
+        let bytes_added = 2 * (m * k + k * n) + 4 * 2 * m * n;
         vec![
-            Canonical::multiplying("matmul_bf16", product(Precision::Bf16), 2 * elements, 2 * m * n * k),
+            Canonical::multiplying("matmul_bf16", bf16, 2 * elements, operations),
+            Canonical::multiplying("matmul_bf16_added_to_f32", added, bytes_added, operations),
             Canonical::moving("matmul_f32", product(Precision::F32), 4 * elements),
         ]
     }
 
     /// What the reference says, and what sums in f32 say.
-    fn products(&self, a: &[f64], b: &[f64], bias: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    fn products(&self, a: &[f64], b: &[f64], bias: &[f64], c: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let [m, n, k] = self.sizes;
         let mut expected = Vec::with_capacity(self.batch * m * n);
         let mut plain = Vec::with_capacity(self.batch * m * n);
@@ -169,8 +219,13 @@ impl Matmul {
                     sums.iter_mut().zip(b).for_each(|(sum, y)| *sum += *x as f32 * *y as f32);
                 }
                 let biased = |(sum, bias): (f32, &f64)| if self.bias { sum + *bias as f32 } else { sum };
-                plain.extend(sums.into_iter().zip(bias).map(biased).map(|x| f64::from(self.output.round(x))));
+                plain.extend(sums.into_iter().zip(bias).map(biased).map(f64::from));
             }
+        }
+        for ((expected, plain), c) in expected.iter_mut().zip(&mut plain).zip(c) {
+            let c = if self.addend == Addend::None { 0.0 } else { *c };
+            *expected += c;
+            *plain = self.output.round(*plain as f32 + c as f32).into();
         }
         (expected, plain)
     }

@@ -42,7 +42,10 @@ fn sum(x: impl Iterator<Item = f32>) -> f32 {
 mod tests {
     use super::*;
     use crate::{Draw, Precision};
-    use longhand_reference::{self as reference, AdamWOptions, AttentionShape, Scoring, causal};
+    use longhand_kernels::cross_entropy::LossOptions;
+    use longhand_reference::{
+        self as reference, AdamWOptions, AttentionShape, CrossEntropyOptions, Scoring, causal,
+    };
     use proptest::prelude::*;
 
     /// Asserts that the plain algorithm is off by at most `spacings` of its type at the largest value, or at the terms
@@ -141,10 +144,15 @@ mod tests {
         ) {
             let logits = Draw::new(precision, seed).vec(vocabulary);
             let target = seed as usize % vocabulary;
-            let expected = reference::cross_entropy(&logits, vocabulary, &[target as u32], u32::MAX);
-            assert_near("loss", Precision::F32, 10.0, &[cross_entropy(&logits, target)], &[expected]);
-            let expected = reference::cross_entropy_backward(&logits, vocabulary, &[target as u32], u32::MAX, 0.7);
-            let plain = cross_entropy_backward(precision, &logits, target, 0.7);
+            let options = LossOptions { label_smoothing: 0.25, z_loss: 0.125, softcap: Some(2.0) };
+            let exact = CrossEntropyOptions { label_smoothing: 0.25, z_loss: 0.125, softcap: Some(2.0) };
+            let targets = &[target as u32];
+            let expected = reference::cross_entropy(&logits, vocabulary, targets, u32::MAX, &exact);
+            let (loss, lse) = cross_entropy(&logits, target, &options);
+            assert_near("loss", Precision::F32, 10.0, &[loss], &[expected.mean]);
+            assert_near("lse", Precision::F32, 10.0, &[lse], &expected.lse);
+            let expected = reference::cross_entropy_backward(&logits, vocabulary, targets, u32::MAX, &exact, 0.7);
+            let plain = cross_entropy_backward(precision, &logits, target, &options, 0.7);
             assert_near("dlogits", precision, 10.0, &plain, &expected);
         }
 
