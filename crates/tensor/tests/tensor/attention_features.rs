@@ -149,40 +149,49 @@ impl Case {
         Ok(vec![out, lse])
     }
 
+    /// Within the sequence that both are in, and how many queries and keys that has.
+    fn local(&self, at: Position) -> Option<(Position, usize, usize)> {
+        if self.documents.is_empty() {
+            return Some((at, self.queries, self.keys));
+        }
+        let mut local = Position { batch: 0, ..at };
+        for &[queries, keys] in &self.documents {
+            if local.query < queries || local.key < keys {
+                return (local.query < queries && local.key < keys).then_some((local, queries, keys));
+            }
+            local.query -= queries;
+            local.key -= keys;
+            local.batch += 1;
+        }
+        None
+    }
+
+    fn kept(&self, at: Position) -> bool {
+        let Some((Position { batch, head, query, key }, ..)) = self.local(at) else { return false };
+        let patch = |place: usize| (place / 16 * 8 + place % 8) as u32;
+        let words = RANDOM.words([patch(query), patch(key), (batch * self.heads() + head) as u32, 0]);
+        f64::from(words[query / 8 % 2 * 2 + key / 8 % 2]) >= PROBABILITY * 4_294_967_296.0
+    }
+
     /// The score, by the formula; `None` where the key is hidden.
     fn score(&self, at: Position, product: f64, bias: Option<&[f64]>) -> Option<f64> {
-        let Position { batch, head, query, key } = at;
-        // Within the document that both are in.
-        let (mut t, mut s, mut queries, mut keys, mut sequence) =
-            (query, key, self.queries, self.keys, batch);
-        if !self.documents.is_empty() {
-            sequence = 0;
-            for &[own_queries, own_keys] in &self.documents {
-                if t < own_queries || s < own_keys {
-                    (queries, keys) = (own_queries, own_keys);
-                    break;
-                }
-                (t, s, sequence) = (t - own_queries, s - own_keys, sequence + 1);
-            }
-            if t >= queries || s >= keys {
-                return None;
-            }
-        }
+        let (local, queries, keys) = self.local(at)?;
+        let Position { batch: sequence, head, query: t, key: s } = local;
         let distance = s as i64 - (t + keys) as i64 + queries as i64;
         let right = if self.causal { Some(0) } else { self.right };
         let early = self.prefix.is_some_and(|prefix| s < prefix + sequence);
         if self.left.is_some_and(|left| distance < -(left as i64))
             || !early && right.is_some_and(|right| distance > right as i64)
-            || self.mask && !shown(at)
+            || self.mask && !shown(local)
         {
             return None;
         }
         let mut score = product * 0.8;
-        if self.score {
-            score = scored(at, Dual::variable(score)).value;
-        }
         if self.softcap {
             score = CAP * (score / CAP).tanh();
+        }
+        if self.score {
+            score = scored(local, Dual::variable(score)).value;
         }
         if self.alibi {
             score -= self.slopes()[head] * distance.abs() as f64;
@@ -191,7 +200,7 @@ impl Case {
             let sizes = [self.batch, self.heads(), self.queries, self.keys];
             let index = (0..4).fold(0, |index, dim| match one[dim] {
                 true => index,
-                false => index * sizes[dim] + [batch, head, query, key][dim],
+                false => index * sizes[dim] + [at.batch, head, at.query, at.key][dim],
             });
             score += bias[index];
         }
@@ -222,8 +231,7 @@ impl Case {
                     let sum = scores.iter().map(|score| score.exp()).sum::<f64>() + sink;
                     lse.push(sum.ln());
                     for (s, score) in scores.iter().enumerate().filter(|(_, score)| score.is_finite()) {
-                        let words = RANDOM.words([(s / 4) as u32, t as u32, h as u32, b as u32]);
-                        let kept = f64::from(words[s % 4]) >= PROBABILITY * 4_294_967_296.0;
+                        let kept = self.kept(Position { batch: b, head: h, query: t, key: s });
                         let factor = if !self.dropout {
                             1.0
                         } else if kept {

@@ -351,7 +351,7 @@ impl<T: Real> Tile<T> {
         let problem = pass.problem;
         let &Block { batch, head, query, rows, cols, .. } = block;
         let any = match problem.mask {
-            Some(mask) => self.hidden.look(mask, block, |row| problem.seen(block, row)),
+            Some(mask) => self.hidden.look(mask, &problem.visible, block, |row| problem.seen(block, row)),
             None => (0..rows).any(|row| !problem.seen(block, row).is_empty()),
         };
         if !any {
@@ -390,15 +390,15 @@ impl<T: Real> Tile<T> {
         let (scores, grads) = (&mut self.weights[own.clone()], &mut self.grads[own]);
         // Where the log-sum-exp is that of nothing, every score is hidden.
         let seen = if lse == T::NEG_INFINITY { 0..0 } else { problem.seen(block, row) };
-        let position = (row, problem.visible.row(block.batch, block.query + row));
         let bends = problem.scores.bends() && by == By::Products;
-        problem.scores.apply(block, position, seen.clone(), scores, bends.then_some(&mut self.slopes));
+        let slopes = bends.then_some(&mut self.slopes[..]);
+        problem.scores.apply(&problem.visible, block, row, seen.clone(), scores, slopes);
         if problem.mask.is_some() {
             self.hidden.apply(row, seen.clone(), scores);
         }
         if let Some(dropout) = &problem.dropout {
             self.factors.fill(T::ONE);
-            dropout.apply(block, row, seen.clone(), &mut self.factors);
+            problem.drop_some(dropout, block, row, seen.clone(), &mut self.factors);
             multiply_by(&mut grads[seen.clone()], &self.factors[seen.clone()]);
         }
         weights_and_gradients(scores, grads, seen.start, seen.end, lse, delta);

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use longhand_kernels::random::{Dropout, philox};
 
-use super::Block;
 use crate::cpu::Real;
 
 /// Which weights are dropped: the same ones forward and backward, and on a GPU.
@@ -22,19 +21,33 @@ impl Dropping {
         Dropping { key, drop_below: dropout.drop_below(), scale: dropout.scale() }
     }
 
-    /// For one query of the block: multiplies what is at these keys by the scale, or by 0.
-    pub(super) fn apply<T: Real>(&self, block: &Block, row: usize, keys: Range<usize>, values: &mut [T]) {
+    /// For one query of head `head` (`sequence * H + h`): multiplies what is at `values[key]` for these keys by the scale, or
+    /// by 0. Bits are those of `kernels/attention/dropout.cuh`; `first` is where in the sequence key 0 is.
+    pub(super) fn apply<T: Real>(
+        &self,
+        head: usize,
+        query: usize,
+        first: isize,
+        keys: Range<usize>,
+        values: &mut [T],
+    ) {
         let scale = T::from_f64(self.scale);
-        let counter =
-            |quad: usize| [quad as u32, (block.query + row) as u32, block.head as u32, block.batch as u32];
-        let (mut words, mut quad) = ([0; 4], usize::MAX);
+        let (mut words, mut group) = ([[0; 4]; 8], usize::MAX);
         for key in keys {
-            let absolute = block.key + key;
-            if absolute / 4 != quad {
-                quad = absolute / 4;
-                words = philox(self.key, counter(quad));
+            let place = (first + key as isize) as usize;
+            if place / 16 != group {
+                group = place / 16;
+                for (i, words) in words.iter_mut().enumerate() {
+                    *words = philox(self.key, [patch(query), (group * 8 + i) as u32, head as u32, 0]);
+                }
             }
-            values[key] = if words[absolute % 4] < self.drop_below { T::ZERO } else { values[key] * scale };
+            let word = words[place % 8][query / 8 % 2 * 2 + place / 8 % 2];
+            values[key] = if word < self.drop_below { T::ZERO } else { values[key] * scale };
         }
     }
+}
+
+/// What brings a place and the one 8 further on together.
+fn patch(place: usize) -> u32 {
+    (place / 16 * 8 + place % 8) as u32
 }

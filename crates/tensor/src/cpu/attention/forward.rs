@@ -113,11 +113,11 @@ impl<T: Real> Tile<T> {
     }
 
     fn add_block(&mut self, problem: &Problem<T>, packed: &Keys<T>, block: &Block) {
-        let &Block { batch, query, rows, key, cols, .. } = block;
+        let &Block { rows, key, cols, .. } = block;
         let (dim, width) = (problem.sizes.dim, padded(problem.sizes.value_dim));
         let seen = |row: usize| problem.seen(block, row);
         let any = match problem.mask {
-            Some(mask) => self.hidden.look(mask, block, seen),
+            Some(mask) => self.hidden.look(mask, &problem.visible, block, seen),
             None => (0..rows).any(|row| !seen(row).is_empty()),
         };
         if !any {
@@ -134,15 +134,14 @@ impl<T: Real> Tile<T> {
         );
         for (row, scores) in self.scores.chunks_exact_mut(KEYS).take(rows).enumerate() {
             let (scores, seen) = (&mut scores[..cols], seen(row));
-            let position = (row, problem.visible.row(batch, query + row));
-            problem.scores.apply(block, position, seen.clone(), scores, None);
+            problem.scores.apply(&problem.visible, block, row, seen.clone(), scores, None);
             if problem.mask.is_some() {
                 self.hidden.apply(row, seen.clone(), scores);
             }
             let out = &mut self.out[row * width..][..width];
             online_softmax(scores, seen.start, seen.end, &mut self.max[row], &mut self.sum[row], out);
             if let Some(dropout) = &problem.dropout {
-                dropout.apply(block, row, seen, scores);
+                problem.drop_some(dropout, block, row, seen, scores);
             }
         }
         let weights = Mat::new(&self.scores, (rows, cols), (KEYS, 1));

@@ -27,6 +27,15 @@ pub(crate) struct Row {
     pub(crate) diagonal: isize,
 }
 
+/// Where a query is within its sequence: a batch, or a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) sequence: usize,
+    pub(crate) query: usize,
+    /// The first key of the sequence.
+    pub(crate) first_key: usize,
+}
+
 /// What every query sees.
 pub(crate) struct Visible {
     /// For each query, of each batch or of all.
@@ -35,6 +44,7 @@ pub(crate) struct Visible {
     blocks: Vec<Range<usize>>,
     queries: usize,
     shared: bool,
+    documents: Option<(Vec<u32>, Vec<u32>)>,
 }
 
 impl Mask {
@@ -57,7 +67,7 @@ impl Mask {
             self.sequence(0..queries, 0..keys, 0, &mut rows);
         }
         let blocks = rows.chunks(queries.max(1)).flat_map(|rows| rows.chunks(QUERIES).map(hull)).collect();
-        Visible { rows, blocks, queries, shared }
+        Visible { rows, blocks, queries, shared, documents: self.documents.clone() }
     }
 
     /// Appends what the queries of one sequence see.
@@ -78,6 +88,14 @@ impl Mask {
 impl Visible {
     pub(crate) fn row(&self, batch: usize, query: usize) -> &Row {
         &self.rows[if self.shared { 0 } else { batch * self.queries } + query]
+    }
+
+    pub(crate) fn place(&self, batch: usize, query: usize) -> Place {
+        let Some((queries, keys)) = &self.documents else {
+            return Place { sequence: batch, query, first_key: 0 };
+        };
+        let sequence = queries.partition_point(|&start| start as usize <= query) - 1;
+        Place { sequence, query: query - queries[sequence] as usize, first_key: keys[sequence] as usize }
     }
 
     /// The keys outside of which no query of this block of [`QUERIES`] sees any.

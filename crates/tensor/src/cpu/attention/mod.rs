@@ -14,7 +14,7 @@ pub(crate) use backward::{Upstream, Wanted, backward};
 pub(crate) use dropout::Dropping;
 pub use dual::Dual;
 pub(crate) use forward::forward;
-pub(crate) use mask::{Mask, Visible};
+pub(crate) use mask::{Mask, Place, Visible};
 pub use score::Position;
 pub(crate) use score::{Bias, MaskFunction, Scores};
 
@@ -91,6 +91,20 @@ impl<T: Real> Problem<'_, T> {
         let keys = &self.visible.row(block.batch, block.query + row).keys;
         let at = |key: usize| key.clamp(block.key, block.key + block.cols) - block.key;
         at(keys.start)..at(keys.end)
+    }
+
+    /// Drops some of what query `row` of the block has at these keys of it, and scales up the others.
+    fn drop_some(
+        &self,
+        dropping: &Dropping,
+        block: &Block,
+        row: usize,
+        keys: Range<usize>,
+        values: &mut [T],
+    ) {
+        let Place { sequence, query, first_key } = self.visible.place(block.batch, block.query + row);
+        let head = sequence * self.sizes.heads + block.head;
+        dropping.apply(head, query, block.key as isize - first_key as isize, keys, values);
     }
 }
 

@@ -2,20 +2,19 @@
 
 use std::ops::Range;
 
-use super::mask::Row;
-use super::{Block, Dual, KEYS};
+use super::{Block, Dual, KEYS, Place, Visible};
 use crate::cpu::Real;
 
 /// A place among the scores, as users' functions get it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
-    /// Which batch.
+    /// Which batch, or document.
     pub batch: usize,
     /// Which query head.
     pub head: usize,
-    /// Which query token, of T.
+    /// Which query token of it.
     pub query: usize,
-    /// Which key token, of S.
+    /// Which key token of it.
     pub key: usize,
 }
 
@@ -27,9 +26,9 @@ pub(crate) type ScoreFunction = dyn Fn(Position, Dual) -> Dual + Send + Sync;
 /// What is done to a score, in this order.
 #[derive(Default)]
 pub(crate) struct Scores<'a, T> {
-    pub(crate) function: Option<&'a ScoreFunction>,
     /// `cap tanh(score / cap)`.
     pub(crate) softcap: Option<f64>,
+    pub(crate) function: Option<&'a ScoreFunction>,
     /// `(H)`: the score of a key falls by this for each token between it and the query.
     pub(crate) slopes: Option<&'a [T]>,
     pub(crate) bias: Option<Bias<'a, T>>,
@@ -50,40 +49,36 @@ impl<T: Real> Scores<'_, T> {
         self.function.is_some() || self.softcap.is_some()
     }
 
-    /// Turns the products of one query with these keys of the block into scores, and says how each changes with the
-    /// product.
+    /// Turns the products of query `row` of the block with these keys of it into scores, and says how each changes with
+    /// the product.
     pub(super) fn apply(
         &self,
+        visible: &Visible,
         block: &Block,
-        (index, row): (usize, &Row),
+        row: usize,
         keys: Range<usize>,
         scores: &mut [T],
         derivatives: Option<&mut [T]>,
     ) {
-        let (query, first) = (block.query + index, block.key + keys.start);
+        if keys.is_empty() {
+            return;
+        }
+        let (query, first) = (block.query + row, block.key + keys.start);
         let scores = &mut scores[keys.clone()];
-        let mut derivatives = derivatives.map(|derivatives| &mut derivatives[keys]);
         if self.bends() {
-            let at = Position { batch: block.batch, head: block.head, query, key: 0 };
-            for (i, score) in scores.iter_mut().enumerate() {
-                let mut dual = Dual::variable(score.to_f64());
-                if let Some(function) = self.function {
-                    dual = function(Position { key: first + i, ..at }, dual);
-                }
-                if let Some(cap) = self.softcap {
-                    dual = (dual / cap).tanh() * cap;
-                }
-                *score = T::from_f64(dual.value);
-                if let Some(derivatives) = &mut derivatives {
-                    derivatives[i] = T::from_f64(dual.slope);
-                }
-            }
+            let place = visible.place(block.batch, query);
+            self.bend(
+                &place,
+                block.head,
+                first,
+                scores,
+                derivatives.map(|derivatives| &mut derivatives[keys]),
+            );
         }
         if let Some(slopes) = self.slopes {
-            let slope = slopes[block.head];
+            let (slope, diagonal) = (slopes[block.head], visible.row(block.batch, query).diagonal);
             for (i, score) in scores.iter_mut().enumerate() {
-                let distance = row.diagonal.abs_diff((first + i) as isize);
-                *score -= slope * T::from_f64(distance as f64);
+                *score -= slope * T::from_f64(diagonal.abs_diff((first + i) as isize) as f64);
             }
         }
         if let Some(bias) = &self.bias {
@@ -91,6 +86,31 @@ impl<T: Real> Scores<'_, T> {
             let start = block.batch * b + block.head * h + query * t;
             for (i, score) in scores.iter_mut().enumerate() {
                 *score += bias.data[start + (first + i) * s];
+            }
+        }
+    }
+
+    /// The softcap and the user's function, on the scores of the keys from `first` on.
+    fn bend(
+        &self,
+        place: &Place,
+        head: usize,
+        first: usize,
+        scores: &mut [T],
+        mut derivatives: Option<&mut [T]>,
+    ) {
+        let at = Position { batch: place.sequence, head, query: place.query, key: first - place.first_key };
+        for (i, score) in scores.iter_mut().enumerate() {
+            let mut dual = Dual::variable(score.to_f64());
+            if let Some(cap) = self.softcap {
+                dual = (dual / cap).tanh() * cap;
+            }
+            if let Some(function) = self.function {
+                dual = function(Position { key: at.key + i, ..at }, dual);
+            }
+            *score = T::from_f64(dual.value);
+            if let Some(derivatives) = &mut derivatives {
+                derivatives[i] = T::from_f64(dual.slope);
             }
         }
     }
@@ -104,10 +124,11 @@ impl Hidden {
         Hidden(Vec::new())
     }
 
-    /// Asks for every key that the query sees otherwise; returns whether any is left. `seen(row)` are keys of the block.
+    /// Asks for every key that the queries see otherwise; returns whether any is left. `seen(row)` are keys of the block.
     pub(super) fn look(
         &mut self,
         mask: &MaskFunction,
+        visible: &Visible,
         block: &Block,
         seen: impl Fn(usize) -> Range<usize>,
     ) -> bool {
@@ -115,9 +136,10 @@ impl Hidden {
         self.0.resize(block.rows * KEYS, true);
         let mut any = false;
         for row in 0..block.rows {
+            let Place { sequence, query, first_key } = visible.place(block.batch, block.query + row);
+            let at = Position { batch: sequence, head: block.head, query, key: 0 };
             for key in seen(row) {
-                let Block { batch, head, .. } = *block;
-                let shown = mask(Position { batch, head, query: block.query + row, key: block.key + key });
+                let shown = mask(Position { key: block.key + key - first_key, ..at });
                 self.0[row * KEYS + key] = !shown;
                 any |= shown;
             }

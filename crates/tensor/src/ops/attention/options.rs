@@ -12,9 +12,9 @@ use crate::{Device, Error, Result, Tensor};
 /// How [`attention`](super::attention) weighs the values. Of T queries and S keys (of a document, where there are
 /// [`documents`](AttentionOptions::documents)), query `t` stands at key `t + S - T`: the last query at the last key.
 ///
-/// What is done to a score, in this order: the [`scale`](AttentionOptions::scale), the user's
-/// [`score`](AttentionOptions::score), [`softcap`](AttentionOptions::softcap), [`alibi`](AttentionOptions::alibi),
-/// [`bias`](AttentionOptions::bias). Masks restrict each other.
+/// What is done to a score, in this order: the [`scale`](AttentionOptions::scale), the
+/// [`softcap`](AttentionOptions::softcap), the user's [`score`](AttentionOptions::score),
+/// [`alibi`](AttentionOptions::alibi), [`bias`](AttentionOptions::bias). Masks restrict each other.
 #[derive(Clone, Debug, Default)]
 pub struct AttentionOptions {
     /// A query sees no key beyond the one it stands at.
