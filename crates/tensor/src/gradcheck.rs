@@ -58,7 +58,7 @@ pub fn check_gradient(
     for input in inputs {
         if !input.device().is_cpu() || !matches!(input.dtype(), Dtype::F64 | Dtype::U32) {
             let expected = "f64 (or u32 for indices) on the CPU";
-            return Err(Error::argument("check_gradient", "an input", format!("{input:?}"), expected));
+            return Err(Error::argument("check_gradient", "an input", input.described(), expected));
         }
     }
     let leaves: Vec<Tensor> = inputs.iter().map(as_leaf).collect();

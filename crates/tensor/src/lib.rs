@@ -30,6 +30,7 @@
 mod autograd;
 mod cpu;
 mod device;
+mod display;
 mod dtype;
 mod error;
 mod gpu;
@@ -40,7 +41,7 @@ mod optim;
 mod storage;
 mod tensor;
 
-pub use autograd::{Backward, Forward, Gradients, Meta, Operation, apply, no_grad};
+pub use autograd::{Backward, Forward, Gradients, Meta, Operation, apply, checkpoint, no_grad};
 pub use device::Device;
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};

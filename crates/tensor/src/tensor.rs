@@ -1,6 +1,5 @@
 //! The tensor: a cheap handle on elements, their layout, and where they came from.
 
-use std::fmt::{self, Debug};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -305,12 +304,6 @@ impl Tensor {
 
     fn wrong_element<E: Element>(&self, operation: &str) -> Error {
         Error::Dtypes { operation: operation.into(), left: self.dtype(), right: E::DTYPE }
-    }
-}
-
-impl Debug for Tensor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tensor({:?}, {}, {})", self.shape(), self.dtype(), self.device())
     }
 }
 

@@ -2,8 +2,11 @@
 
 use longhand_tensor::ops::Gelu;
 use longhand_tensor::{
-    AdamW, Backward, Device, Dtype, Forward, Operation, Result, Tensor, apply, no_grad, ops,
+    AdamW, Backward, Device, Dropout, Dtype, Forward, Operation, Random, Result, Tensor, apply,
+    check_gradient, checkpoint, no_grad, ops,
 };
+
+use crate::{doubles, tensor};
 
 fn vector(values: &[f32]) -> Tensor {
     Tensor::from_slice(values, &[values.len()], &Device::Cpu).unwrap()
@@ -212,4 +215,99 @@ fn a_table_used_twice_gets_the_sum_of_both_gradients() {
     let gradients = logits.sum_all().unwrap().backward().unwrap();
     // Of the row: the sum of the table's rows, (4, 6), to row 1. Of the table: row 1, (3, 4), to both rows.
     assert_eq!(gradients.get(&table).unwrap().to_vec::<f32>().unwrap(), [3.0, 4.0, 7.0, 10.0]);
+}
+
+/// Two layers with dropout, an input that is also added at the end, and parameters that each layer captures.
+fn layers(x: &Tensor, weights: &[Tensor], again: bool) -> Result<Tensor> {
+    let mut y = x.clone();
+    for (i, weight) in weights.iter().enumerate() {
+        let weight = weight.clone();
+        let layer = move |inputs: &[Tensor]| -> Result<Vec<Tensor>> {
+            let heads = ops::linear(&inputs[0], &weight, None)?.reshape(&[1, 5, 2, 2])?;
+            let options = ops::AttentionOptions {
+                causal: true,
+                dropout: Some(Dropout { probability: 0.4, random: Random { seed: 1, offset: i as u64 } }),
+                ..Default::default()
+            };
+            let mixed = ops::attention(&heads, &heads, &heads, &options)?.reshape(&[5, 4])?;
+            Ok(vec![mixed.add(&inputs[0])?, heads])
+        };
+        y = if again { checkpoint(layer, &[&y])? } else { layer(&[y])? }.swap_remove(0);
+    }
+    y.add(x)?.gelu(Gelu::Tanh)?.sum_all()
+}
+
+#[test]
+fn a_checkpoint_gives_the_same_gradients_bit_for_bit() {
+    let x = tensor(&[5, 4], 1).requires_grad();
+    let weights = [2, 3].map(|seed| tensor(&[4, 4], seed).requires_grad());
+    let run = |again: bool| {
+        let loss = layers(&x, &weights, again).unwrap();
+        let gradients = loss.backward().unwrap();
+        let of = |leaf: &Tensor| doubles(gradients.get(leaf).unwrap());
+        (loss.item().unwrap(), of(&x), of(&weights[0]), of(&weights[1]))
+    };
+    assert_eq!(run(true), run(false));
+    // Frozen parameters and inputs.
+    let frozen = [weights[0].detach(), weights[1].clone()];
+    let gradients = layers(&x.detach(), &frozen, true).unwrap().backward().unwrap();
+    assert!(gradients.get(&weights[1]).is_some() && gradients.get(&x).is_none());
+    assert!(gradients.get(&frozen[0]).is_none());
+}
+
+#[test]
+fn checkpoints_nest() {
+    let x = tensor(&[3], 4);
+    let function = |x: &[Tensor]| {
+        let inner = |x: &[Tensor]| checkpoint(|x| Ok(vec![x[0].mul(&x[0])?.gelu(Gelu::Erf)?]), &[&x[0]]);
+        checkpoint(move |x| Ok(vec![inner(x)?[0].mul(&x[0])?]), &[&x[0]])
+    };
+    let worst = check_gradient(function, &[x]).unwrap().unwrap();
+    assert!(worst.error < 1e-7, "{worst}");
+}
+
+#[test]
+fn a_checkpoint_that_no_gradient_will_pass_is_not_recorded() {
+    let x = vector(&[1.0, 2.0]);
+    let twice = |x: &[Tensor]| Ok(vec![x[0].scale(2.0)?]);
+    assert!(!checkpoint(twice, &[&x]).unwrap()[0].needs_gradient());
+    assert!(!no_grad(|| checkpoint(twice, &[&x.requires_grad()])).unwrap()[0].needs_gradient());
+    assert!(checkpoint(twice, &[&x.requires_grad()]).unwrap()[0].needs_gradient());
+    // What it returns may be what it was given.
+    let leaf = x.requires_grad();
+    let gradients =
+        checkpoint(|x| Ok(x.to_vec()), &[&leaf]).unwrap()[0].sum_all().unwrap().backward().unwrap();
+    assert_eq!(gradients.get(&leaf).unwrap().to_vec::<f32>().unwrap(), [1.0; 2]);
+}
+
+#[test]
+fn what_is_wrong_with_a_checkpoint_is_said() {
+    let weight = vector(&[2.0]).requires_grad();
+    let x = vector(&[3.0]).requires_grad();
+    let captured = weight.clone();
+    let product = move || {
+        let captured = captured.clone();
+        checkpoint(move |x| Ok(vec![x[0].mul(&captured)?]), &[&x]).unwrap().remove(0)
+    };
+    let y = product();
+    y.scale(2.0).unwrap().sum_all().unwrap().backward().unwrap();
+    let found = message(y.sum_all().unwrap().backward());
+    assert!(found.starts_with("backward: passed through checkpoint before"), "{found}");
+
+    let y = product().sum_all().unwrap();
+    let mut optimiser = AdamW::new(vec![("weight".into(), weight.clone())], Default::default()).unwrap();
+    optimiser.step(&weight.scale(1.0).unwrap().sum_all().unwrap().backward().unwrap(), 0.1).unwrap();
+    let found = message(y.backward());
+    assert!(found.starts_with("backward: a tensor saved for checkpoint was modified in place"), "{found}");
+
+    let runs = std::sync::atomic::AtomicUsize::new(0);
+    let fickle = move |x: &[Tensor]| match runs.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0 => Ok(vec![x[0].scale(2.0)?]),
+        _ => Ok(vec![x[0].reshape(&[1, 1])?]),
+    };
+    let y = checkpoint(fickle, &[&weight]).unwrap()[0].sum_all().unwrap();
+    assert_eq!(
+        message(y.backward()),
+        "checkpoint: its backward rule returned outputs of shapes [[1, 1]], expected outputs of shapes [[1]]"
+    );
 }

@@ -1,9 +1,13 @@
 //! Reverse-mode differentiation: operations, the graph they leave behind, and the walk back through it.
 
+mod checkpoint;
+
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+pub use checkpoint::checkpoint;
 
 use crate::{Device, Dtype, Error, Result, Tensor, TensorId};
 
@@ -158,30 +162,32 @@ impl Backward<'_> {
 /// Whatever the operation's forward returns.
 pub fn apply(operation: impl Operation, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
     let recording = RECORDING.get();
+    if !recording {
+        checkpoint::note(inputs);
+    }
     let needs: Vec<bool> = inputs.iter().map(|input| recording && input.edge().is_some()).collect();
     let plain: Vec<Tensor> = inputs.iter().map(|input| input.detach()).collect();
     let Forward { outputs, saved } = operation.forward(&plain, &needs)?;
     if !needs.contains(&true) {
         return Ok(outputs);
     }
-    let inputs = inputs
-        .iter()
-        .zip(&needs)
-        .map(|(input, &needed)| Input {
-            meta: Meta::of(input),
-            edge: if needed { input.edge().cloned() } else { None },
-        })
-        .collect();
+    let saved = saved.into_iter().map(|tensor| tensor.map(Saved::new)).collect();
+    let inputs = inputs.iter().zip(&needs).map(|(input, &needed)| Input::new(input, needed)).collect();
+    Ok(record(Rule::Operation(Box::new(operation)), inputs, &outputs, saved))
+}
+
+/// The outputs, with the way back.
+fn record(rule: Rule, inputs: Vec<Input>, outputs: &[Tensor], saved: Vec<Option<Saved>>) -> Vec<Tensor> {
     let node = Arc::new(Node {
         order: NEXT_NODE.fetch_add(1, Ordering::Relaxed),
-        operation: Box::new(operation),
+        rule,
         inputs,
         outputs: outputs.iter().map(Meta::of).collect(),
-        saved: Mutex::new(Some(saved.into_iter().map(|tensor| tensor.map(Saved::new)).collect())),
+        saved: Mutex::new(Some(saved)),
     });
     let recorded =
         |(index, output): (usize, &Tensor)| output.with_edge(Edge::Output(Arc::clone(&node), index));
-    Ok(outputs.iter().enumerate().map(recorded).collect())
+    outputs.iter().enumerate().map(recorded).collect()
 }
 
 /// [`apply`] for an operation with one output.
@@ -200,13 +206,17 @@ pub(crate) fn apply1(operation: impl Operation, inputs: &[&Tensor]) -> Result<Te
 /// # }
 /// ```
 pub fn no_grad<R>(body: impl FnOnce() -> R) -> R {
+    with_recording(false, body)
+}
+
+fn with_recording<R>(recording: bool, body: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {
         fn drop(&mut self) {
             RECORDING.set(self.0);
         }
     }
-    let _restore = Restore(RECORDING.replace(false));
+    let _restore = Restore(RECORDING.replace(recording));
     body()
 }
 
@@ -228,17 +238,40 @@ pub(crate) enum Edge {
 pub(crate) struct Node {
     /// Grows with time, so that an operation's number is greater than those of what it read.
     order: u64,
-    operation: Box<dyn Operation>,
+    rule: Rule,
     inputs: Vec<Input>,
     outputs: Vec<Meta>,
     /// `None` once backward has passed.
     saved: Mutex<Option<Vec<Option<Saved>>>>,
 }
 
+/// How the gradients of an operation's inputs are found.
+enum Rule {
+    /// By its backward.
+    Operation(Box<dyn Operation>),
+    /// By running it again, and back through what that records.
+    Again(checkpoint::Body),
+}
+
+impl Rule {
+    fn name(&self) -> &str {
+        match self {
+            Rule::Operation(operation) => operation.name(),
+            Rule::Again(_) => checkpoint::NAME,
+        }
+    }
+}
+
 struct Input {
     meta: Meta,
     /// `None` when the gradient is not wanted.
     edge: Option<Edge>,
+}
+
+impl Input {
+    fn new(tensor: &Tensor, needed: bool) -> Self {
+        Input { meta: Meta::of(tensor), edge: if needed { tensor.edge().cloned() } else { None } }
+    }
 }
 
 struct Saved {
@@ -269,7 +302,7 @@ impl Drop for Node {
 impl Node {
     /// Takes what forward saved, so that it is freed when the caller is done with it.
     fn take_saved(&self) -> Result<Vec<Option<Tensor>>> {
-        let operation = || self.operation.name().to_string();
+        let operation = || self.rule.name().to_string();
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
         let saved = saved.ok_or_else(|| Error::Freed { operation: operation() })?;
         if saved.iter().flatten().any(|saved| saved.tensor.version() != saved.version) {
@@ -279,11 +312,11 @@ impl Node {
     }
 
     /// The gradients of the inputs, checked to be what they claim.
-    fn backward(&self, grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, operation: &dyn Operation, grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
         let saved = self.take_saved()?;
         let needs: Vec<bool> = self.inputs.iter().map(|input| input.edge.is_some()).collect();
-        let found = self.operation.backward(&Backward {
-            operation: self.operation.name(),
+        let found = operation.backward(&Backward {
+            operation: operation.name(),
             saved: &saved,
             grads,
             needs: &needs,
@@ -291,7 +324,7 @@ impl Node {
             outputs: &self.outputs,
         })?;
         let bad = |found: String, expected: String| Error::BadRule {
-            operation: self.operation.name().into(),
+            operation: operation.name().into(),
             found,
             expected,
         };
@@ -367,18 +400,23 @@ pub(crate) fn backward(result: &Tensor) -> Result<Gradients> {
     if result.numel() != 1 {
         let operation = match edge {
             Edge::Leaf(_) => "requires_grad".into(),
-            Edge::Output(node, _) => node.operation.name().to_string(),
+            Edge::Output(node, _) => node.rule.name().to_string(),
         };
         return Err(Error::NotScalar { operation, shape: result.shape().to_vec() });
     }
     let mut walk = Walk::default();
     walk.send(edge, Tensor::full(result.shape(), 1.0, result.dtype(), result.device())?)?;
     while let Some((_, Waiting { node, grads })) = walk.waiting.pop_last() {
-        let grads_of_inputs = node.backward(&grads)?;
-        drop(grads);
-        for (input, grad) in node.inputs.iter().zip(grads_of_inputs) {
-            if let (Some(edge), Some(grad)) = (&input.edge, grad) {
-                walk.send(edge, grad.detach())?;
+        match &node.rule {
+            Rule::Again(body) => walk.again(&node, body, grads)?,
+            Rule::Operation(operation) => {
+                let grads_of_inputs = node.backward(operation.as_ref(), &grads)?;
+                drop(grads);
+                for (input, grad) in node.inputs.iter().zip(grads_of_inputs) {
+                    if let (Some(edge), Some(grad)) = (&input.edge, grad) {
+                        walk.send(edge, grad.detach())?;
+                    }
+                }
             }
         }
     }
