@@ -5,12 +5,12 @@ use proptest::prelude::*;
 
 #[test]
 fn forward_is_as_close_to_the_reference_as_its_precision_allows() {
-    check_all(24, cases(Pass::Forward));
+    check_all(16, cases(Pass::Forward));
 }
 
 #[test]
 fn backward_is_as_close_to_the_reference_as_its_precision_allows() {
-    check_all(24, cases(Pass::Backward));
+    check_all(16, cases(Pass::Backward));
 }
 
 prop_compose! {

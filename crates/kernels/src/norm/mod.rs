@@ -187,22 +187,15 @@ impl DropoutParams {
 /// Every kernel here, at the widest row of each class, which needs the most registers; each feature at one width.
 /// Vectors of one element are represented by the widths that have no other.
 pub(crate) fn variants() -> Vec<Variant> {
-    let layer = |dtype, width| Norm::layer(dtype, width);
-    let widths = [1024, 4096, 8192, 16_384, 32_768, 65_536, MAX_WIDTH];
-    let wide = widths.into_iter().map(|width| layer(Dtype::Bf16, width));
-    let wide_f32 = [512, 2048, 8192, 16_384, MAX_WIDTH].into_iter().map(|width| layer(Dtype::F32, width));
-    let odd = [7, 1023, 8191, 16_383, 65_535].into_iter().map(|width| layer(Dtype::Bf16, width));
+    let wide = [1024, 8192, 16_384, 32_768, 65_536, MAX_WIDTH].map(|width| Norm::layer(Dtype::Bf16, width));
+    let odd = [1023, 16_383, 65_535].map(|width| Norm::layer(Dtype::Bf16, width));
     let features = [
-        layer(Dtype::F16, 768),
-        layer(Dtype::F32, 1023),
-        layer(Dtype::Bf16, 1024).dropout(true).weight_dtype(Dtype::F32),
-        layer(Dtype::Bf16, 16_384).dropout(true),
-        layer(Dtype::Bf16, 768).weight(false).bias(false),
-        Norm::rms(Dtype::Bf16, 4096),
-        Norm::rms(Dtype::Bf16, 16_384).dropout(true),
-        Norm::rms(Dtype::F32, 1023).bias(true).dropout(true),
+        Norm::layer(Dtype::F32, 8192),
+        Norm::layer(Dtype::Bf16, 1024).dropout(true).weight_dtype(Dtype::F32),
+        Norm::rms(Dtype::F16, 16_384).dropout(true),
+        Norm::rms(Dtype::F32, 1023).weight(false).bias(true).dropout(true),
     ];
-    wide.chain(wide_f32)
+    wide.into_iter()
         .chain(odd)
         .chain(features)
         .flat_map(|norm| {
