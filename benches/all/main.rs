@@ -1,6 +1,8 @@
 //! Every bench in one executable, and the exchange with peers: `LONGHAND_BENCH` names the one to run. The arguments
 //! are criterion's.
 
+#[path = "../activation.rs"]
+mod activation;
 #[path = "../adamw/main.rs"]
 mod adamw;
 #[path = "../attention/main.rs"]
@@ -30,7 +32,8 @@ use anyhow::{Result, bail};
 const VARIABLE: &str = "LONGHAND_BENCH";
 type Run = fn() -> Result<()>;
 
-const BENCHES: [(&str, Run); 12] = [
+const BENCHES: [(&str, Run); 13] = [
+    ("activation", activation::main),
     ("adamw", adamw::main),
     ("attention", attention::main),
     ("ceilings", ceilings::main),

@@ -192,6 +192,40 @@ def norm(work, device, dtype):
     return found
 
 
+def activation(work, device, dtype):
+    rows, width = work["sizes"]["N"], work["sizes"]["W"]
+    gated, backward = work["operation"].startswith("SwiGLU"), work["operation"].endswith("backward")
+    columns = 2 * width if gated else width
+
+    def gelu(x, bias):
+        return F.gelu(x + bias, approximate="tanh")
+
+    def swiglu(x, bias):
+        gate, up = (x + bias).chunk(2, -1)
+        return F.silu(gate) * up
+
+    def timed(function):
+        make = lambda: [random(device, dtype, *shape, grad=backward) for shape in ((rows, columns), (columns,))]
+        sets = Cycle(device, rows * (2 * columns + width) * dtype.itemsize, make)
+        if not backward:
+            def run():
+                with torch.no_grad():
+                    return function(*sets.take())
+            return measure(run, device)
+        seed = random(device, dtype, rows, width)
+
+        def prepare():
+            leaves = sets.take()
+            return function(*leaves), leaves
+        return measure(lambda ready: torch.autograd.grad(ready[0], ready[1], seed), device, prepare)
+
+    function = swiglu if gated else gelu
+    found = {f"{function.__name__} eager": lambda: timed(function)}
+    if device == "cuda":
+        found[f"{function.__name__} compiled"] = lambda: timed(torch.compile(function, dynamic=False))
+    return found
+
+
 def adamw(work, device, dtype):
     count = work["sizes"]["P"]
 
@@ -351,6 +385,10 @@ OPERATIONS = {
     "layer norm backward": norm,
     "RMSNorm forward": norm,
     "RMSNorm backward": norm,
+    "GELU forward": activation,
+    "GELU backward": activation,
+    "SwiGLU forward": activation,
+    "SwiGLU backward": activation,
     "AdamW": adamw,
     "cross-entropy forward": cross_entropy,
     "cross-entropy backward": cross_entropy,

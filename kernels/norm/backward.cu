@@ -66,10 +66,10 @@ void differentiate(const Params& p, long long row, const Columns<HAS_WEIGHT>& we
     };
 
     float2 totals = make_float2(0, 0);  // of g and of g * c
+    held_dy.start();
+    held_sum.start();
     for_vectors([&](auto at) {
-        const Vector dy = load<VECTOR>(held_dy.memory + at.column), sum = load<VECTOR>(held_sum.memory + at.column);
-        held_dy.keep(at, dy);
-        held_sum.keep(at, sum);
+        const Vector dy = held_dy.take(at), sum = held_sum.take(at);
         float g[VECTOR];
         gradient_at(dy, at.column, g);
 #pragma unroll
@@ -86,7 +86,7 @@ void differentiate(const Params& p, long long row, const Columns<HAS_WEIGHT>& we
     held_sum.settle();
     const float g_mean = totals.x / W, gc_mean = totals.y / W;
 
-    for_vectors([&](auto at) {
+    for_vectors<DROPOUT ? 1 : UNROLL>([&](auto at) {  // the bits of several vectors at once would not fit in registers
         const Vector dy = held_dy.get(at), sum = held_sum.get(at);
         float dx[VECTOR];
         gradient_at(dy, at.column, dx);

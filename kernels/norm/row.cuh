@@ -12,6 +12,7 @@
 #pragma once
 
 #include "common/element.cuh"
+#include "common/memory.cuh"
 #include "common/philox.cuh"
 #include "common/reduce.cuh"
 
@@ -35,20 +36,22 @@ inline int first_column() { return threadIdx.x % ROW_THREADS * VECTOR; }
 inline long long first_row() { return static_cast<long long>(blockIdx.x) * ROWS + threadIdx.x / ROW_THREADS; }
 inline long long next_rows() { return static_cast<long long>(gridDim.x) * ROWS; }
 
-// Calls f(At<..>) for each of this thread's vectors.
-template <class F> void for_vectors(F f) {
-    const auto is_past = [](int i, int column) { return W % STRIDE != 0 && i == VECTORS - 1 && column >= W; };
+// Only the last of a thread's vectors may lie past the row.
+inline bool is_past(int i, int column) { return W % STRIDE != 0 && i == VECTORS - 1 && column >= W; }
+
+// Calls f(At<..>) for each of this thread's vectors, TOGETHER of them interleaved where they are not in registers.
+template <int TOGETHER = UNROLL, class F> void for_vectors(F f) {
 #pragma unroll
     for (int i = 0; i < IN_REGISTERS; ++i) {
         const int column = first_column() + i * STRIDE;
         if (!is_past(i, column)) f(At<REGISTERS>{i, column});
     }
-#pragma unroll UNROLL
+#pragma unroll TOGETHER
     for (int i = IN_REGISTERS; i < HELD; ++i) {
         const int column = first_column() + i * STRIDE;
         if (!is_past(i, column)) f(At<SHARED>{i, column});
     }
-#pragma unroll UNROLL
+#pragma unroll TOGETHER
     for (int i = HELD; i < VECTORS; ++i) {
         const int column = first_column() + i * STRIDE;
         if (!is_past(i, column)) f(At<MEMORY>{i, column});
@@ -56,6 +59,8 @@ template <class F> void for_vectors(F f) {
 }
 
 extern __shared__ uint4 shared_rows[];
+
+constexpr bool COPIES = IN_SHARED > 0 && sizeof(Vector) == 16;
 
 // This thread's vectors of a row. AREA tells the rows apart that wait at the same time.
 template <int AREA> struct Row {
@@ -74,6 +79,28 @@ template <int AREA> struct Row {
         if constexpr (Which::PLACE == REGISTERS) return registers[at.i];
         else if constexpr (Which::PLACE == SHARED) return load<VECTOR>(shared(at.i));
         else return load<VECTOR>(memory + at.column);
+    }
+
+    // The first pass, where nothing is computed before a vector is kept: `start` has those that wait in shared memory
+    // copied there, all at once and through no register; `take` gives each, and keeps the others.
+    void start() const {
+        if constexpr (COPIES) {
+#pragma unroll
+            for (int i = IN_REGISTERS; i < HELD; ++i) {
+                const int column = first_column() + i * STRIDE;
+                if (!is_past(i, column)) copy_async_16(shared_address(shared(i)), memory + column, true);
+            }
+        }
+    }
+    template <class Which> Vector take(Which at) {
+        if constexpr (Which::PLACE == SHARED && COPIES) {
+            if (at.i == IN_REGISTERS) copy_wait_all();
+            return get(at);
+        } else {
+            const Vector v = load<VECTOR>(memory + at.column);
+            keep(at, v);
+            return v;
+        }
     }
 
     // Between two passes: makes the compiler forget what it has computed from the registers. It would keep each element

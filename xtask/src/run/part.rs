@@ -20,7 +20,7 @@ pub enum Part {
 }
 
 /// The benches, the most important first.
-const BENCHES: [&str; 10] = [
+const BENCHES: [&str; 11] = [
     "attention",
     "norm",
     "adamw",
@@ -29,11 +29,12 @@ const BENCHES: [&str; 10] = [
     "matmul",
     "embedding",
     "rope",
+    "activation",
     "compile",
     "emulator",
 ];
 /// What `longhand verify` knows.
-const VERIFIED: [&str; 9] = [
+const VERIFIED: [&str; 10] = [
     "attention",
     "norm",
     "adamw",
@@ -43,6 +44,7 @@ const VERIFIED: [&str; 9] = [
     "rope",
     "elementwise",
     "reduction",
+    "activation",
 ];
 /// The context lengths that are measured first, and those that take long.
 const USUAL: &str = "/(64|1024|2048|4096|8192|16384|32768|65536)$";

@@ -18,33 +18,25 @@ impl Block {
         (self.threads / self.row_threads) as usize
     }
 
-    fn new(norm: &Norm, vector: usize, threads: u32, row_threads: u32, room: Room) -> Block {
+    /// `rows` of a thread wait at a time, with up to `registers` vectors of each in registers if that is all of it.
+    fn new(
+        norm: &Norm,
+        vector: usize,
+        threads: u32,
+        row_threads: u32,
+        rows: usize,
+        registers: usize,
+    ) -> Block {
         let vectors = norm.width.div_ceil(vector * row_threads as usize);
-        let bytes = room.rows * threads as usize * vector * norm.dtype.size();
-        let in_shared = match room.registers {
-            0 => vectors,
-            _ if vectors <= room.all_in_registers => 0,
-            // Though there are registers for more: a thread that has some left can load ahead.
-            _ => (vectors * 3 / 8).min(SHARED_BYTES / bytes),
-        };
-        let in_registers = (vectors - in_shared).min(room.registers);
-        Block { threads, row_threads, in_registers, in_shared }
+        let bytes = rows * threads as usize * vector * norm.dtype.size();
+        let in_shared = if vectors <= registers { 0 } else { vectors.min(SHARED_BYTES / bytes) };
+        let most = if wide(vector) { 20 } else { 32 };
+        Block { threads, row_threads, in_registers: (vectors - in_shared).min(most / rows), in_shared }
     }
 }
 
 /// Shared memory that rows may take: of the 99 KiB that every architecture grants a block.
 const SHARED_BYTES: usize = 96 << 10;
-
-/// What a thread has for vectors.
-#[derive(Clone, Copy)]
-struct Room {
-    /// Rows that wait at a time: `sum`; or `dy` and `sum`.
-    rows: usize,
-    /// Up to so many vectors of each row, no shared memory is needed.
-    all_in_registers: usize,
-    /// The most vectors of each row in registers.
-    registers: usize,
-}
 
 /// Whether a thread's vectors are of 16 bytes, which take four registers each, or of one element, which takes one.
 fn wide(vector: usize) -> bool {
@@ -52,9 +44,8 @@ fn wide(vector: usize) -> bool {
 }
 
 /// At most 4 vectors of 16 bytes, or 32 elements, per thread as long as 1024 threads suffice, so that several blocks fit
-/// a multiprocessor; then one block of 512 threads with 128 registers each, of which a row may have 80, and shared
-/// memory: together 256 KiB, a row of 131,072 16-bit elements or 65,536 f32. With 16 vectors in registers (W 65,536) a
-/// thread spilled 76 bytes; with 10, and 6 in shared memory, none.
+/// a multiprocessor; then 512 threads with shared memory and, when that is full, 80 of their 128 registers: together
+/// 256 KiB, a row of 131,072 16-bit elements or 65,536 f32. (A row of 65,536 all in registers spilled 76 bytes.)
 pub(super) fn forward(norm: &Norm, vector: usize) -> Block {
     let most = if wide(vector) { 4 } else { 32 };
     let (threads, row_threads) = match norm.width.div_ceil(vector * most) {
@@ -64,8 +55,7 @@ pub(super) fn forward(norm: &Norm, vector: usize) -> Block {
         513..=1024 => (1024, 1024),
         _ => (512, 512),
     };
-    let registers = if wide(vector) { 20 } else { 40 };
-    Block::new(norm, vector, threads, row_threads, Room { rows: 1, all_in_registers: most, registers })
+    Block::new(norm, vector, threads, row_threads, 1, most)
 }
 
 /// A thread holds, for each of its elements, two f32 sums beside the row itself. Up to 8192 columns all of that is in
@@ -74,19 +64,13 @@ pub(super) fn forward(norm: &Norm, vector: usize) -> Block {
 /// [`backward_is_fused`]), and half of what forward holds for each of `dy` and `sum`.
 pub(super) fn backward(norm: &Norm, vector: usize) -> Block {
     let most = if wide(vector) { 4 } else { 32 };
-    let in_registers = |registers| Room { rows: 2, all_in_registers: registers, registers };
-    let (threads, row_threads, room) = match norm.width.div_ceil(vector * most) {
-        0..=32 => (256, 32, in_registers(most)),
-        33..=128 => (256, 256, in_registers(most / 2)),
-        129..=256 => (512, 512, in_registers(most / 2)),
-        _ if backward_is_fused(norm) => (512, 512, in_registers(0)),
-        _ => (
-            512,
-            512,
-            Room { rows: 2, all_in_registers: most, registers: if wide(vector) { 10 } else { 32 } },
-        ),
+    let (threads, row_threads, registers) = match norm.width.div_ceil(vector * most) {
+        0..=32 => (256, 32, most),
+        33..=128 => (256, 256, most / 2),
+        129..=256 => (512, 512, most / 2),
+        _ => (512, 512, 0),
     };
-    Block::new(norm, vector, threads, row_threads, room)
+    Block::new(norm, vector, threads, row_threads, 2, registers)
 }
 
 /// Whether backward keeps the sums over rows in registers while it walks along them. Beyond, they take a kernel of
