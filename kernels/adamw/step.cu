@@ -239,7 +239,7 @@ inline Work prepare(const Params& p, Chunk chunk) {
             p.eps};
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 adamw_step(const __grid_constant__ Params p) {
     __shared__ Work w;
     __shared__ long long start;

@@ -65,19 +65,19 @@ template <class Unit, int TILE, int PITCH> void copy_transposed(const Params& p)
         for (int r = lane; r < height; r += 32) target[c * target_column + r] = square[r][c];
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) copy_2(const __grid_constant__ Params p) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1) copy_2(const __grid_constant__ Params p) {
     copy<unsigned short>(p);
 }
-extern "C" __global__ void __launch_bounds__(THREADS) copy_4(const __grid_constant__ Params p) { copy<unsigned>(p); }
-extern "C" __global__ void __launch_bounds__(THREADS) copy_8(const __grid_constant__ Params p) { copy<uint2>(p); }
-extern "C" __global__ void __launch_bounds__(THREADS) copy_16(const __grid_constant__ Params p) { copy<uint4>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS, 1) copy_4(const __grid_constant__ Params p) { copy<unsigned>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS, 1) copy_8(const __grid_constant__ Params p) { copy<uint2>(p); }
+extern "C" __global__ void __launch_bounds__(THREADS, 1) copy_16(const __grid_constant__ Params p) { copy<uint4>(p); }
 
-extern "C" __global__ void __launch_bounds__(THREADS) copy_transposed_2(const __grid_constant__ Params p) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1) copy_transposed_2(const __grid_constant__ Params p) {
     copy_transposed<unsigned short, 64, 66>(p);
 }
-extern "C" __global__ void __launch_bounds__(THREADS) copy_transposed_4(const __grid_constant__ Params p) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1) copy_transposed_4(const __grid_constant__ Params p) {
     copy_transposed<unsigned, 32, 33>(p);
 }
-extern "C" __global__ void __launch_bounds__(THREADS) copy_transposed_8(const __grid_constant__ Params p) {
+extern "C" __global__ void __launch_bounds__(THREADS, 1) copy_transposed_8(const __grid_constant__ Params p) {
     copy_transposed<uint2, 32, 33>(p);
 }
