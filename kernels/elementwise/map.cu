@@ -10,10 +10,10 @@
 #include "common/element.cuh"
 
 // As in crates/kernels/src/elementwise.rs.
-enum Operation { FILL, CAST, SCALE, SCALE_BY, ADD, SUB, MUL };
+enum Operation { FILL, CAST, SCALE, SCALE_BY, ADD, SUB, MUL, ADD_SCALED };
 
 constexpr bool READS_A = OPERATION != FILL;
-constexpr bool READS_B = OPERATION == ADD || OPERATION == SUB || OPERATION == MUL;
+constexpr bool READS_B = OPERATION == ADD || OPERATION == SUB || OPERATION == MUL || OPERATION == ADD_SCALED;
 
 struct Params {
     const Element* a;         // (a_period); null for FILL
@@ -22,7 +22,7 @@ struct Params {
     long long      count;
     long long      a_period;  // a multiple of 8, if `aligned`
     long long      b_period;
-    float          scalar;    // for FILL and SCALE
+    float          scalar;    // for FILL, SCALE and ADD_SCALED
     int            aligned;   // all pointers, to 16 bytes
 };
 
@@ -33,6 +33,7 @@ float apply(float a, float b, float scalar) {
     if constexpr (OPERATION == ADD) return a + b;
     if constexpr (OPERATION == SUB) return a - b;
     if constexpr (OPERATION == MUL) return a * b;
+    if constexpr (OPERATION == ADD_SCALED) return a + scalar * b;
 }
 
 long long wrap(long long i, long long period, long long count) { return period == count ? i : i % period; }

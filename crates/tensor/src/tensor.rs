@@ -84,6 +84,13 @@ impl Tensor {
     /// # Errors
     /// When the device is out of memory or does not take `dtype`.
     pub fn full(shape: &[usize], value: f64, dtype: Dtype, device: &Device) -> Result<Tensor> {
+        if let Device::Gpu(gpu) = device
+            && dtype.is_float()
+        {
+            let out = gpu.empty(shape, dtype)?;
+            gpu.fill("full", value, &out)?;
+            return Ok(out);
+        }
         let count = shape.iter().product();
         let host = with_element!(dtype, E => E::into_host(vec![E::from_f64(value); count]));
         Tensor::from_host(host, shape).to_device(device)

@@ -42,19 +42,21 @@ pub enum Operation {
     Sub,
     /// `a * b`.
     Mul,
+    /// `a + scalar * b`.
+    AddScaled,
 }
 
 impl Operation {
-    const ALL: [Operation; 7] = {
-        use Operation::{Add, Cast, Fill, Mul, Scale, ScaleBy, Sub};
-        [Fill, Cast, Scale, ScaleBy, Add, Sub, Mul]
+    const ALL: [Operation; 8] = {
+        use Operation::{Add, AddScaled, Cast, Fill, Mul, Scale, ScaleBy, Sub};
+        [Fill, Cast, Scale, ScaleBy, Add, Sub, Mul, AddScaled]
     };
 
     fn operands(self) -> usize {
         match self {
             Operation::Fill => 0,
             Operation::Cast | Operation::Scale => 1,
-            Operation::ScaleBy | Operation::Add | Operation::Sub | Operation::Mul => 2,
+            Operation::ScaleBy | Operation::Add | Operation::Sub | Operation::Mul | Operation::AddScaled => 2,
         }
     }
 }
@@ -143,7 +145,7 @@ pub struct MapArgs {
     pub a: Operand,
     /// The second operand.
     pub b: Operand,
-    /// For [`Operation::Fill`] and [`Operation::Scale`]; otherwise unused.
+    /// For [`Operation::Fill`], [`Operation::Scale`] and [`Operation::AddScaled`]; otherwise unused.
     pub scalar: f32,
     /// Contiguous, overwritten. It may be an operand of the same size and dtype itself.
     pub out: DevicePtr,

@@ -15,8 +15,9 @@ pub(crate) use cross_entropy::Losses;
 pub(crate) use matmul::Product;
 pub(crate) use plans::Plans;
 
+use crate::dtype::with_element;
 use crate::storage::{Data, Storage};
-use crate::{Device, Dtype, Error, Result, Tensor};
+use crate::{Device, Dtype, Element, Error, Result, Tensor};
 
 /// A GPU, the stream on which its work is enqueued in order, and the kernels compiled for it. Cheap to clone; all
 /// clones are the same.
@@ -151,6 +152,20 @@ impl Gpu {
         };
         // SAFETY: operands and output are contiguous tensors of this device with as many elements as said; the output
         // is a new one, or the first operand, which then has its size and type.
+        unsafe { plan.launch(self.stream(), &args)? };
+        Ok(())
+    }
+
+    /// Sets every element of a new tensor to `value`, rounded once.
+    pub(crate) fn fill(&self, name: &str, value: f64, out: &Tensor) -> Result<()> {
+        let dtype = kernel_dtype(name, out.dtype())?;
+        let plan = self.plans().map.get((Operation::Fill, dtype, dtype), |(operation, dtype, _)| {
+            kernels::elementwise::Map::new(operation, dtype).plan(self.device())
+        })?;
+        let scalar = with_element!(out.dtype(), E => E::from_f64(value).to_f32());
+        let (a, b) = (Operand::NONE, Operand::NONE);
+        let args = MapArgs { count: out.numel(), a, b, scalar, out: out.pointer(name)? };
+        // SAFETY: the output is a new contiguous tensor of this device.
         unsafe { plan.launch(self.stream(), &args)? };
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod activation;
 mod add;
+mod add_scaled;
 mod attention;
 mod axis;
 mod cast;

@@ -157,6 +157,18 @@ fn a_chunked_loss_on_a_gpu_is_that_on_the_cpu() {
 }
 
 #[test]
+fn a_tensor_full_of_a_number_is_on_a_gpu_what_it_is_on_the_cpu() {
+    for device in gpus() {
+        for (dtype, value) in [(Dtype::F32, 0.1), (Dtype::Bf16, -1e-3), (Dtype::F16, 1e6), (Dtype::U32, 7.0)]
+        {
+            let [on_gpu, on_cpu] = [&device, &Device::Cpu]
+                .map(|device| doubles(&Tensor::full(&[3, 5], value, dtype, device).unwrap()));
+            assert_eq!(on_gpu, on_cpu);
+        }
+    }
+}
+
+#[test]
 fn each_emulated_gpu_is_one_of_its_own() {
     let [first, second] = [emulated(), emulated()];
     let ones = |device: &Device| Tensor::from_slice(&[1.0f32], &[1], device).unwrap();

@@ -51,6 +51,7 @@ proptest! {
         agrees(|x| x[0].sub(&x[1]), &inputs)?;
         agrees(|x| x[0].mul(&x[1]), &inputs)?;
         agrees(|x| x[1].mul(&x[0]), &inputs)?;
+        agrees(|x| x[0].add_scaled(&x[1], -0.7), &inputs)?;
     }
 
     #[test]

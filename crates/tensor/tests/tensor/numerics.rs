@@ -42,6 +42,9 @@ pub fn cases(seed: u64) -> Vec<Case> {
         case("mul", vec![strided(&[rows, width], 0, 1, seed), of(&[width], 2)], |x| {
             Ok(vec![x[0].mul(&x[1])?])
         }),
+        case("add_scaled", vec![of(&[rows, width], 1), of(&[width], 2)], |x| {
+            Ok(vec![x[0].add_scaled(&x[1], -0.3)?])
+        }),
         case("scale", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].scale(-0.3)?])),
         // Of squares, since a sum of either sign may be small beside its own rounding errors.
         case("mean_all", vec![of(&[rows, width], 1)], |x| Ok(vec![x[0].mul(&x[0])?.mean_all()?])),

@@ -80,7 +80,7 @@ impl fmt::Display for Map {
 
 impl Map {
     /// All of them.
-    pub const OPERATIONS: [Operation; 7] = [
+    pub const OPERATIONS: [Operation; 8] = [
         Operation::Fill,
         Operation::Cast,
         Operation::Scale,
@@ -88,6 +88,7 @@ impl Map {
         Operation::Add,
         Operation::Sub,
         Operation::Mul,
+        Operation::AddScaled,
     ];
 
     /// The cases that tell the most: each operation on each type, over more than one block and an operand that repeats;
@@ -160,6 +161,7 @@ fn exact(operation: Operation, a: f64, b: f64, scalar: f64) -> f64 {
         Operation::Add => a + b,
         Operation::Sub => a - b,
         Operation::Mul => a * b,
+        Operation::AddScaled => a + scalar * b,
     }
 }
 
@@ -172,5 +174,6 @@ fn plain(operation: Operation, a: f32, b: f32, scalar: f32) -> f32 {
         Operation::Add => a + b,
         Operation::Sub => a - b,
         Operation::Mul => a * b,
+        Operation::AddScaled => a + scalar * b,
     }
 }
