@@ -1,3 +1,4 @@
+use crate::devices::Devices;
 use crate::draw::{check_all, precisions};
 use longhand_verify::Precision;
 use longhand_verify::cases::{Norm, Pass};
@@ -11,6 +12,15 @@ fn forward_is_as_close_to_the_reference_as_its_precision_allows() {
 #[test]
 fn backward_is_as_close_to_the_reference_as_its_precision_allows() {
     check_all(12, cases(Pass::Backward));
+}
+
+/// Forward as far as registers and shared memory hold a row; backward as far as it keeps its sums in registers, and beyond.
+#[test]
+fn rows_that_wait_in_shared_memory_are_as_close_as_others() {
+    let Some(devices) = Devices::open() else { return };
+    devices.check(&Norm::rms(Pass::Forward, Precision::Bf16, 2, 131_072));
+    devices.check(&Norm::layer(Pass::Backward, Precision::Bf16, 3, 16_384));
+    devices.check(&Norm::rms(Pass::Backward, Precision::Bf16, 1, 131_072));
 }
 
 prop_compose! {
