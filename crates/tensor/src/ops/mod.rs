@@ -27,7 +27,7 @@ mod to_device;
 mod transpose;
 
 pub use activation::{Activation, Gelu, activation, gated, gated_halves, gelu};
-pub use attention::{AttentionOptions, Documents, Score, ScoreMask, attention, attention_with_lse};
+pub use attention::{AttentionOptions, Documents, Named, Score, ScoreMask, attention, attention_with_lse};
 pub use cross_entropy::{IGNORE_INDEX, LossOptions, cross_entropy};
 pub use embedding::{embedding, embedding_with_padding};
 pub use linear::linear;

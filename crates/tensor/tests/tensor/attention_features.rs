@@ -1,6 +1,6 @@
 //! Masks, scores, sinks and dropout of attention, in every combination, against the formula and finite differences.
 
-use longhand_tensor::ops::{AttentionOptions, Documents, Dual, Position, Score, ScoreMask};
+use longhand_tensor::ops::{AttentionOptions, Documents, Dual, Named, Position, Score, ScoreMask};
 use longhand_tensor::{Device, Dropout, Dtype, Random, Result, Tensor, check_gradient, ops};
 use proptest::prelude::*;
 
@@ -77,7 +77,7 @@ fn cases(tokens: usize) -> impl Strategy<Value = Case> {
 
 const CAP: f64 = 1.5;
 const RANDOM: Random = Random { seed: 7, offset: 3 };
-const PROBABILITY: f64 = 0.3;
+const PROBABILITY: f64 = 0.25;
 
 fn shown(at: Position) -> bool {
     !(at.query * 5 + at.key * 3 + at.head + at.batch).is_multiple_of(4)
@@ -118,7 +118,8 @@ impl Case {
     }
 
     fn options(&self, inputs: &[Tensor]) -> AttentionOptions {
-        let device = inputs[0].device();
+        let (device, dtype) =
+            (inputs[0].device(), if inputs[0].dtype() == Dtype::F64 { Dtype::F64 } else { Dtype::F32 });
         let lengths = |side: usize| self.documents.iter().map(|lengths| lengths[side]).collect::<Vec<_>>();
         let sequences = if self.documents.is_empty() { self.batch } else { self.documents.len() };
         let prefixes = |prefix: usize| (0..sequences as u32).map(|i| prefix as u32 + i).collect::<Vec<_>>();
@@ -132,12 +133,24 @@ impl Case {
                 .map(|prefix| indices(&prefixes(prefix), &[sequences]).to_device(device).unwrap()),
             documents: (!self.documents.is_empty())
                 .then(|| Documents::with_keys(&lengths(0), &lengths(1), device).unwrap()),
-            mask: self.mask.then(|| ScoreMask::new(shown)),
-            score: self.score.then(|| Score::new(scored)),
+            mask: self.mask.then(|| {
+                let stride = ("stride", Named::Integer(5));
+                ScoreMask::new(shown).cuda("(q * stride + k * 3 + h + b) % 4 != 0", &[stride])
+            }),
+            score: self.score.then(|| {
+                let text =
+                    "fmaxf(score * (1.0f + (q + 2 * k + h) % 3 * step) + score * score * 0.2f, score - 1.0f)";
+                Score::new(scored).cuda(text, &[("step", Named::Float(0.25))])
+            }),
             softcap: self.softcap.then_some(CAP),
-            alibi: self
-                .alibi
-                .then(|| Tensor::from_vec(self.slopes(), &[self.heads()], &Device::Cpu).unwrap()),
+            alibi: self.alibi.then(|| {
+                Tensor::from_vec(self.slopes(), &[self.heads()], &Device::Cpu)
+                    .unwrap()
+                    .to_dtype(dtype)
+                    .unwrap()
+                    .to_device(device)
+                    .unwrap()
+            }),
             bias: self.bias.map(|_| inputs[3].clone()),
             sinks: self.sinks.then(|| inputs[inputs.len() - 1].clone()),
             dropout: self.dropout.then_some(Dropout { probability: PROBABILITY, random: RANDOM }),
@@ -345,7 +358,9 @@ fn features_on_a_gpu_are_those_on_the_cpu() {
         Case { left: Some(20), right: Some(9), ..PLAIN },
         Case { causal: true, prefix: Some(80), ..PLAIN },
         Case { causal: true, left: Some(12), ..packed.clone() },
-        Case { right: Some(3), prefix: Some(5), ..packed },
+        Case { right: Some(3), prefix: Some(5), ..packed.clone() },
+        Case { softcap: true, alibi: true, sinks: true, causal: true, ..PLAIN },
+        Case { mask: true, score: true, dropout: true, sinks: true, ..packed },
     ];
     for device in gpus() {
         for case in &cases {

@@ -17,6 +17,8 @@ pub(crate) struct Dropping {
 
 impl Dropping {
     pub(crate) fn new(dropout: Dropout) -> Self {
+        // Kernels have the probability in f32.
+        let dropout = Dropout { probability: f64::from(dropout.probability as f32), ..dropout };
         let key = dropout.random.key();
         Dropping { key, drop_below: dropout.drop_below(), scale: dropout.scale() }
     }

@@ -1,28 +1,63 @@
 //! On a GPU.
 
+use longhand_gpu::DevicePtr;
 use longhand_kernels::attention as kernel;
 
-use super::{Attention, Documents, Inputs, NAME, Saved, as_heads};
+use super::options::Expression;
+use super::{Attention, Documents, Inputs, NAME, Named, Saved, as_heads};
 use crate::cpu::attention::Sizes;
 use crate::gpu::kernel_dtype;
 use crate::ops::check_device;
 use crate::{Dtype, Error, Gpu, Result, Tensor};
 
+/// Tensors beside q, k and v, as kernels take them, and what their expressions call by name.
+struct Held {
+    slopes: Option<Tensor>,
+    sinks: Option<Tensor>,
+    named: Vec<(String, Named)>,
+}
+
+impl Held {
+    /// Names and values, as kernels take them.
+    fn values(&self) -> Result<Vec<(&str, kernel::Named)>> {
+        let values = self.named.iter().map(|(name, value)| {
+            let value = match value {
+                Named::Tensor(tensor) if tensor.dtype() == Dtype::U32 => {
+                    kernel::Named::Integers(tensor.pointer(NAME)?)
+                }
+                Named::Tensor(tensor) => kernel::Named::Tensor(tensor.pointer(NAME)?),
+                Named::Float(value) => kernel::Named::Float(*value),
+                Named::Integer(value) => kernel::Named::Integer(*value),
+            };
+            Ok((name.as_str(), value))
+        });
+        values.collect()
+    }
+}
+
+fn named_type(value: &Named) -> Result<kernel::NamedType> {
+    Ok(match value {
+        Named::Tensor(tensor) if tensor.dtype() == Dtype::U32 => kernel::NamedType::Integers,
+        Named::Tensor(tensor) => kernel::NamedType::Tensor(kernel_dtype(NAME, tensor.dtype())?),
+        Named::Float(_) => kernel::NamedType::Float,
+        Named::Integer(_) => kernel::NamedType::Integer,
+    })
+}
+
 impl Attention {
     /// What there is no kernel for.
     fn refuse(&self, sizes: Sizes) -> Result<()> {
         let options = &self.0;
-        let given = [
-            ("mask", options.mask.is_some()),
-            ("score", options.score.is_some()),
-            ("softcap", options.softcap.is_some()),
-            ("alibi", options.alibi.is_some()),
-            ("bias", options.bias.is_some()),
-            ("sinks", options.sinks.is_some()),
-            ("dropout", options.dropout.is_some()),
+        if options.bias.is_some() {
+            return Err(Error::argument(NAME, "bias", "given on a GPU", "given on the CPU alone"));
+        }
+        let without = [
+            ("mask", options.mask.as_ref().is_some_and(|mask| mask.cuda.is_none())),
+            ("score", options.score.as_ref().is_some_and(|score| score.cuda.is_none())),
         ];
-        if let Some((option, _)) = given.iter().find(|(_, given)| *given) {
-            return Err(Error::argument(NAME, option, "given on a GPU", "given on the CPU alone"));
+        if let Some((option, _)) = without.iter().find(|(_, without)| *without) {
+            let expected = "one with a CUDA expression too, on a GPU: `cuda` adds it";
+            return Err(Error::argument(NAME, option, "a function alone", expected));
         }
         if sizes.value_dim != sizes.dim {
             let expected = format!("that of q and k on a GPU, {}", sizes.dim);
@@ -31,15 +66,58 @@ impl Attention {
         Ok(())
     }
 
+    /// The user's expressions, of the mask and of the score.
+    fn expressions(&self) -> [Option<&Expression>; 2] {
+        let options = &self.0;
+        [
+            options.mask.as_ref().and_then(|mask| mask.cuda.as_ref()),
+            options.score.as_ref().and_then(|score| score.cuda.as_ref()),
+        ]
+    }
+
+    fn held(&self, inputs: &Inputs) -> Result<Held> {
+        let by_head = |tensor: Option<&Tensor>| {
+            tensor.map(|tensor| tensor.detach().to_dtype(Dtype::F32)?.contiguous()).transpose()
+        };
+        let mut named = Vec::new();
+        for (name, value) in self.expressions().into_iter().flatten().flat_map(|expression| &expression.named)
+        {
+            let value = match value {
+                Named::Tensor(tensor) => {
+                    check_device(NAME, inputs.q, tensor)?;
+                    Named::Tensor(tensor.detach().contiguous()?)
+                }
+                other => other.clone(),
+            };
+            named.push((name.clone(), value));
+        }
+        Ok(Held { slopes: by_head(self.0.alibi.as_ref())?, sinks: by_head(inputs.sinks)?, named })
+    }
+
     /// As kernels take it.
     fn described(&self, q: &Tensor, sizes: Sizes) -> Result<kernel::Attention> {
         self.refuse(sizes)?;
         let options = &self.0;
-        Ok(kernel::Attention::new(kernel_dtype(NAME, q.dtype())?, sizes.dim)
+        let mut described = kernel::Attention::new(kernel_dtype(NAME, q.dtype())?, sizes.dim)
             .causal(options.causal)
             .window(options.window_left, options.window_right)
             .prefix(options.prefix.is_some())
-            .documents(options.documents.is_some()))
+            .documents(options.documents.is_some())
+            .softcap(options.softcap.map(|cap| cap as f32))
+            .alibi(options.alibi.is_some())
+            .sinks(options.sinks.is_some())
+            .dropout(options.dropout.map(|dropout| dropout.probability as f32));
+        let [mask, score] = self.expressions();
+        if let Some(mask) = mask {
+            described = described.mask(&mask.text);
+        }
+        if let Some(score) = score {
+            described = described.score(&score.text);
+        }
+        for (name, value) in [mask, score].into_iter().flatten().flat_map(|expression| &expression.named) {
+            described = described.named(name, named_type(value)?);
+        }
+        Ok(described)
     }
 
     fn kernel_shape(&self, sizes: Sizes) -> kernel::AttentionShape {
@@ -48,8 +126,23 @@ impl Attention {
         kernel::AttentionShape { batch, queries, keys, heads, kv_heads }
     }
 
-    fn operands(&self, q: &Tensor) -> Result<kernel::Operands<'static>> {
-        let mut operands = kernel::Operands::default();
+    fn operands<'a>(
+        &self,
+        q: &Tensor,
+        held: &Held,
+        named: &'a [(&'a str, kernel::Named)],
+    ) -> Result<kernel::Operands<'a>> {
+        let pointer = |tensor: &Option<Tensor>| match tensor {
+            Some(tensor) => tensor.pointer(NAME),
+            None => Ok(DevicePtr::NULL),
+        };
+        let mut operands = kernel::Operands {
+            slopes: pointer(&held.slopes)?,
+            sinks: pointer(&held.sinks)?,
+            random: self.0.dropout.map(|dropout| dropout.random).unwrap_or_default(),
+            named,
+            ..Default::default()
+        };
         if let Some(prefix) = &self.0.prefix {
             operands.prefix = prefix.pointer(NAME)?;
         }
@@ -70,6 +163,8 @@ impl Attention {
     pub(super) fn on_gpu(&self, gpu: &Gpu, inputs: &Inputs, sizes: Sizes) -> Result<[Tensor; 2]> {
         let Inputs { q, k, v, .. } = *inputs;
         let described = self.described(q, sizes)?;
+        let held = self.held(inputs)?;
+        let named = held.values()?;
         let plan = gpu.plans().attention.get(described, |described| described.forward(gpu.device()))?;
         let out = gpu.empty(&[sizes.batch, sizes.queries, sizes.heads, sizes.value_dim], q.dtype())?;
         let lse = gpu.empty(&[sizes.batch, sizes.heads, sizes.queries], Dtype::F32)?;
@@ -81,7 +176,7 @@ impl Attention {
             v: kernel_heads(v)?,
             out: kernel_heads(&out)?,
             lse: lse.pointer(NAME)?,
-            operands: self.operands(q)?,
+            operands: self.operands(q, &held, &named)?,
         };
         // SAFETY: the inputs lie in memory as their strides say, the outputs are new, all on this device and freed on
         // this stream.
@@ -101,10 +196,13 @@ impl Attention {
         }
         let Inputs { q, k, v, .. } = saved.inputs;
         let described = self.described(q, sizes)?;
+        let held = self.held(&saved.inputs)?;
+        let named = held.values()?;
         let plan =
             gpu.plans().attention_backward.get(described, |described| described.backward(gpu.device()))?;
         let like = |tensor: &Tensor| gpu.empty(tensor.shape(), tensor.dtype());
         let grads = [like(q)?, like(k)?, like(v)?];
+        let grad_sinks = held.sinks.as_ref().map(like).transpose()?;
         let shape = self.kernel_shape(sizes);
         let workspace = gpu.workspace(plan.workspace_bytes(&shape))?;
         let args = kernel::AttentionBackwardArgs {
@@ -120,13 +218,17 @@ impl Attention {
             grad_q: kernel_heads(&grads[0])?,
             grad_k: kernel_heads(&grads[1])?,
             grad_v: kernel_heads(&grads[2])?,
-            grad_sinks: longhand_gpu::DevicePtr::NULL,
-            operands: self.operands(q)?,
+            grad_sinks: grad_sinks.as_ref().map_or(Ok(DevicePtr::NULL), |grad| grad.pointer(NAME))?,
+            operands: self.operands(q, &held, &named)?,
         };
         // SAFETY: the inputs lie in memory as their strides say, outputs and workspace are new, all on this device and
         // freed on this stream.
         unsafe { plan.launch(gpu.stream(), &args)? };
-        Ok(grads.map(Some).into())
+        let mut all: Vec<Option<Tensor>> = grads.map(Some).into();
+        if let (Some(grad), Some(sinks)) = (grad_sinks, saved.inputs.sinks) {
+            all.push(Some(grad.to_dtype(sinks.dtype())?));
+        }
+        Ok(all)
     }
 }
 

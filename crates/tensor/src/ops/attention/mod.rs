@@ -5,7 +5,7 @@ mod gpu;
 mod options;
 
 pub(super) use gpu::kernel_heads;
-pub use options::{AttentionOptions, Documents, Score, ScoreMask};
+pub use options::{AttentionOptions, Documents, Named, Score, ScoreMask};
 
 use longhand_kernels::random::Dropout;
 
@@ -21,7 +21,8 @@ use crate::{Backward, Device, Dtype, Error, Forward, Operation, Result, Tensor};
 /// multiple of Hkv: query head `h` reads key-value head `h / (H / Hkv)`. The last dimension should be contiguous (else it
 /// is copied); other strides are taken as they are. A query that sees no key gives 0.
 ///
-/// On a GPU the elements are `bf16` or `f16`, and D, which is also Dv, is 64 or 128.
+/// On a GPU the elements are `bf16` or `f16`, D, which is also Dv, is 64 or 128, and there is no bias. The user's own mask
+/// and score are CUDA expressions there.
 ///
 /// ```
 /// # fn main() -> longhand_tensor::Result<()> {
@@ -42,7 +43,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &AttentionOptions)
 }
 
 /// [`attention`], and the natural logarithm of the sum of `exp(score)` over the keys that a query sees, and its head's
-/// sink: `(B, H, T)`, in f32 (f64 for f64), minus infinity where there is none. Both are differentiable. This is what
+/// sink: `(B, H, T)`, in f32 (f64 for f64), minus infinity where there is none. Both are differentiable, the second on the CPU alone. This is what
 /// merging results over disjoint keys takes.
 ///
 /// # Errors

@@ -129,23 +129,65 @@ fn boundaries(lengths: &[usize]) -> Result<Vec<u32>> {
     Ok(ends)
 }
 
+/// What a CUDA expression calls by name.
+#[derive(Clone, Debug)]
+pub enum Named {
+    /// A tensor, which the expression indexes by elements, in row-major order: `table[h * 128 + q]`. Elements are `float`,
+    /// or of u32 `int`.
+    Tensor(Tensor),
+    /// A `float`.
+    Float(f32),
+    /// A `long long`.
+    Integer(i64),
+}
+
+/// A function of the user's own as GPUs take it.
+#[derive(Clone, Debug)]
+pub(super) struct Expression {
+    pub(super) text: String,
+    pub(super) named: Vec<(String, Named)>,
+}
+
+impl Expression {
+    fn new(text: &str, named: &[(&str, Named)]) -> Expression {
+        let named = named.iter().map(|(name, value)| ((*name).to_string(), value.clone())).collect();
+        Expression { text: text.to_string(), named }
+    }
+}
+
 /// A user's own mask. Not called `Mask`, which would say too little where it is imported.
 #[derive(Clone)]
 pub struct ScoreMask {
     pub(super) cpu: Arc<dyn Fn(Position) -> bool + Send + Sync>,
+    pub(super) cuda: Option<Expression>,
 }
 
 impl ScoreMask {
     /// Queries see the keys for which this is true. On the CPU every place that the other masks leave is asked for; blocks
     /// without any key cost nothing beyond.
+    ///
+    /// ```
+    /// use longhand_tensor::ops::{Named, ScoreMask};
+    ///
+    /// // Every key of the query's own block of 64, and the first of every other.
+    /// let mask = ScoreMask::new(|at| at.query / 64 == at.key / 64 || at.key % 64 == 0)
+    ///     .cuda("q / block == k / block || k % block == 0", &[("block", Named::Integer(64))]);
+    /// ```
     pub fn new(sees: impl Fn(Position) -> bool + Send + Sync + 'static) -> ScoreMask {
-        ScoreMask { cpu: Arc::new(sees) }
+        ScoreMask { cpu: Arc::new(sees), cuda: None }
+    }
+
+    /// The same as a CUDA expression, for GPUs: of the integers `b` (batch, or document), `h` (query head), `q` and `k`
+    /// (query and key in their batch or document), and of what it calls by name.
+    #[must_use]
+    pub fn cuda(self, expression: &str, named: &[(&str, Named)]) -> ScoreMask {
+        ScoreMask { cuda: Some(Expression::new(expression, named)), ..self }
     }
 }
 
 impl Debug for ScoreMask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScoreMask").finish_non_exhaustive()
+        f.debug_struct("ScoreMask").field("cuda", &self.cuda).finish_non_exhaustive()
     }
 }
 
@@ -153,11 +195,12 @@ impl Debug for ScoreMask {
 #[derive(Clone)]
 pub struct Score {
     pub(super) cpu: Arc<dyn Fn(Position, Dual) -> Dual + Send + Sync>,
+    pub(super) cuda: Option<Expression>,
 }
 
 impl Score {
-    /// Scores become what this makes of the scaled product of query and key. Computed with [`Dual`], they have their
-    /// gradient.
+    /// Scores become what this makes of the scaled, and capped, product of query and key. Computed with [`Dual`], they have
+    /// their gradient.
     ///
     /// ```
     /// # fn main() -> longhand_tensor::Result<()> {
@@ -165,7 +208,8 @@ impl Score {
     /// use longhand_tensor::{Device, Dtype, Tensor};
     ///
     /// // Scores of keys at an odd distance are halved.
-    /// let score = Score::new(|at, score| if at.key % 2 == at.query % 2 { score } else { score * 0.5 });
+    /// let score = Score::new(|at, score| if at.key % 2 == at.query % 2 { score } else { score * 0.5 })
+    ///     .cuda("k % 2 == q % 2 ? score : score * 0.5f", &[]);
     /// let x = Tensor::zeros(&[1, 5, 2, 8], Dtype::F32, &Device::Cpu)?;
     /// let options = AttentionOptions { score: Some(score), ..Default::default() };
     /// assert_eq!(attention(&x, &x, &x, &options)?.shape(), [1, 5, 2, 8]);
@@ -173,12 +217,19 @@ impl Score {
     /// # }
     /// ```
     pub fn new(score: impl Fn(Position, Dual) -> Dual + Send + Sync + 'static) -> Score {
-        Score { cpu: Arc::new(score) }
+        Score { cpu: Arc::new(score), cuda: None }
+    }
+
+    /// The same as a CUDA expression, for GPUs: of `score`, and of all that one of [`ScoreMask::cuda`] is of. Its
+    /// derivative by `score` comes from the expression itself.
+    #[must_use]
+    pub fn cuda(self, expression: &str, named: &[(&str, Named)]) -> Score {
+        Score { cuda: Some(Expression::new(expression, named)), ..self }
     }
 }
 
 impl Debug for Score {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Score").finish_non_exhaustive()
+        f.debug_struct("Score").field("cuda", &self.cuda).finish_non_exhaustive()
     }
 }
