@@ -5,7 +5,7 @@ use longhand_benches::{Bench, Gpu, Row, attention_flops};
 use longhand_gpu::{Buffer, DevicePtr};
 use longhand_kernels::Dtype;
 use longhand_kernels::attention::{
-    Attention, AttentionBackwardArgs, AttentionForwardArgs, AttentionShape, Heads, Operands, Strides,
+    Attention, AttentionBackwardArgs, AttentionForwardArgs, AttentionShape, Bias, Heads, Operands, Strides,
 };
 
 const TOKENS: [usize; 10] = [1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288];
@@ -181,6 +181,7 @@ impl Case {
                     grad_k: self.heads(&set.grad_k, shape.keys, shape.kv_heads),
                     grad_v: self.heads(&set.grad_v, shape.keys, shape.kv_heads),
                     grad_sinks: DevicePtr::NULL,
+                    grad_bias: Bias::default(),
                     operands,
                 };
                 // SAFETY: as above.

@@ -4,11 +4,12 @@
 //   SCORE_EXPRESSION    score = the user's expression of it            (expression.cuh, generated)
 //   SOFTCAP             score = softcap * tanh(score / softcap)        (Gemma 2, arXiv 2408.00118, section 2)
 //   ALIBI               score = score - slope[h] * |q + S - T - k|     (Press et al. 2021, arXiv 2108.12409, section 3)
+//   BIAS                score = score + bias[b][h][q][k]
 //
 // What MASK_EXPRESSION, the user's, does not let a query see is hidden. SINKS are scores of one more key for each head,
 // without a value (Xiao et al. 2023, arXiv 2309.17453; learned: gpt-oss, arXiv 2508.10925, section 2.1).
 //
-// constants.cuh comes from Rust: SOFTCAP, SCORE_EXPRESSION, ALIBI, MASK_EXPRESSION, SINKS.
+// constants.cuh comes from Rust: SOFTCAP, SCORE_EXPRESSION, ALIBI, BIAS, MASK_EXPRESSION, SINKS.
 
 #pragma once
 
@@ -21,16 +22,23 @@
 #include "constants.cuh"
 
 // Whether scores are more than scaled products; whether their derivatives by those are not 1.
-constexpr bool SCORED = SOFTCAP || SCORE_EXPRESSION || ALIBI;
+constexpr bool SCORED = SOFTCAP || SCORE_EXPRESSION || ALIBI || BIAS;
 constexpr bool SLOPED = SOFTCAP || SCORE_EXPRESSION;
+
+// Elements from one batch, head, query and key to the next; 0 where all have the same.
+struct BiasStrides {
+    long long batch, head, query, key;
+};
 
 // In Params.
 struct Scoring {
-    const float* slopes;  // (H)
-    const float* sinks;   // (H)
-    Named        named;
-    float        softcap;
-    float        scale;
+    const float*   slopes;  // (H)
+    const float*   sinks;   // (H)
+    const Element* bias;    // (B, H, T, S); with DOCUMENTS, the number of them for B, and T and S of the longest
+    BiasStrides    bias_strides;
+    Named          named;
+    float          softcap;
+    float          scale;
 };
 
 // The scores of one head of one sequence.
@@ -52,6 +60,11 @@ struct Scorer {
             score = {scoring.softcap * t, score.slope * (1 - t * t)};
         }
         if constexpr (ALIBI) score.value -= slope * abs(query - T + (S - key));
+        if constexpr (BIAS) {
+            const BiasStrides& strides = scoring.bias_strides;
+            score.value += to_float(scoring.bias[batch * strides.batch + head * strides.head + query * strides.query +
+                                                 key * strides.key]);
+        }
         return score;
     }
 

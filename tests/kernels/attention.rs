@@ -91,9 +91,9 @@ prop_compose! {
     /// Each feature half of the time.
     fn scores()(
         softcap in prop::option::of(1.0..20.0f32), expression: bool, mask_expression: bool, alibi: bool, sinks: bool,
-        dropout in prop::option::of(0.0..0.9f32),
+        dropout in prop::option::of(0.0..0.9f32), bias in prop::option::of(any::<[bool; 4]>()),
     ) -> Scores {
-        Scores { softcap, expression, mask_expression, alibi, sinks, dropout }
+        Scores { softcap, expression, mask_expression, alibi, sinks, dropout, bias }
     }
 }
 
@@ -124,4 +124,16 @@ fn an_expression_that_does_not_compile_is_an_error_that_points_into_it() {
             assert!(error.to_string().contains(place), "{error}");
         }
     }
+}
+
+#[test]
+fn gradients_of_biases_hold_however_they_broadcast() {
+    let bias = any::<[bool; 4]>().prop_map(Some);
+    let case = (cases(Pass::Backward, lengths(), 1..3usize), bias).prop_map(|(case, bias)| Attention {
+        scores: Scores { bias, ..Scores::default() },
+        precision: Precision::Bf16,
+        shape: AttentionShape { head_dim: 64, value_dim: 64, ..case.shape },
+        ..case
+    });
+    check_all(8, case);
 }

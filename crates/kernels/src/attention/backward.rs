@@ -5,7 +5,7 @@ use longhand_gpu::{Arch, Constants, Device, DevicePtr, Kernel, Launch, Stream, p
 use super::arguments::Arguments;
 use super::operands::{DocumentsParams, DropoutParams, MaskParams, ScoringParams};
 use super::tuning::{Step, Tile};
-use super::{Attention, AttentionShape, HEADERS, Heads, Operands, Strides};
+use super::{Attention, AttentionShape, Bias, HEADERS, Heads, Operands, Strides, bias};
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::{Result, Variant};
@@ -142,6 +142,7 @@ impl Attention {
             rows: load(rows)?,
             query: tiled(Step::BackwardQuery, query)?,
             key: tiled(Step::BackwardKey, key)?,
+            bias: if self.bias { Some(bias::Loaded::new(self, device)?) } else { None },
             sinks: if self.sinks { Some(Loaded::new(device, &sinks_variant())?) } else { None },
         })
     }
@@ -213,6 +214,8 @@ pub struct AttentionBackwardArgs<'a> {
     pub grad_k: Heads,
     /// `(B, S, Hkv, D)`.
     pub grad_v: Heads,
+    /// The gradient of [`Operands::bias`], of the same shape, with strides of its own; null where it is not wanted.
+    pub grad_bias: Bias,
     /// `(H)` f32, the gradient of [`Operands::sinks`]; null without.
     pub grad_sinks: DevicePtr,
     /// As given to forward.
@@ -227,6 +230,7 @@ pub struct AttentionBackwardPlan {
     query: Tiled,
     key: Tiled,
     sinks: Option<Loaded>,
+    bias: Option<bias::Loaded>,
 }
 
 #[derive(Clone, Debug)]
@@ -271,6 +275,14 @@ impl AttentionBackwardPlan {
         if keys > 0 {
             // SAFETY: as above.
             unsafe { self.launch_key(stream, &arguments, args, keys) }?;
+        }
+        if let Some(bias) = &self.bias
+            && !args.grad_bias.data.is_null()
+            && queries > 0
+            && keys > 0
+        {
+            // SAFETY: as above.
+            unsafe { bias.launch(&self.attention, stream, &arguments, args) }?;
         }
         if let Some(sinks) = &self.sinks {
             // SAFETY: as above.
@@ -416,6 +428,7 @@ fn check(attention: &Attention, args: &AttentionBackwardArgs<'_>) -> Result<Argu
         arguments.check_keys(name, tensor)?;
     }
     arguments.check_per_query("lse", args.lse, 4)?;
+    args.operands.check_grad_bias(attention, &arguments, &args.grad_bias)?;
     if attention.sinks {
         if args.shape.heads > 0 {
             arguments.check_pointer("grad_sinks", args.grad_sinks, 4)?;

@@ -20,7 +20,7 @@ use crate::{Dtype, Error, Result};
 /// ```
 ///
 /// Scores may become more than that, in this order: the user's [`score`](Attention::score),
-/// [`softcap`](Attention::softcap), [`alibi`](Attention::alibi).
+/// [`softcap`](Attention::softcap), [`alibi`](Attention::alibi), [`bias`](Attention::bias).
 ///
 /// Masks restrict each other: a query sees the keys that all of them let it see. One that sees no key gets `out = 0`,
 /// `lse = -inf` and gives no gradient.
@@ -37,6 +37,7 @@ pub struct Attention {
     pub(super) documents: bool,
     pub(super) softcap: Option<Number>,
     pub(super) alibi: bool,
+    pub(super) bias: bool,
     pub(super) sinks: bool,
     pub(super) dropout: Option<Number>,
     pub(super) expressions: Expressions,
@@ -79,6 +80,7 @@ impl Attention {
             documents: false,
             softcap: None,
             alibi: false,
+            bias: false,
             sinks: false,
             dropout: None,
             expressions: Expressions::default(),
@@ -126,6 +128,13 @@ impl Attention {
     #[must_use]
     pub fn alibi(self, alibi: bool) -> Attention {
         Attention { alibi, ..self }
+    }
+
+    /// Whether a tensor is added to the scores: [`Operands::bias`](super::Operands::bias). Its gradient sums over the
+    /// dimensions in which the gradient's stride is 0.
+    #[must_use]
+    pub fn bias(self, bias: bool) -> Attention {
+        Attention { bias, ..self }
     }
 
     /// Whether each head has one more key, without a value, whose score is the head's
@@ -225,8 +234,12 @@ impl Attention {
 
     pub(super) fn tile(&self, step: Step, arch: Arch) -> Tile {
         let expressions = self.expressions.score.is_some() || self.expressions.mask.is_some();
-        let scores =
-            self.softcap.is_some() || self.alibi || self.sinks || self.dropout.is_some() || expressions;
+        let scores = self.softcap.is_some()
+            || self.alibi
+            || self.bias
+            || self.sinks
+            || self.dropout.is_some()
+            || expressions;
         let featured = self.is_window() || self.prefix || self.documents || scores;
         tile(step, arch, self.head_dim, self.is_causal(), featured)
     }
@@ -254,6 +267,7 @@ impl Attention {
             .bool("SOFTCAP", self.softcap.is_some())
             .bool("SCORE_EXPRESSION", self.expressions.score.is_some())
             .bool("ALIBI", self.alibi)
+            .bool("BIAS", self.bias)
             .bool("MASK_EXPRESSION", self.expressions.mask.is_some())
             .bool("SINKS", self.sinks)
             .bool("DROPOUT", self.dropout.is_some())

@@ -43,6 +43,7 @@
 
 mod arguments;
 mod backward;
+mod bias;
 mod description;
 mod expression;
 mod forward;
@@ -62,7 +63,7 @@ pub use merge::{
     AttentionMerge, AttentionMergeArgs, AttentionMergeBackward, AttentionMergeBackwardArgs,
     AttentionMergeBackwardPlan, AttentionMergePlan, MAX_PARTS, PartialAttention,
 };
-pub use operands::{Documents, Operands};
+pub use operands::{Bias, Documents, Operands};
 
 use crate::source::cuda_files;
 use crate::{Dtype, Variant};
@@ -99,7 +100,10 @@ pub(crate) fn variants(arch: Arch) -> Vec<Variant> {
         let named = window.prefix(true).documents(true).named("table", NamedType::Tensor(Dtype::F32));
         described.push(named.mask("(q ^ k) % 3 != 0").score("score * table[h] - fabsf(score - 1)"));
     }
-    let mut variants: Vec<Variant> = vec![backward::sinks_variant()];
+    let biased =
+        HEAD_DIMS.map(|head_dim| Attention::new(Dtype::Bf16, head_dim).causal(true).bias(true).dropout(0.1));
+    let mut variants: Vec<Variant> = biased.iter().map(bias::variant).collect();
+    variants.push(backward::sinks_variant());
     for attention in &described {
         let all = [forward::variant(attention, arch)].into_iter().chain(backward::variants(attention, arch));
         // The kernel that knows of no mask is the same for many.
@@ -121,8 +125,9 @@ mod tests {
         for arch in Arch::TESTED {
             let variants = variants(arch);
             // Three kernels by dtype, head dim and mask, and by head dim with three choices of features; one by dtype and
-            // head dim, and by head dim for documents; that of sinks.
-            assert_eq!(variants.len(), 3 * (8 + 6) + 4 + 2 + 1);
+            // head dim, and by head dim for documents; that of
+            // sinks, and by head dim that of biases.
+            assert_eq!(variants.len(), 3 * (8 + 6) + 4 + 2 + 1 + 2);
             for (i, variant) in variants.iter().enumerate() {
                 assert!(variants[..i].iter().all(|other| other.program != variant.program));
             }

@@ -6,6 +6,7 @@ use longhand_gpu::DevicePtr;
 use super::arguments::Arguments;
 use super::description::Number;
 use super::{Attention, Named};
+use crate::check::overlap;
 use crate::random::drop_below;
 use crate::{Random, Result};
 
@@ -21,10 +22,22 @@ pub struct Operands<'a> {
     pub slopes: DevicePtr,
     /// `(H)` f32: the sink of each head. For [`Attention::sinks`].
     pub sinks: DevicePtr,
+    /// For [`Attention::bias`].
+    pub bias: Bias,
     /// Which probabilities [`Attention::dropout`] drops; the same in forward and backward.
     pub random: Random,
     /// A value for each name of [`Attention::named`].
     pub named: &'a [(&'a str, Named)],
+}
+
+/// A `(B, H, T, S)` tensor of the attention's element type. Of documents, `B` is how many there are, and `T` and `S` are
+/// those of the longest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bias {
+    /// Its first element.
+    pub data: DevicePtr,
+    /// Elements from one batch, head, query and key to the next; 0 where all have the same.
+    pub strides: [i64; 4],
 }
 
 /// Where packed documents begin and end.
@@ -63,6 +76,8 @@ pub(super) struct DocumentsParams {
 pub(super) struct ScoringParams {
     slopes: DevicePtr,
     sinks: DevicePtr,
+    bias: DevicePtr,
+    bias_strides: [i64; 4],
     named: [u64; 8],
     softcap: f32,
     scale: f32,
@@ -93,6 +108,9 @@ impl Operands<'_> {
         expect("prefix", self.prefix, attention.prefix, 4)?;
         expect("slopes", self.slopes, attention.alibi, 4)?;
         expect("sinks", self.sinks, attention.sinks, 4)?;
+        if self.bias_dims(attention, arguments, "bias", &self.bias)?.is_some() || !attention.bias {
+            expect("bias", self.bias.data, attention.bias, attention.dtype.size() as u64)?;
+        }
         attention.expressions.slots(arguments, self.named)?;
         let documents = &self.documents;
         expect("documents.queries", documents.queries, attention.documents, 4)?;
@@ -107,6 +125,59 @@ impl Operands<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The gradient of the bias: null where it is not wanted.
+    pub(super) fn check_grad_bias(
+        &self,
+        attention: &Attention,
+        arguments: &Arguments,
+        grad: &Bias,
+    ) -> Result<()> {
+        if grad.data.is_null() {
+            return Ok(());
+        }
+        if !attention.bias {
+            let expected = "null: the attention was described without bias";
+            return Err(arguments.error("grad_bias", format!("{:?}", grad.data), expected));
+        }
+        let Some(dims) = self.bias_dims(attention, arguments, "grad_bias", grad)? else { return Ok(()) };
+        arguments.check_pointer("grad_bias", grad.data, attention.dtype.size() as u64)?;
+        match overlap(dims.into_iter().filter(|&(_, stride)| stride != 0).collect(), 1) {
+            None => Ok(()),
+            Some((stride, reach)) => {
+                let expected = format!("at least {reach}, or 0: its elements overlap");
+                Err(arguments.error("stride of grad_bias", stride, expected))
+            }
+        }
+    }
+
+    /// Sizes and strides of the dimensions that have more than one element, which have to be within 64-bit addresses. None
+    /// where there are no scores to add to.
+    fn bias_dims(
+        &self,
+        attention: &Attention,
+        arguments: &Arguments,
+        name: &str,
+        bias: &Bias,
+    ) -> Result<Option<Vec<(usize, i64)>>> {
+        let [queries, keys] = self.longest(attention, arguments).map(|tokens| tokens as usize);
+        let sizes = [arguments.shape.batch, arguments.shape.heads, queries, keys];
+        if sizes.contains(&0) {
+            return Ok(None);
+        }
+        let dims: Vec<_> = sizes.into_iter().zip(bias.strides).filter(|&(size, _)| size > 1).collect();
+        let extent: i128 =
+            dims.iter().map(|&(size, stride)| (size as i128 - 1) * i128::from(stride).abs()).sum();
+        if extent > i128::from(i64::MAX / 8) {
+            let was = format!("{:?}", bias.strides);
+            return Err(arguments.error(
+                format!("strides of {name}"),
+                was,
+                "small enough for 64-bit addresses",
+            ));
+        }
+        Ok(Some(dims))
     }
 
     pub(super) fn mask_params(&self, attention: &Attention) -> MaskParams {
@@ -127,6 +198,8 @@ impl Operands<'_> {
         Ok(ScoringParams {
             slopes: self.slopes,
             sinks: self.sinks,
+            bias: self.bias.data,
+            bias_strides: self.bias.strides,
             named: attention.expressions.slots(arguments, self.named)?,
             softcap: attention.softcap.map_or(0.0, Number::get),
             scale,
@@ -181,6 +254,33 @@ mod tests {
             message(&plain.prefix(true), none),
             "attention forward: prefix is DevicePtr(0x0), it has to be an address that is a multiple of 4"
         );
+    }
+
+    #[test]
+    fn a_bias_and_its_gradient_are_where_addresses_reach_and_elements_do_not_meet() {
+        let biased = Attention::new(Dtype::Bf16, 64).bias(true);
+        let bias = |strides| Bias { data: DevicePtr(64), strides };
+        let given = |strides| Operands { bias: bias(strides), ..Operands::default() };
+        assert_eq!(message(&biased, given([0, 35, 7, 1])), "fine");
+        assert!(message(&biased, Operands::default()).contains("bias is DevicePtr(0x0)"));
+        assert!(message(&biased, given([i64::MAX, 0, 0, 0])).contains("strides of bias"));
+
+        let shape = AttentionShape { batch: 2, queries: 5, keys: 7, heads: 2, kv_heads: 1 };
+        let arguments = Arguments { operation: "attention backward", shape, head_dim: 64, documents: false };
+        let check = |attention: &Attention, strides| {
+            let operands = Operands::default();
+            operands
+                .check_grad_bias(attention, &arguments, &bias(strides))
+                .map_or_else(|error| error.to_string(), |()| "fine".into())
+        };
+        assert_eq!(check(&biased, [0, 35, 7, 1]), "fine");
+        assert_eq!(check(&biased, [0, 7, 0, 1]), "fine");
+        assert_eq!(
+            check(&biased, [0, 35, 6, 1]),
+            "attention backward: stride of grad_bias is 6, it has to be at least 7, or 0: its elements overlap"
+        );
+        let plain = Attention::new(Dtype::Bf16, 64);
+        assert!(check(&plain, [0, 35, 7, 1]).contains("grad_bias is DevicePtr(0x40), it has to be null"));
     }
 
     #[test]

@@ -220,6 +220,7 @@ impl Attention {
             grad_v: kernel_heads(&grads[2])?,
             grad_sinks: grad_sinks.as_ref().map_or(Ok(DevicePtr::NULL), |grad| grad.pointer(NAME))?,
             operands: self.operands(q, &held, &named)?,
+            grad_bias: kernel::Bias::default(),
         };
         // SAFETY: the inputs lie in memory as their strides say, outputs and workspace are new, all on this device and
         // freed on this stream.

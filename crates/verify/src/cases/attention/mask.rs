@@ -96,6 +96,14 @@ impl Mask {
         if self.documents.is_empty() { batch } else { self.documents.len() }
     }
 
+    /// Queries and keys of the longest sequence.
+    pub(super) fn longest(&self, shape: [usize; 2]) -> [usize; 2] {
+        if self.documents.is_empty() {
+            return shape;
+        }
+        [0, 1].map(|side| self.documents.iter().map(|lengths| lengths[side]).max().unwrap_or(0))
+    }
+
     /// What the kernels are given.
     pub(super) fn upload(&self, trial: &Trial, batch: usize) -> Result<MaskOperands, Error> {
         let mut given = MaskOperands::default();
@@ -115,8 +123,7 @@ impl Mask {
                 std::iter::once(0).chain(ends).collect()
             };
             given.documents = Some([trial.integers(&starts(0))?, trial.integers(&starts(1))?]);
-            let longest = |side: usize| self.documents.iter().map(|lengths| lengths[side]).max().unwrap_or(0);
-            given.longest = [longest(0), longest(1)];
+            given.longest = self.longest([0, 0]);
         }
         Ok(given)
     }

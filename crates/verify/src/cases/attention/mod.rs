@@ -139,6 +139,8 @@ impl Attention {
             Scores { softcap: Some(3.0), ..none() },
             Scores { alibi: true, ..none() },
             Scores { sinks: true, ..none() },
+            Scores { bias: Some([true; 4]), ..none() },
+            Scores { bias: Some([false, true, false, true]), ..none() },
             Scores { dropout: Some(0.25), ..none() },
             Scores { expression: true, ..none() },
             Scores { mask_expression: true, ..none() },
@@ -197,7 +199,7 @@ impl Attention {
 
     fn forward(&self, trial: &mut Trial) -> Result<(), Error> {
         let [q, k, v, _] = self.inputs();
-        let drawn = self.scores.draw(&self.mask, self.shape, self.seed);
+        let drawn = self.scores.draw(&self.mask, self.precision, self.shape, self.seed);
         let visible = |b, h, t, s| drawn.visible(b, h, t, s);
         let score = |product, place| drawn.score(product, place);
         let keep = |b, h, t, s| drawn.keep(b, h, t, s);
@@ -212,7 +214,7 @@ impl Attention {
         let out = trial.output("out", self.precision, &self.layout(0, self.out_shape()))?;
         let lse = trial.output("lse", Precision::F32, &self.lse_layout())?;
         let masks = self.mask.upload(trial, self.shape.batch)?;
-        let scores = drawn.upload(trial)?;
+        let scores = drawn.upload(trial, self.precision)?;
         let named = drawn.named(&scores);
         let plan = self.described().forward(trial.stream().device())?;
         let args = AttentionForwardArgs {
@@ -235,7 +237,7 @@ impl Attention {
     fn backward(&self, trial: &mut Trial) -> Result<(), Error> {
         let [q, k, v, dout_values] = self.inputs();
         let scale = self.scale.into();
-        let drawn = self.scores.draw(&self.mask, self.shape, self.seed);
+        let drawn = self.scores.draw(&self.mask, self.precision, self.shape, self.seed);
         let visible = |b, h, t, s| drawn.visible(b, h, t, s);
         let score = |product, place| drawn.score(product, place);
         let keep = |b, h, t, s| drawn.keep(b, h, t, s);
@@ -259,9 +261,11 @@ impl Attention {
         let dq = trial.output("dq", self.precision, &query(2))?;
         let dk = trial.output("dk", self.precision, &key(0))?;
         let dv = trial.output("dv", self.precision, &value(1))?;
+        let bias_layout = self.scores.bias_layout(&self.mask, self.shape);
+        let dbias = trial.output("dbias", self.precision, &bias_layout)?;
         let dsinks = trial.output("dsinks", Precision::F32, &Layout::contiguous(&[drawn.sinks.len()]))?;
         let masks = self.mask.upload(trial, self.shape.batch)?;
-        let scores = drawn.upload(trial)?;
+        let scores = drawn.upload(trial, self.precision)?;
         let named = drawn.named(&scores);
         let plan = self.described().backward(trial.stream().device())?;
         let workspace = trial.workspace(plan.workspace_bytes(&self.kernel_shape()))?;
@@ -278,6 +282,7 @@ impl Attention {
             grad_q: heads(&dq),
             grad_k: heads(&dk),
             grad_v: heads(&dv),
+            grad_bias: self.scores.bias(&dbias),
             grad_sinks: if self.scores.sinks { dsinks.ptr() } else { DevicePtr::NULL },
             operands: drawn.operands(&scores, &named, masks.operands()),
         };
@@ -288,6 +293,14 @@ impl Attention {
         trial.judge_with(Gradient, &dq, &plain.dq, &expected.dq, cancellation)?;
         trial.judge_with(Gradient, &dk, &plain.dk, &expected.dk, cancellation)?;
         trial.judge(Gradient, &dv, &plain.dv, &expected.dv)?;
+        if self.scores.bias.is_some() && bias_layout.count() > 0 && self.sees() {
+            let [plain, expected] = [&plain.dscore, &expected.dscore].map(|dscore| drawn.dbias(dscore));
+            // Summed over all keys, what is left of a query's gradient is the rounding of its delta.
+            let keys_summed = self.scores.bias.is_some_and(|there| !there[3]);
+            let allowed =
+                if keys_summed { self.sum_rounding(&forward.out, &dout_values) } else { cancellation };
+            trial.judge_with(Gradient, &dbias, &plain, &expected, allowed)?;
+        }
         if self.scores.sinks {
             trial.judge_with(Gradient, &dsinks, &plain.dsinks, &expected.dsinks, cancellation)?;
         }
@@ -302,6 +315,17 @@ impl Attention {
         let rows = products.chunks_exact(self.shape.value_dim);
         let largest = rows.map(|row| row.iter().map(|x| x * x).sum::<f64>().sqrt()).fold(0.0, f64::max);
         self.precision.spacing(1.0) * largest * f64::from(self.scale) * 4.0
+    }
+
+    /// What rounding `out` does to the sum of `delta` over all queries, whose roundings do not depend on each other.
+    fn sum_rounding(&self, out: &[f64], dout: &[f64]) -> f64 {
+        let squares = out.iter().zip(dout).map(|(out, dout)| (out * dout).powi(2));
+        self.precision.spacing(1.0) * squares.sum::<f64>().sqrt()
+    }
+
+    /// Whether there are queries and keys: without, gradients of what is added to scores are not written.
+    fn sees(&self) -> bool {
+        self.mask.longest([self.shape.queries, self.shape.keys]).iter().all(|&tokens| tokens > 0)
     }
 
     /// q, k, v and dout.

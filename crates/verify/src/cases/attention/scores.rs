@@ -1,9 +1,9 @@
 //! What becomes of products before the softmax, and of probabilities after it.
 
 use super::Mask;
-use crate::{Draw, Error, Precision, Trial, View};
+use crate::{Draw, Error, Layout, Precision, Trial, View};
 use longhand_kernels::Random;
-use longhand_kernels::attention::{self as kernel, Named, NamedType};
+use longhand_kernels::attention::{self as kernel, Bias, Named, NamedType};
 use longhand_reference::{self as reference, AttentionShape};
 use std::fmt;
 
@@ -18,6 +18,8 @@ pub struct Scores {
     pub mask_expression: bool,
     /// Whether far keys are penalised, in each head with half the slope of the one before.
     pub alibi: bool,
+    /// Which dimensions of a bias (B, H, T, S) there are; the others broadcast.
+    pub bias: Option<[bool; 4]>,
     /// Whether each head has a sink.
     pub sinks: bool,
     /// The probability of dropout.
@@ -39,6 +41,7 @@ pub(super) struct Drawn<'a> {
     shape: AttentionShape,
     table: Vec<f64>,
     pub sinks: Vec<f64>,
+    bias: Vec<f64>,
     random: Random,
 }
 
@@ -47,6 +50,7 @@ pub(super) struct ScoresOperands {
     table: View,
     slopes: View,
     sinks: View,
+    bias: View,
 }
 
 impl Scores {
@@ -60,18 +64,77 @@ impl Scores {
         if self.mask_expression {
             attention = attention.mask(MASK).named("block", NamedType::Integer);
         }
-        attention.softcap(self.softcap).alibi(self.alibi).sinks(self.sinks).dropout(self.dropout)
+        attention
+            .softcap(self.softcap)
+            .alibi(self.alibi)
+            .bias(self.bias.is_some())
+            .sinks(self.sinks)
+            .dropout(self.dropout)
     }
 
-    pub(super) fn draw<'a>(&'a self, mask: &'a Mask, shape: AttentionShape, seed: u64) -> Drawn<'a> {
+    pub(super) fn draw<'a>(
+        &'a self,
+        mask: &'a Mask,
+        precision: Precision,
+        shape: AttentionShape,
+        seed: u64,
+    ) -> Drawn<'a> {
         let mut draw = Draw::new(Precision::F16, seed ^ 1);
         let table = draw.vec(shape.heads);
         let sinks = if self.sinks { draw.vec(shape.heads) } else { Vec::new() };
-        Drawn { scores: self, mask, shape, table, sinks, random: Random { seed, offset: seed ^ 2 } }
+        let bias = Draw::new(precision, seed ^ 3).vec(self.bias_layout(mask, shape).count());
+        Drawn { scores: self, mask, shape, table, sinks, bias, random: Random { seed, offset: seed ^ 2 } }
+    }
+}
+
+impl Scores {
+    /// Of the bias, and of its gradient, which has size 1 where it broadcasts.
+    pub(super) fn bias_layout(&self, mask: &Mask, shape: AttentionShape) -> Layout {
+        let Some(there) = self.bias else { return Layout::contiguous(&[0]) };
+        let [queries, keys] = mask.longest([shape.queries, shape.keys]);
+        let sizes = [mask.sequences(shape.batch), shape.heads, queries, keys];
+        Layout::contiguous(&[0, 1, 2, 3].map(|dim| if there[dim] { sizes[dim] } else { 1.min(sizes[dim]) }))
+    }
+
+    /// As kernels take it.
+    pub(super) fn bias(&self, view: &View) -> Bias {
+        match (self.bias, view.strides()) {
+            (Some(there), &[batch, head, query, key]) => {
+                let strides = [batch, head, query, key];
+                Bias {
+                    data: view.ptr(),
+                    strides: [0, 1, 2, 3].map(|dim| if there[dim] { strides[dim] } else { 0 }),
+                }
+            }
+            _ => Bias::default(),
+        }
     }
 }
 
 impl Drawn<'_> {
+    /// Where the bias of a score lies among its values.
+    fn bias_index(&self, [b, h, t, s]: [usize; 4]) -> Option<usize> {
+        let there = self.scores.bias?;
+        let local = self.mask.local(&self.shape, b, t, s)?;
+        let layout = self.scores.bias_layout(self.mask, self.shape);
+        let place = [local.sequence, h, local.query, local.key];
+        Some((0..4).filter(|&dim| there[dim]).map(|dim| place[dim] * layout.strides()[dim] as usize).sum())
+    }
+
+    /// The gradient of the bias, from that of the scores (B, H, T, S).
+    pub(super) fn dbias(&self, dscore: &[f64]) -> Vec<f64> {
+        let mut dbias = vec![0.0; self.bias.len()];
+        let AttentionShape { heads, queries, keys, .. } = self.shape;
+        for (i, d) in dscore.iter().enumerate() {
+            let row = i / keys;
+            let place = [row / queries / heads, row / queries % heads, row % queries, i % keys];
+            if let Some(index) = self.bias_index(place) {
+                dbias[index] += d;
+            }
+        }
+        dbias
+    }
+
     pub(super) fn visible(&self, b: usize, h: usize, t: usize, s: usize) -> bool {
         let by_expression = || {
             self.mask.local(&self.shape, b, t, s).is_some_and(|local| {
@@ -102,6 +165,9 @@ impl Drawn<'_> {
             let distance = (local.query + local.keys).abs_diff(local.queries + local.key);
             score -= alibi_slope(h) * distance as f64;
         }
+        if let Some(index) = self.bias_index([b, h, t, s]) {
+            score += self.bias[index];
+        }
         (score, slope)
     }
 
@@ -123,12 +189,18 @@ impl Drawn<'_> {
         }
     }
 
-    pub(super) fn upload(&self, trial: &Trial) -> Result<ScoresOperands, Error> {
+    pub(super) fn upload(&self, trial: &Trial, precision: Precision) -> Result<ScoresOperands, Error> {
         let slopes: Vec<f64> = (0..self.shape.heads).map(alibi_slope).collect();
         Ok(ScoresOperands {
             table: trial.vector("table", Precision::F16, &self.table)?,
             slopes: trial.vector("slopes", Precision::F32, &slopes)?,
             sinks: trial.vector("sinks", Precision::F32, &self.sinks)?,
+            bias: trial.input(
+                "bias",
+                precision,
+                &self.scores.bias_layout(self.mask, self.shape),
+                &self.bias,
+            )?,
         })
     }
 
@@ -155,6 +227,7 @@ impl Drawn<'_> {
         if self.scores.alibi {
             operands.slopes = tensors.slopes.ptr();
         }
+        operands.bias = self.scores.bias(&tensors.bias);
         if self.scores.sinks {
             operands.sinks = tensors.sinks.ptr();
         }
@@ -181,6 +254,11 @@ impl fmt::Display for Scores {
             if given {
                 write!(f, " {name}")?;
             }
+        }
+        if let Some(there) = self.bias {
+            let dims: String =
+                "BHTS".chars().zip(there).filter(|&(_, there)| there).map(|(dim, _)| dim).collect();
+            write!(f, " bias ({dims})")?;
         }
         self.dropout.map_or(Ok(()), |dropout| write!(f, " dropout {dropout}"))
     }

@@ -1,0 +1,124 @@
+//! `kernels/attention/backward_bias.cu`.
+
+use longhand_gpu::{Device, DevicePtr, Kernel, Launch, Stream, params};
+
+use super::arguments::Arguments;
+use super::backward::AttentionBackwardArgs;
+use super::operands::{DocumentsParams, DropoutParams, MaskParams, ScoringParams};
+use super::tuning::Tile;
+use super::{Attention, AttentionShape, Strides};
+use crate::source::cuda_files;
+use crate::{Result, Variant};
+
+const ENTRY: &str = "attention_backward_bias";
+/// Little enough of everything for any head dim: what is summed over is all that there is to hide latency.
+const TILE: Tile = Tile { block_q: 64, block_k: 32, warps: 4 };
+
+params! {
+    #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
+    struct Params {
+        q: DevicePtr,
+        k: DevicePtr,
+        v: DevicePtr,
+        grad_out: DevicePtr,
+        rows: DevicePtr,
+        grad_bias: DevicePtr,
+        q_strides: Strides,
+        k_strides: Strides,
+        v_strides: Strides,
+        grad_out_strides: Strides,
+        bias_strides: [i64; 4],
+        mask: MaskParams,
+        documents: DocumentsParams,
+        scoring: ScoringParams,
+        dropout: DropoutParams,
+        T: i32,
+        S: i32,
+        sequences: i32,
+        heads: i32,
+        heads_per_kv: i32,
+        longest_T: i32,
+        longest_S: i32,
+        scale: f32,
+    }
+}
+
+pub(super) fn variant(attention: &Attention) -> Variant {
+    let [file] = cuda_files!["attention/backward_bias.cu"];
+    Variant {
+        program: attention.program(*file, TILE).params(Params::LAYOUT),
+        entry: ENTRY,
+        threads: TILE.threads(),
+        // Q, grad_out, K and V: more than the sums need.
+        shared_bytes: 2 * attention.head_dim as u32 * 2 * (TILE.block_q + TILE.block_k),
+    }
+}
+
+/// The kernel on a device.
+#[derive(Clone, Debug)]
+pub(super) struct Loaded {
+    kernel: Kernel,
+    shared_bytes: u32,
+}
+
+impl Loaded {
+    pub fn new(attention: &Attention, device: &Device) -> Result<Loaded> {
+        let Variant { program, shared_bytes, .. } = variant(attention);
+        let kernel = device.compile_and_load(&program)?.kernel(ENTRY)?.with_dynamic_shared(shared_bytes)?;
+        Ok(Loaded { kernel, shared_bytes })
+    }
+
+    /// # Safety
+    ///
+    /// As [`super::AttentionBackwardPlan::launch`], after the rows on the same stream.
+    pub unsafe fn launch(
+        &self,
+        attention: &Attention,
+        stream: &Stream,
+        arguments: &Arguments,
+        args: &AttentionBackwardArgs<'_>,
+    ) -> Result<()> {
+        let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
+        let [longest_queries, longest_keys] = args.operands.longest(attention, arguments);
+        let params = Params {
+            q: args.q.data,
+            k: args.k.data,
+            v: args.v.data,
+            grad_out: args.grad_out.data,
+            rows: args.workspace,
+            grad_bias: args.grad_bias.data,
+            q_strides: args.q.strides,
+            k_strides: args.k.strides,
+            v_strides: args.v.strides,
+            grad_out_strides: args.grad_out.strides,
+            bias_strides: args.grad_bias.strides,
+            mask: args.operands.mask_params(attention),
+            documents: args.operands.documents_params(),
+            scoring: args.operands.scoring_params(attention, arguments, args.scale)?,
+            dropout: args.operands.dropout_params(attention),
+            T: queries as i32,
+            S: keys as i32,
+            sequences: batch as i32,
+            heads: heads as i32,
+            heads_per_kv: (heads / kv_heads) as i32,
+            longest_T: longest_queries as i32,
+            longest_S: longest_keys as i32,
+            scale: args.scale,
+        };
+        // A dimension that is summed over has one part.
+        let parts = |dim: usize, parts: u32| if args.grad_bias.strides[dim] == 0 { 1 } else { parts };
+        let q_parts = parts(2, longest_queries.div_ceil(TILE.block_q));
+        let k_parts = parts(3, longest_keys.div_ceil(TILE.block_k));
+        let Some(blocks) = q_parts.checked_mul(k_parts).filter(|&blocks| blocks <= i32::MAX as u32) else {
+            let was = format!("of {longest_queries} queries by {longest_keys} keys");
+            return Err(arguments.error("grad_bias", was, "of at most 2^31 blocks of 64 by 32"));
+        };
+        let shape = Launch {
+            grid: [blocks, parts(1, heads as u32), parts(0, batch as u32)],
+            block: [TILE.threads(), 1, 1],
+            shared_bytes: self.shared_bytes,
+        };
+        // SAFETY: the caller answers for it.
+        Ok(unsafe { self.kernel.launch(stream, shape, &params) }?)
+    }
+}

@@ -1,0 +1,156 @@
+// Attention, backward, the gradient of the bias, which is added to scores (score.cuh):
+//
+//   grad_bias = probability * (grad_probability - delta)      (B, H, T, S), summed over the dimensions of stride 0
+//
+// One block owns BLOCK_Q by BLOCK_K elements and goes over whatever is summed: sequences, heads, blocks of queries or of
+// keys. It computes scores and grad_probability anew, as backward_query.cu does, and sums in registers, in one order, in
+// f32; so the same bits come out every time. Where a document ends before grad_bias does, the gradient is 0. grad_bias
+// is overwritten.
+//
+// constants.cuh comes from Rust: as backward_query.cu. Grid: (blocks of queries * blocks of keys, H, B), each 1 where the
+// stride is 0; with DOCUMENTS, the number of them for B.
+
+#include "common/math.cuh"
+#include "attention/dropout.cuh"
+#include "attention/mask.cuh"
+#include "attention/rows.cuh"
+#include "attention/score.cuh"
+#include "attention/tile.cuh"
+
+struct Params {
+    const Element*       q;          // (B, T, H, HEAD_DIM)
+    const Element*       k;          // (B, S, Hkv, HEAD_DIM)
+    const Element*       v;          // (B, S, Hkv, HEAD_DIM)
+    const Element*       grad_out;   // (B, T, H, HEAD_DIM)
+    const RowStatistics* rows;       // (B, H, T), contiguous
+    Element*             grad_bias;  // (B, H, T, S); with DOCUMENTS, as many of each as the longest has
+    Strides q_strides, k_strides, v_strides, grad_out_strides;
+    BiasStrides bias_strides;        // of grad_bias
+    Mask      mask;
+    Documents documents;
+    Scoring   scoring;
+    Dropout   dropout;
+    int   T, S;
+    int   sequences, heads;
+    int   heads_per_kv;              // H / Hkv
+    int   longest_T, longest_S;      // of a sequence
+    float scale;
+};
+
+constexpr int THREADS = WARPS * 32;
+constexpr int ROWS = BLOCK_Q / (WARPS * 16);  // of 16 queries, per warp
+constexpr int COLUMNS = BLOCK_K / 8;          // of 8 keys
+constexpr int PITCH = BLOCK_K + 1;            // floats from one row of the sums in shared memory to the next
+
+// What is summed over, of `size`, where the block has part `own` otherwise.
+struct Summed {
+    int first, end;
+    Summed(long long stride, int own, int size) : first(stride == 0 ? 0 : own), end(stride == 0 ? size : own + 1) {}
+};
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+attention_backward_bias(const __grid_constant__ Params p) {
+    extern __shared__ __align__(1024) unsigned char shared[];
+    const SharedAddress q_tile = shared_address(shared);
+    const SharedAddress grad_out_tile = q_tile + tile_bytes(BLOCK_Q);
+    const SharedAddress k_tile = grad_out_tile + tile_bytes(BLOCK_Q);
+    const SharedAddress v_tile = k_tile + tile_bytes(BLOCK_K);
+    const int warp_row = threadIdx.x / 32 * ROWS * 16, lane = threadIdx.x % 32;
+
+    const int q_blocks = (p.longest_T - 1) / BLOCK_Q + 1, k_blocks = (p.longest_S - 1) / BLOCK_K + 1;
+    const int k_parts = p.bias_strides.key == 0 ? 1 : k_blocks;
+    const int own_q = blockIdx.x / k_parts, own_k = blockIdx.x % k_parts;
+    const Summed over_batch(p.bias_strides.batch, blockIdx.z, p.sequences);
+    const Summed over_head(p.bias_strides.head, blockIdx.y, p.heads);
+    const Summed over_q(p.bias_strides.query, own_q, q_blocks), over_k(p.bias_strides.key, own_k, k_blocks);
+
+    float sum[ROWS][COLUMNS][4] = {};
+    for (int batch = over_batch.first; batch < over_batch.end; ++batch) {
+        const Sequence sequence(p, batch);
+        const Sight sight(p.mask, sequence, batch);
+        for (int head = over_head.first; head < over_head.end; ++head) {
+            const Scorer scorer(p.scoring, sight, batch, head);
+            for (int q_block = over_q.first; q_block < over_q.end; ++q_block) {
+                const int first_query = q_block * BLOCK_Q, queries = min(BLOCK_Q, sight.T - first_query);
+                if (queries <= 0) break;
+                const int begin = sight.begin(first_query), end = sight.end(first_query + queries - 1);
+                for (int k_block = over_k.first; k_block < over_k.end; ++k_block) {
+                    const int first_key = k_block * BLOCK_K;
+                    if (first_key >= end || first_key + BLOCK_K <= begin) continue;
+                    const int q_token = sequence.query + first_query, k_token = sequence.key + first_key;
+                    const int kv_head = head / p.heads_per_kv, keys = sight.S - first_key;
+                    __syncthreads();  // the tiles are free
+                    copy_tile_async<BLOCK_Q, THREADS>(q_tile, at(p.q, p.q_strides, sequence.batch, q_token, head),
+                                                      p.q_strides.token, queries);
+                    copy_tile_async<BLOCK_Q, THREADS>(
+                        grad_out_tile, at(p.grad_out, p.grad_out_strides, sequence.batch, q_token, head),
+                        p.grad_out_strides.token, queries);
+                    copy_tile_async<BLOCK_K, THREADS>(k_tile, at(p.k, p.k_strides, sequence.batch, k_token, kv_head),
+                                                      p.k_strides.token, keys);
+                    copy_tile_async<BLOCK_K, THREADS>(v_tile, at(p.v, p.v_strides, sequence.batch, k_token, kv_head),
+                                                      p.v_strides.token, keys);
+                    copy_wait_all();
+                    __syncthreads();  // they have arrived
+
+                    const int query = first_query + warp_row;
+                    float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {}, slope[ROWS][COLUMNS][4];
+                    multiply_transposed(score, q_tile + tile_bytes(warp_row), k_tile);
+                    multiply_transposed(grad_score, grad_out_tile + tile_bytes(warp_row), v_tile);
+                    score_products<false>(score, slope, scorer, query, first_key);
+                    hide_keys(score, sight, query, first_key);
+                    if constexpr (MASK_EXPRESSION) hide_by_expression<false>(score, scorer, query, first_key);
+                    if constexpr (DROPOUT) {
+                        const auto kept = Kept<ROWS, COLUMNS>::draw<false>(p.dropout, batch * p.heads + head, query, first_key);
+                        drop(grad_score, grad_score, kept, p.dropout.keep_scale);
+                    }
+                    const RowStatistics* rows = p.rows + sequence.row(p, p.heads, head, first_query);
+#pragma unroll
+                    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+                        for (int half = 0; half < 2; ++half) {
+                            const int row = warp_row + i * 16 + half * 8 + lane / 4;
+                            if (row >= queries) continue;
+                            const RowStatistics of_row = rows[row];
+#pragma unroll
+                            for (int j = 0; j < COLUMNS; ++j) {
+#pragma unroll
+                                for (int e = half * 2; e < half * 2 + 2; ++e) {
+                                    const float probability = exp2_approximate(score[i][j][e] - of_row.lse_log2);
+                                    sum[i][j][e] += probability * (grad_score[i][j][e] - of_row.delta);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    float* sums = reinterpret_cast<float*>(shared);
+    __syncthreads();  // the tiles are free
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j) {
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                const int row = warp_row + i * 16 + e / 2 * 8 + lane / 4, column = j * 8 + lane % 4 * 2 + e % 2;
+                sums[row * PITCH + column] = sum[i][j][e];
+            }
+        }
+    }
+    __syncthreads();
+    const bool one_query = p.bias_strides.query == 0, one_key = p.bias_strides.key == 0;
+    Element* grad_bias = p.grad_bias + blockIdx.z * p.bias_strides.batch + blockIdx.y * p.bias_strides.head;
+    const int columns = one_key ? 1 : BLOCK_K, count = (one_query ? 1 : BLOCK_Q) * columns;
+    for (int i = threadIdx.x; i < count; i += THREADS) {
+        const int row = i / columns, column = i % columns;
+        const int query = own_q * BLOCK_Q + row, key = own_k * BLOCK_K + column;
+        if (query >= p.longest_T || key >= p.longest_S) continue;
+        float total = 0;
+        for (int r = row; r < (one_query ? BLOCK_Q : row + 1); ++r) {
+            for (int c = column; c < (one_key ? BLOCK_K : column + 1); ++c) total += sums[r * PITCH + c];
+        }
+        grad_bias[query * p.bias_strides.query + key * p.bias_strides.key] = from_float<Element>(total);
+    }
+}
