@@ -96,4 +96,6 @@ counts_are_held! {
     norm_counts_what_it_did: Norm,
     reductions_count_what_they_did: Reduction,
     rope_counts_what_it_did: Rope,
+    sampling_counts_what_it_did: Sampling,
+    softmax_counts_what_it_did: Softmax,
 }

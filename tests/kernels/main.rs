@@ -17,3 +17,5 @@ mod norm;
 mod philox;
 mod reduction;
 mod rope;
+mod sampling;
+mod softmax;

@@ -13,12 +13,15 @@ mod dtype;
 pub mod elementwise;
 pub mod embedding;
 mod error;
+mod held;
 mod loaded;
 pub mod matmul;
 pub mod norm;
 pub mod random;
 pub mod reduction;
 pub mod rope;
+pub mod sampling;
+pub mod softmax;
 mod source;
 mod tensor_list;
 

@@ -4,6 +4,7 @@ use longhand_gpu::{Arch, Constants, Program};
 
 use crate::{
     activation, adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction, rope,
+    sampling, softmax,
 };
 
 macro_rules! cuda_files {
@@ -66,6 +67,8 @@ pub fn variants(arch: Arch) -> Vec<Variant> {
         norm::variants(),
         reduction::variants(),
         rope::variants(),
+        sampling::variants(),
+        softmax::variants(),
     ]
     .concat()
 }

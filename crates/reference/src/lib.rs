@@ -40,6 +40,8 @@ mod merge;
 mod norm;
 mod philox;
 mod rope;
+mod sampling;
+mod softmax;
 
 pub use activation::{gated, gated_backward, relu_squared, relu_squared_backward, silu, silu_backward};
 pub use adamw::{AdamWOptions, adamw};
@@ -59,6 +61,8 @@ pub use norm::{
 };
 pub use philox::philox;
 pub use rope::{Rope, rope, rope_backward};
+pub use sampling::{SampleOptions, sample};
+pub use softmax::{Softmax, softmax, softmax_backward};
 
 use std::iter::zip;
 

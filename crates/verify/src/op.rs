@@ -2,7 +2,7 @@
 
 use crate::cases::{
     Activation, AdamW, Attention, AttentionMerge, AxisSum, ColumnSum, Copy, CrossEntropy, Embedding,
-    GradientNorm, GradientScale, Map, Matmul, Norm, Rope, Sum,
+    GradientNorm, GradientScale, Map, Matmul, Norm, Rope, Sample, Softmax, Sum,
 };
 use crate::{Canonical, Case};
 
@@ -20,11 +20,13 @@ pub enum Op {
     Norm,
     Reduction,
     Rope,
+    Sampling,
+    Softmax,
 }
 
 impl Op {
     /// All of them, in the order of their names.
-    pub const ALL: [Op; 10] = [
+    pub const ALL: [Op; 12] = [
         Op::Activation,
         Op::AdamW,
         Op::Attention,
@@ -35,6 +37,8 @@ impl Op {
         Op::Norm,
         Op::Reduction,
         Op::Rope,
+        Op::Sampling,
+        Op::Softmax,
     ];
 
     /// Its name.
@@ -51,6 +55,8 @@ impl Op {
             Op::Norm => "norm",
             Op::Reduction => "reduction",
             Op::Rope => "rope",
+            Op::Sampling => "sampling",
+            Op::Softmax => "softmax",
         }
     }
 
@@ -85,6 +91,8 @@ impl Op {
             .flatten()
             .collect(),
             Op::Rope => boxed(Rope::telling()),
+            Op::Sampling => boxed(Sample::telling()),
+            Op::Softmax => boxed(Softmax::telling()),
         }
     }
 
@@ -103,6 +111,8 @@ impl Op {
             Op::Matmul => Matmul::canonical(),
             Op::Norm => Norm::canonical(),
             Op::Rope => Rope::canonical(),
+            Op::Sampling => Sample::canonical(),
+            Op::Softmax => Softmax::canonical(),
             Op::Reduction => {
                 [AxisSum::canonical(), ColumnSum::canonical(), Sum::canonical(), GradientNorm::canonical()]
                     .into_iter()

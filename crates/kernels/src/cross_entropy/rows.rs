@@ -1,16 +1,15 @@
 //! `kernels/cross_entropy/rows.cu`.
 
-use longhand_gpu::{Constants, Device, DevicePtr, Kernel, Launch, Stream, params};
+use longhand_gpu::{Constants, Device, DevicePtr, Launch, Stream, params};
 
 use crate::check::{Check, MAX_BLOCKS};
+use crate::held::{Holding, held};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
 
 const CHECK: Check = Check("cross-entropy");
 const ENTRY: &str = "cross_entropy_rows";
 const THREADS: u32 = 1024;
-/// Shared memory that is not for the row: of the reductions.
-const RESERVED_SHARED: u32 = 1024;
 
 params! {
     struct Params {
@@ -118,12 +117,8 @@ impl CrossEntropy {
     ///
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<CrossEntropyPlan> {
-        let kernel = device.compile_and_load(&self.variant(0).program)?.kernel(ENTRY)?;
-        let most_shared = match self.gradient {
-            true => device.shared_bytes_per_block().saturating_sub(RESERVED_SHARED),
-            false => 0,
-        };
-        Ok(CrossEntropyPlan { kind: *self, kernel: kernel.with_dynamic_shared(most_shared)?, most_shared })
+        let holding = Holding::new(device, &self.variant(0), self.gradient)?;
+        Ok(CrossEntropyPlan { kind: *self, holding })
     }
 
     fn variant(self, shared_bytes: u32) -> Variant {
@@ -140,16 +135,6 @@ impl CrossEntropy {
             shared_bytes,
         }
     }
-}
-
-/// Dynamic shared memory of a block and how many elements of a row it holds: with room for the row's misalignment before
-/// them and for the end of a 16-byte access after.
-fn held(dtype: Dtype, vocabulary: usize, most_shared: u32) -> (u32, i32) {
-    let room = most_shared as usize / dtype.size();
-    let around = 2 * 16 / dtype.size();
-    let held = vocabulary.min(room.saturating_sub(around));
-    let bytes = if held > 0 { (held + around) * dtype.size() } else { 0 };
-    (bytes as u32, held as i32)
 }
 
 /// What [`CrossEntropyPlan::launch`] computes with.
@@ -200,8 +185,7 @@ impl Gradient {
 #[derive(Clone, Debug)]
 pub struct CrossEntropyPlan {
     kind: CrossEntropy,
-    kernel: Kernel,
-    most_shared: u32,
+    holding: Holding,
 }
 
 impl CrossEntropyPlan {
@@ -222,7 +206,7 @@ impl CrossEntropyPlan {
         if logits.rows == 0 {
             return Ok(());
         }
-        let (shared_bytes, held) = held(self.kind.dtype, logits.vocabulary, self.most_shared);
+        let (shared_bytes, held) = self.holding.held(self.kind.dtype, logits.vocabulary, 1);
         let gradient = gradient.unwrap_or(Gradient::NONE);
         let params = Params {
             logits: logits.data,
@@ -243,7 +227,7 @@ impl CrossEntropyPlan {
         };
         let shape = Launch { grid: [logits.rows as u32, 1, 1], block: [THREADS, 1, 1], shared_bytes };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
-        Ok(unsafe { self.kernel.launch(stream, shape, &params) }?)
+        Ok(unsafe { self.holding.kernel.launch(stream, shape, &params) }?)
     }
 }
 
@@ -287,7 +271,7 @@ fn check_gradient(kind: CrossEntropy, logits: &Logits, gradient: &Gradient) -> R
 pub(super) fn variants() -> Vec<Variant> {
     let of_dtype = |dtype| {
         let kind = CrossEntropy::new(dtype);
-        let (shared_bytes, _) = held(dtype, 32_000, u32::MAX);
+        let (shared_bytes, _) = held(dtype, 32_000, 1, u32::MAX);
         [
             kind.variant(0),
             kind.gradient(true).variant(shared_bytes),
@@ -383,13 +367,5 @@ mod tests {
         assert!(with(Logits { data: DevicePtr(65), ..logits }).contains("logits is DevicePtr(0x41)"));
         assert!(with(Logits { targets: DevicePtr::NULL, ..logits }).contains("targets is"));
         assert_eq!(with(Logits { rows: 0, data: DevicePtr::NULL, ..logits }), "fine");
-    }
-
-    #[test]
-    fn a_row_is_held_as_far_as_there_is_room() {
-        assert_eq!(held(Dtype::Bf16, 1000, 99 << 10), (2032, 1000));
-        let (bytes, held_of_f32) = held(Dtype::F32, 262_144, 226 << 10);
-        assert_eq!((bytes, held_of_f32), (226 << 10, (226 << 8) - 8));
-        assert_eq!(held(Dtype::F32, 10, 0), (0, 0));
     }
 }

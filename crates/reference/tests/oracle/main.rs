@@ -15,3 +15,5 @@ mod merge;
 mod norm;
 mod philox;
 mod rope;
+mod sampling;
+mod softmax;

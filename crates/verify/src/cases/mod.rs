@@ -14,6 +14,8 @@ mod matmul;
 mod merge;
 mod norm;
 mod rope;
+mod sample;
+mod softmax;
 mod sums;
 
 pub use activation::Activation;
@@ -30,4 +32,6 @@ pub use matmul::{Addend, Matmul};
 pub use merge::AttentionMerge;
 pub use norm::Norm;
 pub use rope::Rope;
+pub use sample::Sample;
+pub use softmax::Softmax;
 pub use sums::{GradientNorm, GradientSize, Sum};

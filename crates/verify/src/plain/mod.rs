@@ -10,6 +10,7 @@ mod cross_entropy;
 mod merge;
 mod norm;
 mod rope;
+mod softmax;
 
 pub use activation::{activation, activation_slope};
 pub use adamw::adamw;
@@ -18,6 +19,7 @@ pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use merge::{attention_merge, attention_merge_backward};
 pub use norm::Norm;
 pub use rope::rope;
+pub use softmax::{softmax, softmax_backward};
 
 /// Values of a type that f32 holds exactly.
 fn to_f32(x: &[f64]) -> Vec<f32> {
