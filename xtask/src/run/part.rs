@@ -42,6 +42,7 @@ const VERIFIED: [&str; 10] = [
     "matmul",
     "embedding",
     "rope",
+    "activation",
     "elementwise",
     "reduction",
     "activation",
@@ -147,6 +148,13 @@ mod tests {
         assert_eq!(names(Where::Cuda, &["reduction"]), ["doctor", "verify"]);
         let parts = parts(Where::Cuda, &["adamw".to_owned()]).unwrap();
         assert!(parts.contains(&Part::Verify { operations: vec!["adamw".to_owned()], compare: false }));
+    }
+
+    #[test]
+    fn what_is_verified_is_what_there_is_to_verify() {
+        let mut known = VERIFIED;
+        known.sort_unstable();
+        assert_eq!(known, longhand_verify::Op::ALL.map(longhand_verify::Op::name));
     }
 
     #[test]
