@@ -34,7 +34,7 @@ const BENCHES: [&str; 11] = [
     "emulator",
 ];
 /// What `longhand verify` knows.
-const VERIFIED: [&str; 10] = [
+const VERIFIED: [&str; 12] = [
     "attention",
     "norm",
     "adamw",
@@ -45,7 +45,8 @@ const VERIFIED: [&str; 10] = [
     "activation",
     "elementwise",
     "reduction",
-    "activation",
+    "sampling",
+    "softmax",
 ];
 /// The context lengths that are measured first, and those that take long.
 const USUAL: &str = "/(64|1024|2048|4096|8192|16384|32768|65536)$";
