@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use longhand_gpu::cublaslt::{self, Cublaslt};
 use longhand_kernels::{
-    Dtype, activation, adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction, rope,
+    Dtype, activation, adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction,
+    rope, sampling, softmax,
 };
 
 use crate::Result;
@@ -35,6 +36,9 @@ pub(crate) struct Plans {
     pub(crate) activation: Cache<activation::Activation, activation::ActivationForwardPlan>,
     pub(crate) activation_backward: Cache<activation::Activation, activation::ActivationBackwardPlan>,
     pub(crate) rope: Cache<rope::Rope, rope::RopePlan>,
+    pub(crate) sample: Cache<Dtype, sampling::SamplePlan>,
+    pub(crate) softmax: Cache<Dtype, softmax::SoftmaxForwardPlan>,
+    pub(crate) softmax_backward: Cache<Dtype, softmax::SoftmaxBackwardPlan>,
     pub(crate) adamw: Cache<adamw::AdamW, adamw::AdamWPlan>,
     pub(crate) matmul: Cache<matmul::Matmul, matmul::MatmulPlan>,
     pub(crate) cublaslt_matmul: Cache<cublaslt::Matmul, cublaslt::MatmulPlan>,

@@ -20,8 +20,10 @@ mod norm;
 mod reduce;
 mod reshape;
 mod rope;
+mod sample;
 mod scale;
 mod slice;
+mod softmax;
 mod sub;
 mod to_device;
 mod transpose;
@@ -35,6 +37,10 @@ pub use linear_cross_entropy::linear_cross_entropy;
 pub use merge::attention_merge;
 pub use norm::{NormOptions, layer_norm, rms_norm};
 pub use rope::{Rope, rope};
+pub use sample::{argmax, sample};
+pub use softmax::{log_sum_exp, softmax};
+
+pub use longhand_kernels::sampling::SampleOptions;
 
 pub use crate::cpu::attention::{Dual, Position};
 

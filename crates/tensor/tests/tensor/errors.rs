@@ -140,6 +140,12 @@ fn arguments_out_of_range_are_named_with_the_range() {
             )),
             "cross_entropy: z_loss is -1, expected a finite number, 0 or above",
         ),
+        (message(ops::argmax(&zeros(&[3]))), "argmax: an argument is of shape [3], expected of shape (N, V)"),
+        (
+            message(ops::argmax(&Tensor::full(&[2, 3], f64::NAN, Dtype::F32, &Device::Cpu).unwrap())),
+            "argmax: an argument is NaN, +inf or nothing above -inf in row 0, expected finite numbers",
+        ),
+        (message(ops::softmax(&zeros(&[]))), "softmax: x is of shape [], expected of at least one dimension"),
         (
             head(&[2, 3], &[5, 3], &[0, 5]),
             "linear_cross_entropy: a target is 5, expected less than 5, or IGNORE_INDEX",

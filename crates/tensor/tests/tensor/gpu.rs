@@ -1,9 +1,10 @@
 //! The same operations on the emulated GPU, and on a GPU where there is one.
 
 use longhand_gpu::emulator;
-use longhand_tensor::ops::{IGNORE_INDEX, LossOptions};
+use longhand_tensor::ops::{IGNORE_INDEX, LossOptions, SampleOptions};
 use longhand_tensor::{
-    AdamW, AdamWOptions, Device, Dtype, Gradients, Moments, Result, Rounding, Tensor, clip_grad_norm, ops,
+    AdamW, AdamWOptions, Device, Dtype, Gradients, Moments, Random, Result, Rounding, Tensor, clip_grad_norm,
+    ops,
 };
 
 use crate::numerics::cases;
@@ -164,6 +165,34 @@ fn a_tensor_full_of_a_number_is_on_a_gpu_what_it_is_on_the_cpu() {
             let [on_gpu, on_cpu] = [&device, &Device::Cpu]
                 .map(|device| doubles(&Tensor::full(&[3, 5], value, dtype, device).unwrap()));
             assert_eq!(on_gpu, on_cpu);
+        }
+    }
+}
+
+#[test]
+fn a_gpu_draws_the_tokens_that_the_cpu_draws() {
+    let (rows, classes) = (24, 700);
+    let options = [
+        SampleOptions { temperature: 0.9, top_k: Some(30), top_p: 0.9 },
+        SampleOptions { temperature: 2.0, top_k: None, top_p: 0.7 },
+        SampleOptions { temperature: 1.0, top_k: Some(3), top_p: 1.0 },
+        SampleOptions { temperature: 1.0, top_k: None, top_p: 1.0 },
+    ];
+    for device in gpus() {
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+            // Of f32 no two are equal; of bf16 many are.
+            let logits = tensor(&[rows, classes], 5).scale(3.0).unwrap().to_dtype(dtype).unwrap();
+            let on_gpu = logits.to_device(&device).unwrap();
+            let tokens = |tensor: Result<Tensor>| tensor.unwrap().to_vec::<u32>().unwrap();
+            assert_eq!(tokens(ops::argmax(&on_gpu)), tokens(ops::argmax(&logits)));
+            for (offset, options) in (0..).zip(&options) {
+                let random = Random { seed: 11, offset };
+                let (found, expected) = (
+                    tokens(ops::sample(&on_gpu, options, random)),
+                    tokens(ops::sample(&logits, options, random)),
+                );
+                assert_eq!(found, expected, "{dtype} {options:?}");
+            }
         }
     }
 }

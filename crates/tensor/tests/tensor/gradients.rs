@@ -198,6 +198,14 @@ proptest! {
     }
 
     #[test]
+    fn softmax_and_log_sum_exp_match(a in 0..3usize, b in 0..3usize, width in 1..6usize, seed: u64) {
+        let x = [strided(&[a, b, width], 0, 1, seed)];
+        agrees(|x| ops::softmax(&x[0]), &x)?;
+        agrees(|x| ops::log_sum_exp(&x[0]), &x)?;
+        agrees_all(|x| Ok(vec![ops::softmax(&x[0])?, ops::log_sum_exp(&x[0])?]), &x)?;
+    }
+
+    #[test]
     fn cross_entropy_matches(
         targets in prop::collection::vec(0..6u32, 0..6),
         label_smoothing in prop::sample::select(vec![0.0, 0.25, 1.0]),

@@ -99,6 +99,8 @@ pub fn cases(seed: u64) -> Vec<Case> {
                 Ok(vec![q, k])
             },
         ),
+        case("softmax", vec![strided(&[rows, width], 0, 1, seed)], |x| Ok(vec![ops::softmax(&x[0])?])),
+        case("log_sum_exp", vec![of(&[rows, width], 1)], |x| Ok(vec![ops::log_sum_exp(&x[0])?])),
         case("cross_entropy", vec![of(&[rows, width], 1), indices(&targets, &[rows])], |x| {
             Ok(vec![ops::cross_entropy(&x[0], &x[1], &LossOptions::default())?])
         }),
