@@ -20,8 +20,8 @@
 struct Params {
     const Element*       q;          // (B, T, H, HEAD_DIM)
     const Element*       k;          // (B, S, Hkv, HEAD_DIM)
-    const Element*       v;          // (B, S, Hkv, HEAD_DIM)
-    const Element*       grad_out;   // (B, T, H, HEAD_DIM)
+    const Element*       v;          // (B, S, Hkv, VALUE_DIM)
+    const Element*       grad_out;   // (B, T, H, VALUE_DIM)
     const RowStatistics* rows;       // (B, H, T), contiguous
     Element*             grad_bias;  // (B, H, T, S); with DOCUMENTS, as many of each as the longest has
     Strides q_strides, k_strides, v_strides, grad_out_strides;
@@ -52,9 +52,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_backward_bias(const __grid_constant__ Params p) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const SharedAddress q_tile = shared_address(shared);
-    const SharedAddress grad_out_tile = q_tile + tile_bytes(BLOCK_Q);
-    const SharedAddress k_tile = grad_out_tile + tile_bytes(BLOCK_Q);
-    const SharedAddress v_tile = k_tile + tile_bytes(BLOCK_K);
+    const SharedAddress grad_out_tile = q_tile + tile_bytes<HEAD_DIM>(BLOCK_Q);
+    const SharedAddress k_tile = grad_out_tile + tile_bytes<VALUE_DIM>(BLOCK_Q);
+    const SharedAddress v_tile = k_tile + tile_bytes<HEAD_DIM>(BLOCK_K);
     const int warp_row = threadIdx.x / 32 * ROWS * 16, lane = threadIdx.x % 32;
 
     const int q_blocks = (p.longest_T - 1) / BLOCK_Q + 1, k_blocks = (p.longest_S - 1) / BLOCK_K + 1;
@@ -80,22 +80,22 @@ attention_backward_bias(const __grid_constant__ Params p) {
                     const int q_token = sequence.query + first_query, k_token = sequence.key + first_key;
                     const int kv_head = head / p.heads_per_kv, keys = sight.S - first_key;
                     __syncthreads();  // the tiles are free
-                    copy_tile_async<BLOCK_Q, THREADS>(q_tile, at(p.q, p.q_strides, sequence.batch, q_token, head),
-                                                      p.q_strides.token, queries);
-                    copy_tile_async<BLOCK_Q, THREADS>(
+                    copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(
+                        q_tile, at(p.q, p.q_strides, sequence.batch, q_token, head), p.q_strides.token, queries);
+                    copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(
                         grad_out_tile, at(p.grad_out, p.grad_out_strides, sequence.batch, q_token, head),
                         p.grad_out_strides.token, queries);
-                    copy_tile_async<BLOCK_K, THREADS>(k_tile, at(p.k, p.k_strides, sequence.batch, k_token, kv_head),
-                                                      p.k_strides.token, keys);
-                    copy_tile_async<BLOCK_K, THREADS>(v_tile, at(p.v, p.v_strides, sequence.batch, k_token, kv_head),
-                                                      p.v_strides.token, keys);
+                    copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(
+                        k_tile, at(p.k, p.k_strides, sequence.batch, k_token, kv_head), p.k_strides.token, keys);
+                    copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(
+                        v_tile, at(p.v, p.v_strides, sequence.batch, k_token, kv_head), p.v_strides.token, keys);
                     copy_wait_all();
                     __syncthreads();  // they have arrived
 
                     const int query = first_query + warp_row;
                     float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {}, slope[ROWS][COLUMNS][4];
-                    multiply_transposed(score, q_tile + tile_bytes(warp_row), k_tile);
-                    multiply_transposed(grad_score, grad_out_tile + tile_bytes(warp_row), v_tile);
+                    multiply_transposed<HEAD_DIM>(score, q_tile + tile_bytes<HEAD_DIM>(warp_row), k_tile);
+                    multiply_transposed<VALUE_DIM>(grad_score, grad_out_tile + tile_bytes<VALUE_DIM>(warp_row), v_tile);
                     score_products<false>(score, slope, scorer, query, first_key);
                     hide_keys(score, sight, query, first_key);
                     if constexpr (MASK_EXPRESSION) hide_by_expression<false>(score, scorer, query, first_key);

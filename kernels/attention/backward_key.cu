@@ -3,21 +3,23 @@
 //   probability      = exp(scale * q k^T - lse)                    (T, S) per batch and head, never in memory
 //   grad_probability = grad_out v^T
 //   grad_score       = probability * (grad_probability - delta)
-//   grad_v           = probability^T grad_out                      (B, S, Hkv, HEAD_DIM)
+//   grad_v           = probability^T grad_out                      (B, S, Hkv, VALUE_DIM)
 //   grad_k           = scale * grad_score^T q                      (B, S, Hkv, HEAD_DIM)
 //
 // grad_k and grad_v of a head sum over the H / Hkv query heads that share it. Why the gradient of q has a kernel of
 // its own: see backward_query.cu.
 //
 // One block computes BLOCK_K keys of one key and value head, walking over the queries of one query head after the
-// other, BLOCK_Q at a time, in two stages: while it computes with one tile of Q and grad_out, the next arrives.
-// Scores are computed transposed, keys by queries, and a warp owns whole rows of them: so they go from one product to
-// the next in registers. Sums and products accumulate in f32, in one order; probability and grad_score are rounded to
-// Element before they multiply. Scores, dropout, masks and documents are as in forward.cu. grad_k and grad_v are overwritten.
+// other, BLOCK_Q at a time, in two stages: while it computes with one tile of Q and grad_out, the next arrives; in one
+// stage where shared memory has room for no more. Scores are computed transposed, keys by queries, and a warp owns whole
+// rows of them: so they go from one product to the next in registers. Sums and products accumulate in f32, in one order;
+// probability and grad_score are rounded to Element before they multiply. Scores, dropout, masks and documents are as in
+// forward.cu. grad_k and grad_v are overwritten, those of GRAD_K and GRAD_V: where both together are too wide for a
+// warp's registers, each has a launch.
 //
-// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), those of mask.cuh and sequence.cuh, BLOCK_Q (a multiple
-// of 16), BLOCK_K (rows of 16 per warp), WARPS. Grid: (ceil(S / BLOCK_K), Hkv, B); with DOCUMENTS, S of the longest
-// document, and the number of them for B.
+// constants.cuh comes from Rust: Element, HEAD_DIM and VALUE_DIM (multiples of 8), GRAD_K, GRAD_V, those of
+// mask.cuh and sequence.cuh, BLOCK_Q (a multiple of 16), BLOCK_K (rows of 16 per warp), WARPS, STAGES (1 or 2). Grid:
+// (ceil(S / BLOCK_K), Hkv, B); with DOCUMENTS, S of the longest document, and the number of them for B.
 
 #include "common/math.cuh"
 #include "attention/dropout.cuh"
@@ -29,11 +31,11 @@
 struct Params {
     const Element*       q;         // (B, T, H, HEAD_DIM)
     const Element*       k;         // (B, S, Hkv, HEAD_DIM)
-    const Element*       v;         // (B, S, Hkv, HEAD_DIM)
-    const Element*       grad_out;  // (B, T, H, HEAD_DIM)
+    const Element*       v;         // (B, S, Hkv, VALUE_DIM)
+    const Element*       grad_out;  // (B, T, H, VALUE_DIM)
     const RowStatistics* rows;      // (B, H, T), contiguous
     Element*             grad_k;    // (B, S, Hkv, HEAD_DIM)
-    Element*             grad_v;    // (B, S, Hkv, HEAD_DIM)
+    Element*             grad_v;    // (B, S, Hkv, VALUE_DIM)
     Strides q_strides, k_strides, v_strides, grad_out_strides, grad_k_strides, grad_v_strides;
     Mask      mask;
     Documents documents;
@@ -47,21 +49,22 @@ struct Params {
 constexpr int THREADS = WARPS * 32;
 constexpr int ROWS = BLOCK_K / (WARPS * 16);  // of 16 keys, per warp
 constexpr int COLUMNS = BLOCK_Q / 8;          // of 8 queries
-constexpr int ROWS_BYTES = BLOCK_Q * sizeof(RowStatistics);
-constexpr int STAGE_BYTES = 2 * tile_bytes(BLOCK_Q) + ROWS_BYTES;  // Q, grad_out, row statistics
+constexpr int Q_BYTES = tile_bytes<HEAD_DIM>(BLOCK_Q), TILES_BYTES = Q_BYTES + tile_bytes<VALUE_DIM>(BLOCK_Q);
+constexpr int STAGE_BYTES = TILES_BYTES + BLOCK_Q * sizeof(RowStatistics);  // Q, grad_out, row statistics
+constexpr int K_BYTES = tile_bytes<HEAD_DIM>(BLOCK_K), V_BYTES = tile_bytes<VALUE_DIM>(BLOCK_K);
 static_assert(BLOCK_Q <= THREADS, "one thread copies one query's statistics");
 
 // Starts copying Q, grad_out and the row statistics of one head's queries from `query` on.
 __forceinline__ void copy_queries(SharedAddress stage, const Params& p, const Sequence& sequence, int head, int query) {
     const int token = sequence.query + query, existing = sequence.T - query;
-    copy_tile_async<BLOCK_Q, THREADS>(stage, at(p.q, p.q_strides, sequence.batch, token, head), p.q_strides.token,
-                                      existing);
-    copy_tile_async<BLOCK_Q, THREADS>(stage + tile_bytes(BLOCK_Q),
-                                      at(p.grad_out, p.grad_out_strides, sequence.batch, token, head),
-                                      p.grad_out_strides.token, existing);
+    copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(stage, at(p.q, p.q_strides, sequence.batch, token, head),
+                                                p.q_strides.token, existing);
+    copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(stage + Q_BYTES,
+                                                 at(p.grad_out, p.grad_out_strides, sequence.batch, token, head),
+                                                 p.grad_out_strides.token, existing);
     const int row = thread_index();
     if (row < BLOCK_Q) {
-        copy_async_8(stage + 2 * tile_bytes(BLOCK_Q) + row * sizeof(RowStatistics),
+        copy_async_8(stage + TILES_BYTES + row * sizeof(RowStatistics),
                      p.rows + sequence.row(p, gridDim.y * p.heads_per_kv, head, query) + row, row < existing);
     }
 }
@@ -70,8 +73,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 attention_backward_key(const __grid_constant__ Params p) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const SharedAddress k_tile = shared_address(shared);
-    const SharedAddress v_tile = k_tile + tile_bytes(BLOCK_K);
-    const SharedAddress stages = v_tile + tile_bytes(BLOCK_K);
+    const SharedAddress v_tile = k_tile + K_BYTES;
+    const SharedAddress stages = v_tile + V_BYTES;
 
     const int first_key = blockIdx.x * BLOCK_K;
     const int kv_head = blockIdx.y, first_head = kv_head * p.heads_per_kv;
@@ -85,32 +88,33 @@ attention_backward_key(const __grid_constant__ Params p) {
     const QueryBlocks blocks(sight, first_key, keys);
     const int token = sequence.key + first_key;
 
-    float grad_k[ROWS][HEAD_DIM / 8][4] = {}, grad_v[ROWS][HEAD_DIM / 8][4] = {};
+    float grad_k[ROWS][HEAD_DIM / 8][4] = {}, grad_v[ROWS][VALUE_DIM / 8][4] = {};
     if (blocks.first < blocks.end) {
         const Element* k = at(p.k, p.k_strides, sequence.batch, token, kv_head);
         const Element* v = at(p.v, p.v_strides, sequence.batch, token, kv_head);
-        copy_tile_async<BLOCK_K, THREADS>(k_tile, k, p.k_strides.token, keys);
-        copy_tile_async<BLOCK_K, THREADS>(v_tile, v, p.v_strides.token, keys);
+        copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k, p.k_strides.token, keys);
+        copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, v, p.v_strides.token, keys);
         copy_queries(stages, p, sequence, first_head, blocks.first * BLOCK_Q);
     }
     int stage = 0;
     for (int head = 0; head < p.heads_per_kv; ++head) {
         for (int block = blocks.first; block < blocks.end; ++block) {
-            const SharedAddress q_tile = stages + stage * STAGE_BYTES, grad_out_tile = q_tile + tile_bytes(BLOCK_Q);
+            const SharedAddress q_tile = stages + stage * STAGE_BYTES, grad_out_tile = q_tile + Q_BYTES;
             const float4* rows = reinterpret_cast<const float4*>(
-                shared + 2 * tile_bytes(BLOCK_K) + stage * STAGE_BYTES + 2 * tile_bytes(BLOCK_Q));
-            stage ^= 1;
+                shared + K_BYTES + V_BYTES + stage * STAGE_BYTES + TILES_BYTES);
+            stage = (stage + 1) % STAGES;
             copy_wait_all();
             __syncthreads();  // this stage has arrived; the other is free
             const bool last = block + 1 == blocks.end;
-            if (!last || head + 1 < p.heads_per_kv) {
-                const int next = last ? blocks.first : block + 1;
-                copy_queries(stages + stage * STAGE_BYTES, p, sequence, first_head + head + last, next * BLOCK_Q);
+            const bool more = !last || head + 1 < p.heads_per_kv;
+            const int next_query = (last ? blocks.first : block + 1) * BLOCK_Q, next_head = first_head + head + last;
+            if (STAGES == 2 && more) {
+                copy_queries(stages + stage * STAGE_BYTES, p, sequence, next_head, next_query);
             }
 
             float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
-            unsigned left[ROWS][COLUMNS / 2][4];
-            multiply_transposed(score, k_tile + tile_bytes(warp_row), q_tile);
+            Operand<ROWS, COLUMNS> left;
+            multiply_transposed<HEAD_DIM>(score, k_tile + tile_bytes<HEAD_DIM>(warp_row), q_tile);
             const int query = block * BLOCK_Q;
             const Scorer scorer(p.scoring, sight, blockIdx.z, first_head + head);
             float slope[ROWS][COLUMNS][4];
@@ -136,41 +140,54 @@ attention_backward_key(const __grid_constant__ Params p) {
             if constexpr (DROPOUT) {
                 const unsigned of_head = blockIdx.z * gridDim.y * p.heads_per_kv + first_head + head;
                 kept = kept.template draw<true>(p.dropout, of_head, query, first_key + warp_row);
-                float remaining[ROWS][COLUMNS][4];
-                drop(remaining, score, kept, 1);
-                as_operand(left, remaining);
-            } else {
-                as_operand(left, score);
             }
-            multiply(grad_v, left, grad_out_tile);
-
-            multiply_transposed(grad_score, v_tile + tile_bytes(warp_row), grad_out_tile);
-            if constexpr (DROPOUT) drop(grad_score, grad_score, kept, p.dropout.keep_scale);
+            if constexpr (GRAD_V) {
+                if constexpr (DROPOUT) {
+                    float remaining[ROWS][COLUMNS][4];
+                    drop(remaining, score, kept, 1);
+                    as_operand(left, remaining);
+                } else {
+                    as_operand(left, score);
+                }
+                multiply(grad_v, left, grad_out_tile);
+            }
+            if constexpr (GRAD_K) {
+                multiply_transposed<VALUE_DIM>(grad_score, v_tile + tile_bytes<VALUE_DIM>(warp_row), grad_out_tile);
+                if constexpr (DROPOUT) drop(grad_score, grad_score, kept, p.dropout.keep_scale);
 #pragma unroll
-            for (int j = 0; j < COLUMNS; ++j) {
-                const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
+                for (int j = 0; j < COLUMNS; ++j) {
+                    const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
 #pragma unroll
-                for (int i = 0; i < ROWS; ++i) {
+                    for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
-                    for (int e = 0; e < 4; ++e) {
-                        const float delta = e % 2 == 0 ? of_columns.y : of_columns.w;
-                        grad_score[i][j][e] = score[i][j][e] * (grad_score[i][j][e] - delta);
-                        if constexpr (SLOPED) grad_score[i][j][e] *= slope[i][j][e];
+                        for (int e = 0; e < 4; ++e) {
+                            const float delta = e % 2 == 0 ? of_columns.y : of_columns.w;
+                            grad_score[i][j][e] = score[i][j][e] * (grad_score[i][j][e] - delta);
+                            if constexpr (SLOPED) grad_score[i][j][e] *= slope[i][j][e];
+                        }
                     }
                 }
+                as_operand(left, grad_score);
+                multiply(grad_k, left, q_tile);
             }
-            as_operand(left, grad_score);
-            multiply(grad_k, left, q_tile);
+            if (STAGES == 1 && more) {
+                __syncthreads();  // the only stage is free
+                copy_queries(stages, p, sequence, next_head, next_query);
+            }
         }
     }
 
-    scale_by(grad_k, p.scale);
-    if constexpr (DROPOUT) scale_by(grad_v, p.dropout.keep_scale);
     // Each warp read only its own rows of K and V, and is done with them.
-    store_rows(grad_k, shared + tile_bytes(warp_row),
-               at(p.grad_k, p.grad_k_strides, sequence.batch, token + warp_row, kv_head), p.grad_k_strides.token,
-               keys - warp_row);
-    store_rows(grad_v, shared + tile_bytes(BLOCK_K + warp_row),
-               at(p.grad_v, p.grad_v_strides, sequence.batch, token + warp_row, kv_head), p.grad_v_strides.token,
-               keys - warp_row);
+    if constexpr (GRAD_K) {
+        scale_by(grad_k, p.scale);
+        store_rows(grad_k, shared + tile_bytes<HEAD_DIM>(warp_row),
+                   at(p.grad_k, p.grad_k_strides, sequence.batch, token + warp_row, kv_head), p.grad_k_strides.token,
+                   keys - warp_row);
+    }
+    if constexpr (GRAD_V) {
+        if constexpr (DROPOUT) scale_by(grad_v, p.dropout.keep_scale);
+        store_rows(grad_v, shared + K_BYTES + tile_bytes<VALUE_DIM>(warp_row),
+                   at(p.grad_v, p.grad_v_strides, sequence.batch, token + warp_row, kv_head), p.grad_v_strides.token,
+                   keys - warp_row);
+    }
 }

@@ -11,12 +11,13 @@
 // come out every time, and no f32 copy of grad_q is needed.
 //
 // One block computes BLOCK_Q queries of one head, walking over the keys BLOCK_K at a time, in two stages: while
-// it computes with one tile of K and V, the next arrives. A warp owns whole rows, so grad_score goes from one
-// product to the next in registers. Sums and products accumulate in f32; grad_score is rounded to Element before
-// it multiplies k. Scores, dropout, masks, heads, documents and rows without a key are as in forward.cu. grad_q is overwritten.
+// it computes with one tile of K and V, the next arrives; in one stage where shared memory has room for no more. A warp
+// owns whole rows, so grad_score goes from one product to the next in registers. Sums and products accumulate in f32;
+// grad_score is rounded to Element before it multiplies k. Scores, dropout, masks, heads, documents and rows without a
+// key are as in forward.cu. grad_q is overwritten.
 //
-// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), those of mask.cuh and sequence.cuh, BLOCK_Q (rows of 16
-// per warp), BLOCK_K (a multiple of 16), WARPS. Grid: as forward.cu.
+// constants.cuh comes from Rust: Element, HEAD_DIM and VALUE_DIM (multiples of 8), those of mask.cuh and
+// sequence.cuh, BLOCK_Q (rows of 16 per warp), BLOCK_K (a multiple of 16), WARPS, STAGES (1 or 2). Grid: as forward.cu.
 
 #include "common/math.cuh"
 #include "attention/dropout.cuh"
@@ -28,8 +29,8 @@
 struct Params {
     const Element*       q;         // (B, T, H, HEAD_DIM)
     const Element*       k;         // (B, S, Hkv, HEAD_DIM)
-    const Element*       v;         // (B, S, Hkv, HEAD_DIM)
-    const Element*       grad_out;  // (B, T, H, HEAD_DIM)
+    const Element*       v;         // (B, S, Hkv, VALUE_DIM)
+    const Element*       grad_out;  // (B, T, H, VALUE_DIM)
     const RowStatistics* rows;      // (B, H, T), contiguous
     Element*             grad_q;    // (B, T, H, HEAD_DIM)
     Strides q_strides, k_strides, v_strides, grad_out_strides, grad_q_strides;
@@ -45,14 +46,23 @@ struct Params {
 constexpr int THREADS = WARPS * 32;
 constexpr int ROWS = BLOCK_Q / (WARPS * 16);  // of 16 queries, per warp
 constexpr int COLUMNS = BLOCK_K / 8;          // of 8 keys
-constexpr int STAGE_BYTES = 2 * tile_bytes(BLOCK_K);
+constexpr int K_BYTES = tile_bytes<HEAD_DIM>(BLOCK_K), STAGE_BYTES = K_BYTES + tile_bytes<VALUE_DIM>(BLOCK_K);
+
+// Starts copying K and V of one head's keys from `key` on.
+__forceinline__ void copy_keys(SharedAddress stage, const Params& p, const Sequence& sequence, int kv_head, int key) {
+    const int token = sequence.key + key, existing = sequence.S - key;
+    copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(stage, at(p.k, p.k_strides, sequence.batch, token, kv_head),
+                                                p.k_strides.token, existing);
+    copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(stage + K_BYTES, at(p.v, p.v_strides, sequence.batch, token, kv_head),
+                                                 p.v_strides.token, existing);
+}
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 attention_backward_query(const __grid_constant__ Params p) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const SharedAddress q_tile = shared_address(shared);
-    const SharedAddress grad_out_tile = q_tile + tile_bytes(BLOCK_Q);
-    const SharedAddress stages = grad_out_tile + tile_bytes(BLOCK_Q);  // of K, then V
+    const SharedAddress grad_out_tile = q_tile + tile_bytes<HEAD_DIM>(BLOCK_Q);
+    const SharedAddress stages = grad_out_tile + tile_bytes<VALUE_DIM>(BLOCK_Q);  // of K, then V
 
     // The last queries see the most keys: they go first, so that what ends last is short.
     const int first_query = (CAUSAL ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * BLOCK_Q;
@@ -65,8 +75,6 @@ attention_backward_query(const __grid_constant__ Params p) {
 
     const int token = sequence.query + first_query;
     const Element* q = at(p.q, p.q_strides, sequence.batch, token, head);
-    const Element* k = at(p.k, p.k_strides, sequence.batch, sequence.key, kv_head);
-    const Element* v = at(p.v, p.v_strides, sequence.batch, sequence.key, kv_head);
     const Element* grad_out = at(p.grad_out, p.grad_out_strides, sequence.batch, token, head);
 
     float lse_log2[ROWS][2], delta[ROWS][2];
@@ -87,35 +95,28 @@ attention_backward_query(const __grid_constant__ Params p) {
     const KeyBlocks blocks(sight, first_query, queries);
     const Scorer scorer(p.scoring, sight, blockIdx.z, head);
     if (blocks.count > 0) {
-        const int key = blocks.key(0);
-        copy_tile_async<BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
-        copy_tile_async<BLOCK_Q, THREADS>(grad_out_tile, grad_out, p.grad_out_strides.token, queries);
-        copy_tile_async<BLOCK_K, THREADS>(stages, k + key * p.k_strides.token, p.k_strides.token, sight.S - key);
-        copy_tile_async<BLOCK_K, THREADS>(stages + tile_bytes(BLOCK_K), v + key * p.v_strides.token,
-                                          p.v_strides.token, sight.S - key);
+        copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
+        copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(grad_out_tile, grad_out, p.grad_out_strides.token, queries);
+        copy_keys(stages, p, sequence, kv_head, blocks.key(0));
     }
     for (int n = 0; n < blocks.count; ++n) {
         const int key = blocks.key(n);
-        const SharedAddress k_tile = stages + n % 2 * STAGE_BYTES, v_tile = k_tile + tile_bytes(BLOCK_K);
+        const SharedAddress k_tile = stages + n % STAGES * STAGE_BYTES, v_tile = k_tile + K_BYTES;
         copy_wait_all();
         __syncthreads();  // this stage has arrived; the other is free
-        if (n + 1 < blocks.count) {
-            const int next = blocks.key(n + 1);
-            const SharedAddress stage = stages + (n + 1) % 2 * STAGE_BYTES;
-            copy_tile_async<BLOCK_K, THREADS>(stage, k + next * p.k_strides.token, p.k_strides.token, sight.S - next);
-            copy_tile_async<BLOCK_K, THREADS>(stage + tile_bytes(BLOCK_K), v + next * p.v_strides.token,
-                                              p.v_strides.token, sight.S - next);
+        if (STAGES == 2 && n + 1 < blocks.count) {
+            copy_keys(stages + (n + 1) % 2 * STAGE_BYTES, p, sequence, kv_head, blocks.key(n + 1));
         }
 
         float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
-        multiply_transposed(score, q_tile + tile_bytes(warp_row), k_tile);
+        multiply_transposed<HEAD_DIM>(score, q_tile + tile_bytes<HEAD_DIM>(warp_row), k_tile);
         float slope[ROWS][COLUMNS][4];
         if constexpr (SCORED) score_products<false>(score, slope, scorer, first_query + warp_row, key);
         if (blocks.masked(n)) {
             hide_keys(score, sight, first_query + warp_row, key);
             if constexpr (MASK_EXPRESSION) hide_by_expression<false>(score, scorer, first_query + warp_row, key);
         }
-        multiply_transposed(grad_score, grad_out_tile + tile_bytes(warp_row), v_tile);
+        multiply_transposed<VALUE_DIM>(grad_score, grad_out_tile + tile_bytes<VALUE_DIM>(warp_row), v_tile);
         if constexpr (DROPOUT) {
             const auto kept = Kept<ROWS, COLUMNS>::draw<false>(p.dropout, blockIdx.z * gridDim.y + head,
                                                                first_query + warp_row, key);
@@ -133,14 +134,18 @@ attention_backward_query(const __grid_constant__ Params p) {
                 }
             }
         }
-        unsigned left[ROWS][COLUMNS / 2][4];
+        Operand<ROWS, COLUMNS> left;
         as_operand(left, grad_score);
         multiply(grad_q, left, k_tile);
+        if (STAGES == 1 && n + 1 < blocks.count) {
+            __syncthreads();  // the only stage is free
+            copy_keys(stages, p, sequence, kv_head, blocks.key(n + 1));
+        }
     }
 
     scale_by(grad_q, p.scale);
     // Each warp read only its own rows of Q, and is done with them.
-    store_rows(grad_q, shared + tile_bytes(warp_row),
+    store_rows(grad_q, shared + tile_bytes<HEAD_DIM>(warp_row),
                at(p.grad_q, p.grad_q_strides, sequence.batch, token + warp_row, head), p.grad_q_strides.token,
                queries - warp_row);
 }

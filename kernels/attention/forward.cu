@@ -1,7 +1,7 @@
 // Attention, forward (Dao 2023, FlashAttention-2, arXiv 2307.08691, algorithm 1):
 //
 //   score = scale * q k^T                       (T, S) per batch and head, never in memory; more of it: score.cuh
-//   out   = softmax(score, over keys) v         (B, T, H, HEAD_DIM)
+//   out   = softmax(score, over keys) v         (B, T, H, VALUE_DIM)
 //   lse   = log(sum(exp(score), over keys))     (B, H, T), natural logarithm, kept for backward
 //
 // Which keys a query sees: mask.cuh. One that sees none has out = 0 and lse = -inf. H / Hkv query heads share one key
@@ -17,9 +17,9 @@
 // 2^SLACK times the number of keys is far from the limits of f32, 2^SLACK from those of f16. The exact maximum
 // would give the same result but for rounding (of the same size).
 //
-// constants.cuh comes from Rust: Element, HEAD_DIM (64 or 128), those of mask.cuh and sequence.cuh, BLOCK_Q (rows of 16
-// per warp), BLOCK_K (a multiple of 16), WARPS. Grid: (ceil(T / BLOCK_Q), H, B); with DOCUMENTS, T of the longest
-// document, and the number of them for B.
+// constants.cuh comes from Rust: Element, HEAD_DIM and VALUE_DIM (multiples of 8), those of mask.cuh and sequence.cuh,
+// BLOCK_Q (rows of 16 per warp), BLOCK_K (a multiple of 16), WARPS. Grid: (ceil(T / BLOCK_Q), H, B); with DOCUMENTS, T of
+// the longest document, and the number of them for B.
 
 #include "common/math.cuh"
 #include "common/reduce.cuh"
@@ -31,8 +31,8 @@
 struct Params {
     const Element* q;    // (B, T, H, HEAD_DIM)
     const Element* k;    // (B, S, Hkv, HEAD_DIM)
-    const Element* v;    // (B, S, Hkv, HEAD_DIM)
-    Element*       out;  // (B, T, H, HEAD_DIM)
+    const Element* v;    // (B, S, Hkv, VALUE_DIM)
+    Element*       out;  // (B, T, H, VALUE_DIM)
     float*         lse;  // (B, H, T), contiguous
     Strides q_strides, k_strides, v_strides, out_strides;
     Mask      mask;
@@ -48,9 +48,10 @@ constexpr int THREADS = WARPS * 32;
 constexpr int ROWS = BLOCK_Q / (WARPS * 16);  // of 16 queries, per warp
 constexpr int COLUMNS = BLOCK_K / 8;          // of 8 keys
 constexpr float SLACK = 8;
+constexpr int Q_BYTES = tile_bytes<(HEAD_DIM > VALUE_DIM ? HEAD_DIM : VALUE_DIM)>(BLOCK_Q);  // of out, too, at the end
 
 using Scores = float[ROWS][COLUMNS][4];
-using Output = float[ROWS][HEAD_DIM / 8][4];
+using Output = float[ROWS][VALUE_DIM / 8][4];
 
 // What the softmax remembers of this lane's rows: rows lane / 4 and lane / 4 + 8 of each 16.
 struct Softmax {
@@ -86,7 +87,7 @@ __forceinline__ void softmax_step(Scores& score, Output& out, Softmax& state, fl
                 reference = next;
                 state.sum[i][half] *= factor;
 #pragma unroll
-                for (int j = 0; j < HEAD_DIM / 8; ++j) {
+                for (int j = 0; j < VALUE_DIM / 8; ++j) {
                     out[i][j][half * 2] *= factor;
                     out[i][j][half * 2 + 1] *= factor;
                 }
@@ -116,8 +117,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 attention_forward(const __grid_constant__ Params p) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const SharedAddress q_tile = shared_address(shared);
-    const SharedAddress k_tile = q_tile + tile_bytes(BLOCK_Q);
-    const SharedAddress v_tile = k_tile + tile_bytes(BLOCK_K);
+    const SharedAddress k_tile = q_tile + Q_BYTES;
+    const SharedAddress v_tile = k_tile + tile_bytes<HEAD_DIM>(BLOCK_K);
 
     // The last queries see the most keys: they go first, so that what ends last is short.
     const int first_query = (CAUSAL ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * BLOCK_Q;
@@ -147,22 +148,25 @@ attention_forward(const __grid_constant__ Params p) {
     const Scorer scorer(p.scoring, sight, blockIdx.z, head);
     if (blocks.count > 0) {
         const int key = blocks.key(0);
-        copy_tile_async<BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
-        copy_tile_async<BLOCK_K, THREADS>(k_tile, k + key * p.k_strides.token, p.k_strides.token, sight.S - key);
+        copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
+        copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k + key * p.k_strides.token, p.k_strides.token,
+                                                    sight.S - key);
     }
     for (int n = 0; n < blocks.count; ++n) {
         const int key = blocks.key(n);
         copy_wait_all();
         __syncthreads();  // K has arrived; V's tile is free
-        copy_tile_async<BLOCK_K, THREADS>(v_tile, v + key * p.v_strides.token, p.v_strides.token, sight.S - key);
+        copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, v + key * p.v_strides.token, p.v_strides.token,
+                                                     sight.S - key);
         Scores score = {};
-        multiply_transposed(score, q_tile + tile_bytes(warp_row), k_tile);
+        multiply_transposed<HEAD_DIM>(score, q_tile + tile_bytes<HEAD_DIM>(warp_row), k_tile);
 
         copy_wait_all();
         __syncthreads();  // V has arrived; K's tile is free
         if (n + 1 < blocks.count) {
             const int next = blocks.key(n + 1);
-            copy_tile_async<BLOCK_K, THREADS>(k_tile, k + next * p.k_strides.token, p.k_strides.token, sight.S - next);
+            copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k + next * p.k_strides.token, p.k_strides.token,
+                                                        sight.S - next);
         }
         if constexpr (SCORED) {
             Scores slope;
@@ -178,7 +182,7 @@ attention_forward(const __grid_constant__ Params p) {
                                                                first_query + warp_row, key);
             drop(score, score, kept, 1);
         }
-        unsigned probability[ROWS][COLUMNS / 2][4];
+        Operand<ROWS, COLUMNS> probability;
         as_operand(probability, score);
         multiply(out, probability, v_tile);
     }
@@ -194,14 +198,15 @@ attention_forward(const __grid_constant__ Params p) {
             if (lane % 4 == 0 && row < queries) lse[row] = state.reference[i][half] * LN_2 + logf(sum);
             const float inverse = (sum == 0 ? 0 : reciprocal_approximate(sum)) * (DROPOUT ? p.dropout.keep_scale : 1);
 #pragma unroll
-            for (int j = 0; j < HEAD_DIM / 8; ++j) {
+            for (int j = 0; j < VALUE_DIM / 8; ++j) {
                 out[i][j][half * 2] *= inverse;
                 out[i][j][half * 2 + 1] *= inverse;
             }
         }
     }
-    // Each warp read only its own rows of Q, and is done with them.
-    store_rows(out, shared + tile_bytes(warp_row),
+    // Each warp read only its own rows of Q, and is done with them. Rows of out that are longer reach into others'.
+    if constexpr (VALUE_DIM > HEAD_DIM) __syncthreads();
+    store_rows(out, shared + tile_bytes<VALUE_DIM>(warp_row),
                at(p.out, p.out_strides, sequence.batch, sequence.query + first_query + warp_row, head),
                p.out_strides.token, queries - warp_row);
 }

@@ -16,6 +16,14 @@ __forceinline__ SharedAddress shared_address(const void* p) {
     return address;
 }
 
+// Loads 32 bits from shared memory; the address is a multiple of 4.
+// PTX ISA: Data Movement and Conversion Instructions: ld.
+__forceinline__ unsigned load_shared(SharedAddress from) {
+    unsigned bits;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(bits) : "r"(from) : "memory");
+    return bits;
+}
+
 // Copies `bytes` bytes, past L1, and makes it 16 with zeros; with 0, reads nothing. Both addresses are multiples of 16.
 // PTX ISA: Data Movement and Conversion Instructions: cp.async.
 __forceinline__ void copy_async_up_to_16(SharedAddress to, const void* from, int bytes) {

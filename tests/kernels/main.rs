@@ -11,6 +11,7 @@ mod devices;
 mod draw;
 mod elementwise;
 mod embedding;
+mod far;
 mod matmul;
 mod merge;
 mod norm;

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use longhand_gpu::DevicePtr;
 
 use crate::check::overlap;
-use crate::{Error, Result};
+use crate::{Dtype, Error, Result};
 
 /// Sizes of one call. Any of them may be 0.
 ///
@@ -52,12 +52,12 @@ impl Strides {
     }
 }
 
-/// A tensor `(batch, token, head, D)` in device memory.
+/// A tensor `(batch, token, head, D)` in device memory; D is the head dim or, of values, the value dim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
     /// Its first element; a multiple of 16 bytes.
     pub data: DevicePtr,
-    /// How it lies; multiples of 8 elements, where there is more than one of batch, token or head.
+    /// How it lies; multiples of 16 bytes, where there is more than one of batch, token or head.
     pub strides: Strides,
 }
 
@@ -67,8 +67,8 @@ const GRID_YZ: usize = 65_535;
 /// The arguments of one call of one operation, to be checked.
 pub(super) struct Arguments {
     pub operation: &'static str,
+    pub dtype: Dtype,
     pub shape: AttentionShape,
-    pub head_dim: usize,
     /// Whether tensors have one batch, whatever the shape's.
     pub documents: bool,
 }
@@ -110,16 +110,16 @@ impl Arguments {
         self.check_heads(name, tensor, self.shape.keys, self.shape.kv_heads).map(drop)
     }
 
-    /// As [`Arguments::check_queries`], for a tensor that is written.
-    pub fn check_queries_written(&self, name: &str, tensor: &Heads) -> Result<()> {
+    /// As [`Arguments::check_queries`], for a tensor that is written, with heads of `dim` elements.
+    pub fn check_queries_written(&self, name: &str, tensor: &Heads, dim: usize) -> Result<()> {
         let dims = self.check_heads(name, tensor, self.shape.queries, self.shape.heads)?;
-        self.check_distinct(name, dims)
+        self.check_distinct(name, dims, dim)
     }
 
-    /// As [`Arguments::check_keys`], for a tensor that is written.
-    pub fn check_keys_written(&self, name: &str, tensor: &Heads) -> Result<()> {
+    /// As [`Arguments::check_keys`], for a tensor that is written, with heads of `dim` elements.
+    pub fn check_keys_written(&self, name: &str, tensor: &Heads, dim: usize) -> Result<()> {
         let dims = self.check_heads(name, tensor, self.shape.keys, self.shape.kv_heads)?;
-        self.check_distinct(name, dims)
+        self.check_distinct(name, dims, dim)
     }
 
     /// A contiguous buffer with something for each query of each head.
@@ -142,12 +142,14 @@ impl Arguments {
             return Ok(Vec::new());
         }
         self.check_pointer(name, tensor.data, 16)?;
+        let aligned = 16 / self.dtype.size() as i64;
         let mut several = Vec::new();
         for (dim, size, stride) in dims {
             if size > 1 {
-                if stride % 8 != 0 {
+                if stride % aligned != 0 {
                     let argument = format!("{dim} stride of {name}");
-                    return Err(self.error(argument, stride, "a multiple of 8 elements (16 bytes)"));
+                    let expected = format!("a multiple of {aligned} elements (16 bytes)");
+                    return Err(self.error(argument, stride, expected));
                 }
                 several.push((size, stride));
             }
@@ -166,8 +168,8 @@ impl Arguments {
     }
 
     /// No two elements of a tensor that is written may be the same.
-    fn check_distinct(&self, name: &str, dims: Vec<(usize, i64)>) -> Result<()> {
-        match overlap(dims, self.head_dim) {
+    fn check_distinct(&self, name: &str, dims: Vec<(usize, i64)>, dim: usize) -> Result<()> {
+        match overlap(dims, dim) {
             None => Ok(()),
             Some((stride, reach)) => {
                 let argument = format!("stride of {name}");
@@ -204,7 +206,7 @@ mod tests {
     const SHAPE: AttentionShape = AttentionShape { batch: 2, queries: 5, keys: 7, heads: 6, kv_heads: 3 };
 
     fn arguments(shape: AttentionShape) -> Arguments {
-        Arguments { operation: "attention forward", shape, head_dim: 64, documents: false }
+        Arguments { operation: "attention forward", dtype: Dtype::Bf16, shape, documents: false }
     }
 
     fn heads(data: u64, batch: i64, token: i64, head: i64) -> Heads {
@@ -220,10 +222,10 @@ mod tests {
         let arguments = arguments(SHAPE);
         arguments.check_shape(0.125).unwrap();
         for strides in [Strides::token_major(5, 6, 64), Strides::head_major(5, 6, 64)] {
-            arguments.check_queries_written("out", &Heads { data: DevicePtr(16), strides }).unwrap();
+            arguments.check_queries_written("out", &Heads { data: DevicePtr(16), strides }, 64).unwrap();
         }
-        arguments.check_queries_written("out", &heads(256, 5 * 18 * 64, 18 * 64, 64)).unwrap();
-        arguments.check_queries_written("out", &heads(256, -5 * 6 * 64, -6 * 64, 64)).unwrap();
+        arguments.check_queries_written("out", &heads(256, 5 * 18 * 64, 18 * 64, 64), 64).unwrap();
+        arguments.check_queries_written("out", &heads(256, -5 * 6 * 64, -6 * 64, 64), 64).unwrap();
         arguments.check_keys("k", &heads(256, 0, 64, 0)).unwrap();
     }
 
@@ -274,9 +276,17 @@ mod tests {
     }
 
     #[test]
+    fn strides_of_f32_are_multiples_of_four_elements() {
+        let arguments = Arguments { dtype: Dtype::F32, ..arguments(SHAPE) };
+        arguments.check_keys("k", &heads(32, 64 * 21, 64 * 3 + 4, 64)).unwrap();
+        let error = message(arguments.check_keys("k", &heads(32, 64 * 21, 64 * 3 + 2, 64)));
+        assert!(error.ends_with("a multiple of 4 elements (16 bytes)"), "{error}");
+    }
+
+    #[test]
     fn the_stride_of_a_dimension_of_one_does_not_matter() {
         let one = AttentionShape { batch: 1, queries: 1, heads: 1, ..SHAPE };
-        arguments(one).check_queries_written("out", &heads(16, 3, 5, 7)).unwrap();
+        arguments(one).check_queries_written("out", &heads(16, 3, 5, 7), 64).unwrap();
     }
 
     #[test]
@@ -284,7 +294,7 @@ mod tests {
         let none = arguments(AttentionShape { keys: 0, ..SHAPE });
         none.check_keys("k", &heads(0, 1, 1, 1)).unwrap();
         let none = arguments(AttentionShape { queries: 0, ..SHAPE });
-        none.check_queries_written("out", &heads(0, 1, 1, 1)).unwrap();
+        none.check_queries_written("out", &heads(0, 1, 1, 1), 64).unwrap();
         none.check_per_query("lse", DevicePtr::NULL, 4).unwrap();
     }
 
@@ -294,7 +304,7 @@ mod tests {
         for (batch, token, head) in
             [(64 * 30, 64 * 6, 0), (64 * 30, 64 * 5, 64), (64 * 30, 64 * 6, 56), (64, 64, 64)]
         {
-            let error = message(arguments.check_queries_written("out", &heads(16, batch, token, head)));
+            let error = message(arguments.check_queries_written("out", &heads(16, batch, token, head), 64));
             assert!(error.contains("stride of out") && error.ends_with("its elements overlap"), "{error}");
         }
     }

@@ -1,6 +1,6 @@
 //! `kernels/attention/backward_rows.cu`, `backward_query.cu`, `backward_key.cu`.
 
-use longhand_gpu::{Arch, Constants, Device, DevicePtr, Kernel, Launch, Stream, params};
+use longhand_gpu::{Arch, Constants, Device, DevicePtr, Kernel, Launch, Program, Stream, params};
 
 use super::arguments::Arguments;
 use super::operands::{DocumentsParams, DropoutParams, MaskParams, ScoringParams};
@@ -132,48 +132,68 @@ impl Attention {
             let kernel = device.compile_and_load(&variant.program)?.kernel(variant.entry)?;
             Ok(kernel.with_dynamic_shared(variant.shared_bytes)?)
         };
-        let tiled = |step, variant| -> Result<Tiled> {
+        let tiled = |step, variant: Variant| -> Result<Tiled> {
             let tile = self.tile(step, arch);
-            Ok(Tiled { tile, shared_bytes: tile.shared_bytes(step, self.head_dim), kernel: load(variant)? })
+            Ok(Tiled { tile, shared_bytes: variant.shared_bytes, kernel: load(variant)? })
         };
-        let [rows, query, key] = variants(self, arch);
+        let Variants { rows, query, keys } = variants(self, arch);
         Ok(AttentionBackwardPlan {
             attention: self.clone(),
             rows: load(rows)?,
             query: tiled(Step::BackwardQuery, query)?,
-            key: tiled(Step::BackwardKey, key)?,
+            keys: keys.into_iter().map(|key| tiled(Step::BackwardKey, key)).collect::<Result<_>>()?,
             bias: if self.bias { Some(bias::Loaded::new(self, device)?) } else { None },
             sinks: if self.sinks { Some(Loaded::new(device, &sinks_variant())?) } else { None },
         })
     }
 }
 
-pub(super) fn variants(attention: &Attention, arch: Arch) -> [Variant; 3] {
+pub(super) struct Variants {
+    pub rows: Variant,
+    pub query: Variant,
+    /// One kernel, or one for each gradient.
+    pub keys: Vec<Variant>,
+}
+
+pub(super) fn variants(attention: &Attention, arch: Arch) -> Variants {
     let [rows, query, key] = *cuda_files![
         "attention/backward_rows.cu",
         "attention/backward_query.cu",
         "attention/backward_key.cu",
     ];
-    let tiled = |step, file, layout, entry| {
+    let tiled = |step, program: Program, entry| {
         let tile = attention.tile(step, arch);
-        Variant {
-            program: attention.program(file, tile).params(layout),
-            entry,
-            threads: tile.threads(),
-            shared_bytes: tile.shared_bytes(step, attention.head_dim),
-        }
+        let shared_bytes = tile.shared_bytes(step, attention.widths());
+        Variant { program, entry, threads: tile.threads(), shared_bytes }
     };
-    let rows_constants = attention.constants().int("THREADS", ROWS_THREADS);
-    [
-        Variant {
+    let keys = |grad_k, grad_v| {
+        let constants = attention.tile_constants(attention.tile(Step::BackwardKey, arch));
+        let program = attention.program(key, constants.bool("GRAD_K", grad_k).bool("GRAD_V", grad_v));
+        tiled(Step::BackwardKey, program.params(key::Params::LAYOUT), KEY_ENTRY)
+    };
+    let rows_constants = attention.constants().int("THREADS", ROWS_THREADS).int("LANES", lanes(attention));
+    let query_constants = attention.tile_constants(attention.tile(Step::BackwardQuery, arch));
+    let query_program = attention.program(query, query_constants).params(query::Params::LAYOUT);
+    Variants {
+        rows: Variant {
             program: program(rows, HEADERS, rows_constants).params(rows::Params::LAYOUT),
             entry: ROWS_ENTRY,
             threads: ROWS_THREADS,
             shared_bytes: 0,
         },
-        tiled(Step::BackwardQuery, query, query::Params::LAYOUT, QUERY_ENTRY),
-        tiled(Step::BackwardKey, key, key::Params::LAYOUT, KEY_ENTRY),
-    ]
+        query: tiled(Step::BackwardQuery, query_program, QUERY_ENTRY),
+        keys: if attention.widths().keys_at_once() {
+            vec![keys(true, true)]
+        } else {
+            vec![keys(true, false), keys(false, true)]
+        },
+    }
+}
+
+/// Threads that read a row of `out` and of its gradient, 16 bytes at a time.
+fn lanes(attention: &Attention) -> u32 {
+    let pieces = attention.value_dim * attention.dtype.size() / 16;
+    pieces.next_power_of_two().min(32) as u32
 }
 
 pub(super) fn sinks_variant() -> Variant {
@@ -198,11 +218,11 @@ pub struct AttentionBackwardArgs<'a> {
     pub q: Heads,
     /// `(B, S, Hkv, D)`.
     pub k: Heads,
-    /// `(B, S, Hkv, D)`.
+    /// `(B, S, Hkv, Dv)`.
     pub v: Heads,
-    /// `(B, T, H, D)`, as forward returned it.
+    /// `(B, T, H, Dv)`, as forward returned it.
     pub out: Heads,
-    /// `(B, T, H, D)`, the gradient of `out`.
+    /// `(B, T, H, Dv)`, the gradient of `out`.
     pub grad_out: Heads,
     /// `(B, H, T)` contiguous f32, as forward returned it.
     pub lse: DevicePtr,
@@ -212,7 +232,7 @@ pub struct AttentionBackwardArgs<'a> {
     pub grad_q: Heads,
     /// `(B, S, Hkv, D)`.
     pub grad_k: Heads,
-    /// `(B, S, Hkv, D)`.
+    /// `(B, S, Hkv, Dv)`.
     pub grad_v: Heads,
     /// The gradient of [`Operands::bias`], of the same shape, with strides of its own; null where it is not wanted.
     pub grad_bias: Bias,
@@ -228,7 +248,8 @@ pub struct AttentionBackwardPlan {
     attention: Attention,
     rows: Kernel,
     query: Tiled,
-    key: Tiled,
+    /// One kernel, or one for each gradient.
+    keys: Vec<Tiled>,
     sinks: Option<Loaded>,
     bias: Option<bias::Loaded>,
 }
@@ -308,7 +329,7 @@ impl AttentionBackwardPlan {
             T: args.shape.queries as i32,
             S: args.shape.keys as i32,
         };
-        let rows_per_block = ROWS_THREADS / (self.attention.head_dim as u32 / 8);
+        let rows_per_block = ROWS_THREADS / lanes(&self.attention);
         let shape = Launch {
             grid: [longest.div_ceil(rows_per_block), args.shape.heads as u32, args.shape.batch as u32],
             block: [ROWS_THREADS, 1, 1],
@@ -383,9 +404,12 @@ impl AttentionBackwardPlan {
             heads_per_kv: (heads / kv_heads) as i32,
             scale: args.scale,
         };
-        let blocks = longest.div_ceil(self.key.tile.block_k);
-        // SAFETY: the caller answers for it.
-        unsafe { self.key.launch(stream, [blocks, kv_heads as u32, batch as u32], &params) }
+        for kernel in &self.keys {
+            let blocks = longest.div_ceil(kernel.tile.block_k);
+            // SAFETY: the caller answers for it.
+            unsafe { kernel.launch(stream, [blocks, kv_heads as u32, batch as u32], &params) }?;
+        }
+        Ok(())
     }
 
     unsafe fn launch_sinks(
@@ -417,8 +441,8 @@ impl Tiled {
 }
 
 fn check(attention: &Attention, args: &AttentionBackwardArgs<'_>) -> Result<Arguments> {
-    let Attention { head_dim, documents, .. } = *attention;
-    let arguments = Arguments { operation: OPERATION, shape: args.shape, head_dim, documents };
+    let Attention { dtype, head_dim, value_dim, documents, .. } = *attention;
+    let arguments = Arguments { operation: OPERATION, dtype, shape: args.shape, documents };
     arguments.check_shape(args.scale)?;
     args.operands.check(attention, &arguments)?;
     for (name, tensor) in [("q", &args.q), ("out", &args.out), ("grad_out", &args.grad_out)] {
@@ -438,8 +462,8 @@ fn check(attention: &Attention, args: &AttentionBackwardArgs<'_>) -> Result<Argu
         return Err(arguments.error("grad_sinks", format!("{:?}", args.grad_sinks), expected));
     }
     arguments.check_per_query("workspace", args.workspace, 8)?;
-    arguments.check_queries_written("grad_q", &args.grad_q)?;
-    arguments.check_keys_written("grad_k", &args.grad_k)?;
-    arguments.check_keys_written("grad_v", &args.grad_v)?;
+    arguments.check_queries_written("grad_q", &args.grad_q, head_dim)?;
+    arguments.check_keys_written("grad_k", &args.grad_k, head_dim)?;
+    arguments.check_keys_written("grad_v", &args.grad_v, value_dim)?;
     Ok(arguments)
 }

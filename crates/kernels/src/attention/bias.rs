@@ -11,8 +11,14 @@ use crate::source::cuda_files;
 use crate::{Result, Variant};
 
 const ENTRY: &str = "attention_backward_bias";
-/// Little enough of everything for any head dim: what is summed over is all that there is to hide latency.
-const TILE: Tile = Tile { block_q: 64, block_k: 32, warps: 4 };
+/// Little enough of everything for rows of Q and V together up to 1 KiB: what is summed over is all that there is to hide
+/// latency. Half of it for the rows of f32 that are longer.
+fn tile(attention: &Attention) -> Tile {
+    match attention.widths().bytes().iter().sum() {
+        ..=1024 => Tile { block_q: 64, block_k: 32, warps: 4, stages: 1 },
+        1025.. => Tile { block_q: 32, block_k: 16, warps: 2, stages: 1 },
+    }
+}
 
 params! {
     #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
@@ -45,12 +51,15 @@ params! {
 
 pub(super) fn variant(attention: &Attention) -> Variant {
     let [file] = cuda_files!["attention/backward_bias.cu"];
+    let tile = tile(attention);
+    let tiles: u32 = attention.widths().bytes().iter().sum::<u32>() * (tile.block_q + tile.block_k);
+    let sums = tile.block_q * (tile.block_k + 1) * 4;
     Variant {
-        program: attention.program(*file, TILE).params(Params::LAYOUT),
+        program: attention.program(*file, attention.tile_constants(tile)).params(Params::LAYOUT),
         entry: ENTRY,
-        threads: TILE.threads(),
-        // Q, grad_out, K and V: more than the sums need.
-        shared_bytes: 2 * attention.head_dim as u32 * 2 * (TILE.block_q + TILE.block_k),
+        threads: tile.threads(),
+        // Q, grad_out, K and V; then the sums.
+        shared_bytes: tiles.max(sums),
     }
 }
 
@@ -105,17 +114,22 @@ impl Loaded {
             longest_S: longest_keys as i32,
             scale: args.scale,
         };
+        let tile = tile(attention);
         // A dimension that is summed over has one part.
         let parts = |dim: usize, parts: u32| if args.grad_bias.strides[dim] == 0 { 1 } else { parts };
-        let q_parts = parts(2, longest_queries.div_ceil(TILE.block_q));
-        let k_parts = parts(3, longest_keys.div_ceil(TILE.block_k));
+        let q_parts = parts(2, longest_queries.div_ceil(tile.block_q));
+        let k_parts = parts(3, longest_keys.div_ceil(tile.block_k));
         let Some(blocks) = q_parts.checked_mul(k_parts).filter(|&blocks| blocks <= i32::MAX as u32) else {
             let was = format!("of {longest_queries} queries by {longest_keys} keys");
-            return Err(arguments.error("grad_bias", was, "of at most 2^31 blocks of 64 by 32"));
+            return Err(arguments.error(
+                "grad_bias",
+                was,
+                "of at most 2^31 blocks of 64 by 32 (32 by 16 where rows of f32 are long)",
+            ));
         };
         let shape = Launch {
             grid: [blocks, parts(1, heads as u32), parts(0, batch as u32)],
-            block: [TILE.threads(), 1, 1],
+            block: [tile.threads(), 1, 1],
             shared_bytes: self.shared_bytes,
         };
         // SAFETY: the caller answers for it.

@@ -5,11 +5,14 @@ use std::fmt;
 use longhand_gpu::{Arch, Constants, Program};
 
 use super::expression::Expressions;
-use super::tuning::{Step, Tile, tile};
-use super::{HEAD_DIMS, HEADERS, NamedType};
+use super::tuning::{Step, Tile, Widths, tile};
+use super::{HEADERS, NamedType};
 use crate::random::Random;
 use crate::source::program;
 use crate::{Dtype, Error, Result};
+
+/// The largest head dim.
+const MAX_HEAD_DIM: usize = 256;
 
 /// Scaled dot-product attention, said once for both passes: [`forward`](Attention::forward) and
 /// [`backward`](Attention::backward) compile it for a device.
@@ -30,6 +33,7 @@ use crate::{Dtype, Error, Result};
 pub struct Attention {
     pub(super) dtype: Dtype,
     pub(super) head_dim: usize,
+    pub(super) value_dim: usize,
     pub(super) causal: bool,
     pub(super) left: Option<usize>,
     pub(super) right: Option<usize>,
@@ -66,13 +70,14 @@ impl fmt::Debug for Number {
 }
 
 impl Attention {
-    /// Attention in which every query sees every key. `dtype` is bf16 or f16; `head_dim` is one of
-    /// [`HEAD_DIMS`].
+    /// Attention in which every query sees every key. `head_dim` is D, a multiple of 8 from 8 to 256. Kernels are tuned
+    /// for 64, 128 and 256, and for 16-bit types; f32 is for exactness, at a sixth of their speed.
     #[must_use]
     pub fn new(dtype: Dtype, head_dim: usize) -> Attention {
         Attention {
             dtype,
             head_dim,
+            value_dim: head_dim,
             causal: false,
             left: None,
             right: None,
@@ -85,6 +90,12 @@ impl Attention {
             dropout: None,
             expressions: Expressions::default(),
         }
+    }
+
+    /// The head dim of `v` and `out`, where it is another than that of `q` and `k`: Dv, a multiple of 8 from 8 to 256.
+    #[must_use]
+    pub fn value_dim(self, value_dim: usize) -> Attention {
+        Attention { value_dim, ..self }
     }
 
     /// Whether query `t` sees only the keys `s <= t + S - T`: the last query sees them all.
@@ -194,13 +205,11 @@ impl Attention {
     }
 
     pub(super) fn check(&self, operation: &'static str, arch: Arch) -> Result<()> {
-        let Attention { dtype, head_dim, .. } = self;
-        if *dtype == Dtype::F32 {
-            return Err(Error::argument(operation, "dtype", dtype, "bf16 or f16"));
-        }
-        if !HEAD_DIMS.contains(head_dim) {
-            let supported = HEAD_DIMS.map(|dim| dim.to_string()).join(" or ");
-            return Err(Error::argument(operation, "head dim", head_dim, supported));
+        for (name, dim) in [("head dim", self.head_dim), ("value dim", self.value_dim)] {
+            if dim == 0 || dim % 8 != 0 || dim > MAX_HEAD_DIM {
+                let expected = format!("a multiple of 8 from 8 to {MAX_HEAD_DIM}");
+                return Err(Error::argument(operation, name, dim, expected));
+            }
         }
         if arch.number() < 80 {
             return Err(Error::argument(operation, "architecture", arch, "sm_80 or later"));
@@ -241,13 +250,17 @@ impl Attention {
             || self.dropout.is_some()
             || expressions;
         let featured = self.is_window() || self.prefix || self.documents || scores;
-        tile(step, arch, self.head_dim, self.is_causal(), featured)
+        tile(step, arch, self.widths(), self.is_causal(), featured)
+    }
+
+    pub(super) fn widths(&self) -> Widths {
+        Widths::new(self.dtype, self.head_dim, self.value_dim)
     }
 
     /// The program of a kernel that walks over scores.
-    pub(super) fn program(&self, file: (&'static str, &'static str), tile: Tile) -> Program {
+    pub(super) fn program(&self, file: (&'static str, &'static str), constants: Constants) -> Program {
         let expressions = self.expressions.header();
-        program(file, HEADERS, self.tile_constants(tile)).header("attention/expression.cuh", expressions)
+        program(file, HEADERS, constants).header("attention/expression.cuh", expressions)
     }
 
     /// Of every kernel.
@@ -255,11 +268,12 @@ impl Attention {
         Constants::new()
             .alias("Element", self.dtype.cuda_name())
             .int("HEAD_DIM", self.head_dim as i64)
+            .int("VALUE_DIM", self.value_dim as i64)
             .bool("DOCUMENTS", self.documents)
     }
 
     /// Of those that walk over scores.
-    fn tile_constants(&self, tile: Tile) -> Constants {
+    pub(super) fn tile_constants(&self, tile: Tile) -> Constants {
         self.constants()
             .bool("CAUSAL", self.is_causal())
             .bool("WINDOW", self.is_window())
@@ -274,6 +288,7 @@ impl Attention {
             .int("BLOCK_Q", tile.block_q)
             .int("BLOCK_K", tile.block_k)
             .int("WARPS", tile.warps)
+            .int("STAGES", tile.stages)
     }
 }
 
@@ -295,15 +310,14 @@ mod tests {
     }
 
     #[test]
-    fn a_head_dim_without_a_kernel_is_an_error_that_lists_those_there_are() {
-        let error = rejected(&Attention::new(Dtype::Bf16, 80), "sm_80");
-        assert_eq!(error, "attention forward: head dim is 80, it has to be 64 or 128");
-    }
-
-    #[test]
-    fn f32_is_an_error_that_names_the_types_there_are() {
-        let error = rejected(&Attention::new(Dtype::F32, 64), "sm_80");
-        assert_eq!(error, "attention forward: dtype is f32, it has to be bf16 or f16");
+    fn head_dims_without_a_kernel_are_errors_that_say_which_there_are() {
+        for dim in [0, 4, 68, 264] {
+            let error = rejected(&Attention::new(Dtype::Bf16, dim).value_dim(64), "sm_80");
+            let expected = "it has to be a multiple of 8 from 8 to 256";
+            assert_eq!(error, format!("attention forward: head dim is {dim}, {expected}"));
+            let error = rejected(&Attention::new(Dtype::F32, 64).value_dim(dim), "sm_80");
+            assert_eq!(error, format!("attention forward: value dim is {dim}, {expected}"));
+        }
     }
 
     #[test]

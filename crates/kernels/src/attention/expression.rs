@@ -279,7 +279,8 @@ mod tests {
     #[test]
     fn each_name_is_given_once_and_as_it_was_described() {
         let shape = AttentionShape { batch: 1, queries: 1, keys: 1, heads: 1, kv_heads: 1 };
-        let arguments = Arguments { operation: "attention forward", shape, head_dim: 64, documents: false };
+        let arguments =
+            Arguments { operation: "attention forward", dtype: Dtype::Bf16, shape, documents: false };
         let known = expressions(&[("x", NamedType::Float), ("table", NamedType::Tensor(Dtype::Bf16))]);
         let slots = |given: &[(&str, Named)]| known.slots(&arguments, given);
         let table = ("table", Named::Tensor(DevicePtr(64)));

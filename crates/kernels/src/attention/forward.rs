@@ -59,10 +59,10 @@ pub(super) fn variant(attention: &Attention, arch: Arch) -> Variant {
     let tile = forward_tile(attention, arch);
     let [file] = cuda_files!["attention/forward.cu"];
     Variant {
-        program: attention.program(*file, tile).params(Params::LAYOUT),
+        program: attention.program(*file, attention.tile_constants(tile)).params(Params::LAYOUT),
         entry: ENTRY,
         threads: tile.threads(),
-        shared_bytes: tile.shared_bytes(Step::Forward, attention.head_dim),
+        shared_bytes: tile.shared_bytes(Step::Forward, attention.widths()),
     }
 }
 
@@ -77,9 +77,9 @@ pub struct AttentionForwardArgs<'a> {
     pub q: Heads,
     /// `(B, S, Hkv, D)`.
     pub k: Heads,
-    /// `(B, S, Hkv, D)`.
+    /// `(B, S, Hkv, Dv)`.
     pub v: Heads,
-    /// `(B, T, H, D)`, overwritten. A query that sees no key gets 0.
+    /// `(B, T, H, Dv)`, overwritten. A query that sees no key gets 0.
     pub out: Heads,
     /// `(B, H, T)` contiguous f32, overwritten: the natural logarithm of the sum over keys of `exp(scale * q k^T)`,
     /// which backward needs. A query that sees no key gets -inf. `(H, T)` of documents.
@@ -146,14 +146,14 @@ impl AttentionForwardPlan {
 }
 
 fn check(attention: &Attention, args: &AttentionForwardArgs<'_>) -> Result<Arguments> {
-    let Attention { head_dim, documents, .. } = *attention;
-    let arguments = Arguments { operation: OPERATION, shape: args.shape, head_dim, documents };
+    let Attention { dtype, documents, value_dim, .. } = *attention;
+    let arguments = Arguments { operation: OPERATION, dtype, shape: args.shape, documents };
     arguments.check_shape(args.scale)?;
     args.operands.check(attention, &arguments)?;
     arguments.check_queries("q", &args.q)?;
     arguments.check_keys("k", &args.k)?;
     arguments.check_keys("v", &args.v)?;
-    arguments.check_queries_written("out", &args.out)?;
+    arguments.check_queries_written("out", &args.out, value_dim)?;
     arguments.check_per_query("lse", args.lse, 4)?;
     Ok(arguments)
 }

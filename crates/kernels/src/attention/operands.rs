@@ -235,7 +235,7 @@ mod tests {
     fn message(attention: &Attention, operands: Operands<'_>) -> String {
         let shape = AttentionShape { batch: 2, queries: 5, keys: 7, heads: 2, kv_heads: 1 };
         let documents = attention.documents;
-        let arguments = Arguments { operation: "attention forward", shape, head_dim: 64, documents };
+        let arguments = Arguments { operation: "attention forward", dtype: Dtype::Bf16, shape, documents };
         operands.check(attention, &arguments).map_or_else(|error| error.to_string(), |()| "fine".into())
     }
 
@@ -266,7 +266,8 @@ mod tests {
         assert!(message(&biased, given([i64::MAX, 0, 0, 0])).contains("strides of bias"));
 
         let shape = AttentionShape { batch: 2, queries: 5, keys: 7, heads: 2, kv_heads: 1 };
-        let arguments = Arguments { operation: "attention backward", shape, head_dim: 64, documents: false };
+        let arguments =
+            Arguments { operation: "attention backward", dtype: Dtype::Bf16, shape, documents: false };
         let check = |attention: &Attention, strides| {
             let operands = Operands::default();
             operands

@@ -46,7 +46,7 @@ fn named_type(value: &Named) -> Result<kernel::NamedType> {
 
 impl Attention {
     /// What there is no kernel for.
-    fn refuse(&self, sizes: Sizes) -> Result<()> {
+    fn refuse(&self) -> Result<()> {
         let options = &self.0;
         if options.bias.is_some() {
             return Err(Error::argument(NAME, "bias", "given on a GPU", "given on the CPU alone"));
@@ -58,10 +58,6 @@ impl Attention {
         if let Some((option, _)) = without.iter().find(|(_, without)| *without) {
             let expected = "one with a CUDA expression too, on a GPU: `cuda` adds it";
             return Err(Error::argument(NAME, option, "a function alone", expected));
-        }
-        if sizes.value_dim != sizes.dim {
-            let expected = format!("that of q and k on a GPU, {}", sizes.dim);
-            return Err(Error::argument(NAME, "head dim of v", sizes.value_dim.to_string(), expected));
         }
         Ok(())
     }
@@ -96,9 +92,10 @@ impl Attention {
 
     /// As kernels take it.
     fn described(&self, q: &Tensor, sizes: Sizes) -> Result<kernel::Attention> {
-        self.refuse(sizes)?;
+        self.refuse()?;
         let options = &self.0;
         let mut described = kernel::Attention::new(kernel_dtype(NAME, q.dtype())?, sizes.dim)
+            .value_dim(sizes.value_dim)
             .causal(options.causal)
             .window(options.window_left, options.window_right)
             .prefix(options.prefix.is_some())

@@ -21,8 +21,8 @@ use crate::{Backward, Device, Dtype, Error, Forward, Operation, Result, Tensor};
 /// multiple of Hkv: query head `h` reads key-value head `h / (H / Hkv)`. The last dimension should be contiguous (else it
 /// is copied); other strides are taken as they are. A query that sees no key gives 0.
 ///
-/// On a GPU the elements are `bf16` or `f16`, D, which is also Dv, is 64 or 128, and there is no bias. The user's own mask
-/// and score are CUDA expressions there.
+/// On a GPU D and Dv are multiples of 8 from 8 to 256 (kernels are tuned for 64, 128 and 256 in `bf16` and `f16`), and there
+/// is no bias. The user's own mask and score are CUDA expressions there.
 ///
 /// ```
 /// # fn main() -> longhand_tensor::Result<()> {

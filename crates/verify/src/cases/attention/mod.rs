@@ -10,7 +10,7 @@ use crate::tolerance::Rule::{Forward, Gradient};
 use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial, View, plain};
 use longhand_gpu::DevicePtr;
 use longhand_kernels::attention::{
-    self as kernel, AttentionBackwardArgs, AttentionForwardArgs, HEAD_DIMS, Heads, Strides,
+    self as kernel, AttentionBackwardArgs, AttentionForwardArgs, Heads, Strides,
 };
 use longhand_reference::{self as reference, AttentionShape, Scoring};
 use std::fmt;
@@ -20,7 +20,7 @@ use std::fmt;
 pub struct Attention {
     /// Forward or backward.
     pub pass: Pass,
-    /// Of q, k, v and their gradients; bf16 or f16.
+    /// Of q, k, v and their gradients.
     pub precision: Precision,
     /// The sizes.
     pub shape: AttentionShape,
@@ -90,7 +90,7 @@ impl Attention {
         let mut cases = Vec::new();
         let strided = HeadLayout { heads_before_tokens: true, gap: 8 };
         for precision in [Precision::Bf16, Precision::F16] {
-            for head_dim in HEAD_DIMS {
+            for head_dim in [64, 128] {
                 for causal in [false, true] {
                     let shape = shape(1, 200, 200, [2, 1], head_dim);
                     cases.push(Attention::new(precision, shape, causal));
@@ -105,10 +105,22 @@ impl Attention {
             let layouts = [HeadLayout::default(), strided, HeadLayout { gap: 24, ..strided }];
             cases.push(Attention { layouts, ..Attention::new(Precision::Bf16, shape, causal) });
         }
+        cases.extend(Attention::telling_dims());
         cases.extend(Attention::telling_masks());
         cases.extend(Attention::telling_scores());
         let backward = |case: &Attention| Attention { pass: Pass::Backward, ..case.clone() };
         cases.iter().cloned().chain(cases.iter().map(backward)).collect()
+    }
+
+    /// The widest rows, those that end in the middle of a fragment, values wider and narrower than keys; f32.
+    fn telling_dims() -> impl Iterator<Item = Attention> {
+        use Precision::{Bf16, F16, F32};
+        let dims =
+            [(Bf16, 256, 256), (F16, 72, 72), (Bf16, 8, 40), (Bf16, 192, 128), (F32, 64, 64), (F32, 256, 40)];
+        dims.into_iter().map(|(precision, head_dim, value_dim)| {
+            let shape = AttentionShape { value_dim, ..shape(1, 130, 150, [2, 1], head_dim) };
+            Attention::new(precision, shape, true)
+        })
     }
 
     /// Each mask over several blocks, on both sides of the diagonal.
@@ -162,6 +174,9 @@ impl Attention {
         let case = |pass| Attention { pass, ..Attention::new(Precision::Bf16, shape, true) };
         // Causal: query t sees t + 1 keys.
         let product = 2 * head_dim * heads * queries * (queries + 1) / 2;
+        // Every query sees every key: what is issued beyond what is useful is at the edges.
+        let long = AttentionShape { queries: 1000, keys: 1000, ..self::shape(1, 0, 0, [1, 1], 128) };
+        let long_product = 2 * 128 * 1000 * 1000;
         // Forward, q, k, v, out and lse; two products. Backward, dout, dq, dk and dv, too; five products.
         vec![
             Canonical::multiplying(
@@ -175,6 +190,12 @@ impl Attention {
                 case(Pass::Backward),
                 4 * query + 4 * key + row,
                 5 * product,
+            ),
+            Canonical::multiplying(
+                "attention_forward_long",
+                Attention::new(Precision::Bf16, long, false),
+                1000 * (4 * 128 * 2 + 4),
+                2 * long_product,
             ),
         ]
     }
@@ -336,7 +357,8 @@ impl Attention {
     }
 
     fn described(&self) -> kernel::Attention {
-        let attention = kernel::Attention::new(self.precision.dtype(), self.shape.head_dim);
+        let AttentionShape { head_dim, value_dim, .. } = self.shape;
+        let attention = kernel::Attention::new(self.precision.dtype(), head_dim).value_dim(value_dim);
         self.scores.describe(self.mask.describe(attention))
     }
 
