@@ -46,7 +46,9 @@ fn json_has_an_object_for_each_row() {
         assert_eq!(row["outputs"][0]["name"], "out", "{row}");
         let kernels: Vec<&Value> =
             row["launches"].as_array().unwrap().iter().map(|it| &it["kernel"]).collect();
-        assert!(kernels.contains(&&Value::from("embedding_backward")), "{row}");
+        // Without tokens there is nothing to launch.
+        let tokens = !row["case"].as_str().unwrap().contains(" N0 ");
+        assert_eq!(kernels.contains(&&Value::from("embedding_backward")), tokens, "{row}");
     }
 }
 

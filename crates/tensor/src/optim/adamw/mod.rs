@@ -133,7 +133,7 @@ impl AdamW {
         let parameters = parameters.into_iter().map(|(name, tensor)| {
             let argument = format!("parameter `{name}`");
             if !tensor.is_contiguous() || !tensor.dtype().is_float() {
-                let found = format!("{tensor:?} with strides {:?}", tensor.strides());
+                let found = format!("{} with strides {:?}", tensor.described(), tensor.strides());
                 return Err(Error::argument(
                     NAME,
                     &argument,
@@ -277,7 +277,7 @@ impl AdamW {
                 if found.shape() == like.shape() && found.dtype() == like.dtype() {
                     return found.copied(like.device());
                 }
-                let (found, expected) = (format!("{found:?}"), format!("{like:?}"));
+                let (found, expected) = (found.described(), like.described());
                 Err(Error::argument(NAME, &format!("state `{name}`"), found, expected))
             })
         };
@@ -303,8 +303,8 @@ impl Parameter {
             .ok_or_else(|| Error::MissingGradient { operation: NAME.into(), parameter: self.name.clone() })?;
         if found.shape() != self.tensor.shape() || found.device() != self.tensor.device() {
             let argument = format!("gradient of `{}`", self.name);
-            let expected = format!("of the shape and device of {:?}", self.tensor);
-            return Err(Error::argument(NAME, &argument, format!("{found:?}"), expected));
+            let expected = format!("of the shape and device of {}", self.tensor.described());
+            return Err(Error::argument(NAME, &argument, found.described(), expected));
         }
         if std::ptr::eq(found.storage(), self.tensor.storage()) {
             return found.copied(found.device()); // it is about to change
