@@ -106,7 +106,7 @@ vectorised! {
             let sum = sum_lanes(out, |x| x);
             *lse = max + if max == T::NEG_INFINITY { T::ZERO } else { sum.ln() };
             let share = if max == T::NEG_INFINITY { T::ZERO } else { T::ONE / sum };
-            out.iter_mut().for_each(|out| *out = *out * share);
+            out.iter_mut().for_each(|out| *out *= share);
         }
     }
 }
