@@ -12,9 +12,9 @@ use std::fmt;
 pub struct Scores {
     /// The cap of a soft capping.
     pub softcap: Option<f32>,
-    /// Whether [`SCORE`] is applied.
+    /// Whether `SCORE` is applied.
     pub expression: bool,
-    /// Whether [`MASK`] is applied.
+    /// Whether `MASK` is applied.
     pub mask_expression: bool,
     /// Whether far keys are penalised, in each head with half the slope of the one before.
     pub alibi: bool,
