@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::Real;
 use super::parallel::rows_per_chunk;
-use super::reduce::{max_lanes, sum_lanes};
+use super::reduce::{max_lanes, sum_mapped};
 use super::simd::vectorised;
 
 /// The loss and the log-sum-exp of each row of `logits`, 0 where the target is [`IGNORE`]; every other target is below
@@ -121,7 +121,7 @@ impl<T: Real> Row<T> {
         let z_target = self.z(row[target as usize]);
         let mut loss = self.lse - (T::ONE - smoothing) * z_target + z_loss * self.lse * self.lse;
         if smoothing != T::ZERO {
-            loss -= smoothing * sum_lanes(row, |x| self.z(x)) / T::from_f64(row.len() as f64);
+            loss -= smoothing * sum_mapped(row, |x| self.z(x)) / T::from_f64(row.len() as f64);
         }
         loss
     }
@@ -162,5 +162,5 @@ fn capped<T: Real>(x: T, cap: T) -> T {
 #[inline(always)]
 fn log_sum_exp<T: Real>(row: &[T], z: impl Fn(T) -> T) -> T {
     let max = z(max_lanes(row));
-    max + sum_lanes(row, |x| (z(x) - max).exp_negative()).ln()
+    max + sum_mapped(row, |x| (z(x) - max).exp_negative()).ln()
 }

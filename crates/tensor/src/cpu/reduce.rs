@@ -26,6 +26,26 @@ vectorised! {
 #[inline(always)]
 pub(crate) fn sum_lanes<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
     let mut lanes = [T::ZERO; 8];
+    add_to_lanes(&mut lanes, x, f);
+    sum_of_lanes(lanes)
+}
+
+/// The same sum as [`sum_lanes`], for an `f` that is more than a few instructions: a loop that does nothing but apply it
+/// becomes vector instructions, where one that adds as well does not.
+#[inline(always)]
+pub(crate) fn sum_mapped<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
+    const BLOCK: usize = 256;
+    let (mut block, mut lanes) = ([T::ZERO; BLOCK], [T::ZERO; 8]);
+    for x in x.chunks(BLOCK) {
+        let block = &mut block[..x.len()];
+        block.iter_mut().zip(x).for_each(|(out, x)| *out = f(*x));
+        add_to_lanes(&mut lanes, block, |x| x);
+    }
+    sum_of_lanes(lanes)
+}
+
+#[inline(always)]
+fn add_to_lanes<T: Real>(lanes: &mut [T; 8], x: &[T], f: impl Fn(T) -> T) {
     let (whole, rest) = x.as_chunks::<8>();
     for x in whole {
         for (lane, x) in lanes.iter_mut().zip(x) {
@@ -35,7 +55,10 @@ pub(crate) fn sum_lanes<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane += f(*x);
     }
-    let [a, b, c, d, e, f, g, h] = lanes;
+}
+
+#[inline(always)]
+fn sum_of_lanes<T: Real>([a, b, c, d, e, f, g, h]: [T; 8]) -> T {
     ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
