@@ -24,6 +24,10 @@ mod matmul;
 mod norm;
 #[path = "../rope.rs"]
 mod rope;
+#[path = "../sampling.rs"]
+mod sampling;
+#[path = "../softmax.rs"]
+mod softmax;
 #[path = "../training_step.rs"]
 mod training_step;
 
@@ -32,7 +36,7 @@ use anyhow::{Result, bail};
 const VARIABLE: &str = "LONGHAND_BENCH";
 type Run = fn() -> Result<()>;
 
-const BENCHES: [(&str, Run); 13] = [
+const BENCHES: [(&str, Run); 15] = [
     ("activation", activation::main),
     ("adamw", adamw::main),
     ("attention", attention::main),
@@ -45,6 +49,8 @@ const BENCHES: [(&str, Run); 13] = [
     ("matmul", matmul::main),
     ("norm", norm::main),
     ("rope", rope::main),
+    ("sampling", sampling::main),
+    ("softmax", softmax::main),
     ("training_step", training_step::main),
 ];
 

@@ -1,12 +1,14 @@
 //! The kernels. Batch and heads are such that a launch has 16,384 tokens of width 2048, or one batch of more.
 
 use anyhow::Result;
-use longhand_benches::{Bench, Gpu, Row, attention_flops};
+use longhand_benches::{Bench, Gpu, Row};
 use longhand_gpu::{Buffer, DevicePtr};
 use longhand_kernels::Dtype;
 use longhand_kernels::attention::{
     Attention, AttentionBackwardArgs, AttentionForwardArgs, AttentionShape, Bias, Heads, Operands, Strides,
 };
+
+use super::Case;
 
 const TOKENS: [usize; 10] = [1024, 2048, 4096, 8192, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288];
 /// Without a mask, beyond this an iteration takes seconds.
@@ -14,34 +16,37 @@ const FULL_TOKENS: usize = 65_536;
 const WIDTH: usize = 2048;
 const BATCH_TOKENS: usize = 16_384;
 
-#[derive(Clone, Copy)]
-struct Case {
-    dtype: Dtype,
-    head_dim: usize,
-    causal: bool,
-    /// Query heads for each key head.
-    group: usize,
-}
-
 pub fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
+    let usual = Case { head_dim: 128, ..Case::CAUSAL };
     let mut cases = Vec::new();
     for head_dim in [128, 64] {
         for causal in [true, false] {
-            cases.push(Case { dtype: Dtype::Bf16, head_dim, causal, group: 1 });
+            cases.push((Dtype::Bf16, Case { head_dim, causal, ..usual }));
         }
     }
-    let usual = cases[0];
-    cases.push(Case { group: 4, ..usual });
-    cases.push(Case { dtype: Dtype::F16, ..usual });
-    for case in cases {
+    cases.extend([
+        (Dtype::Bf16, Case { group: 4, ..usual }),
+        (Dtype::F16, usual),
+        (Dtype::Bf16, Case { window: Some(1024), ..usual }),
+        (Dtype::Bf16, Case { softcap: Some(50.0), ..usual }),
+    ]);
+    for (dtype, case) in cases {
         for tokens in gpu.lengths(&TOKENS, 64) {
             if case.causal || tokens <= FULL_TOKENS {
-                case.forward(bench, gpu, tokens)?;
-                case.backward(bench, gpu, tokens)?;
+                let kernel = Kernel { dtype, case };
+                kernel.forward(bench, gpu, tokens)?;
+                kernel.backward(bench, gpu, tokens)?;
             }
         }
     }
     Ok(())
+}
+
+/// A case as the kernels compute it.
+#[derive(Clone, Copy)]
+struct Kernel {
+    dtype: Dtype,
+    case: Case,
 }
 
 /// The tensors of a forward pass.
@@ -62,43 +67,38 @@ struct Backward {
     grad_v: Buffer,
 }
 
-impl Case {
+impl Kernel {
     fn attention(self) -> Attention {
-        Attention::new(self.dtype, self.head_dim).causal(self.causal)
+        let Case { head_dim, causal, window, softcap, .. } = self.case;
+        Attention::new(self.dtype, head_dim).causal(causal).window(window, None::<usize>).softcap(softcap)
     }
 
     fn shape(self, gpu: &Gpu, tokens: usize) -> AttentionShape {
         let (width, batch_tokens) = if gpu.device.is_emulated() { (512, 128) } else { (WIDTH, BATCH_TOKENS) };
-        let heads = width / self.head_dim;
+        let heads = width / self.case.head_dim;
         AttentionShape {
             batch: (batch_tokens / tokens).max(1),
             queries: tokens,
             keys: tokens,
             heads,
-            kv_heads: heads / self.group,
+            kv_heads: heads / self.case.group,
         }
     }
 
-    fn row(self, pass: &str, shape: &AttentionShape) -> Row {
-        let row = Row::new(&format!("attention {pass}"), &self.dtype.to_string(), "T", shape.queries);
-        let sizes = [("B", shape.batch), ("H", shape.heads), ("Hkv", shape.kv_heads), ("D", self.head_dim)];
-        let mask = if self.causal { "causal" } else { "full" };
-        let group = if self.group > 1 { format!(" GQA {}", self.group) } else { String::new() };
-        row.variant(&format!("{mask} D{}{group}", self.head_dim)).sizes(sizes)
-    }
-
-    fn flops(self, shape: &AttentionShape) -> u64 {
-        attention_flops(shape.batch, shape.heads, shape.queries, self.head_dim, self.causal)
+    /// `bytes` of tensors, as many sets of them as take turns.
+    fn row(self, gpu: &Gpu, pass: &str, shape: &AttentionShape, bytes: usize) -> Row {
+        let sizes = [shape.batch, shape.queries, shape.heads];
+        self.case.row(pass, &self.dtype.to_string(), sizes).needs(gpu.sets(bytes) * bytes)
     }
 
     /// Elements of `q`, and of `k`.
     fn elements(self, shape: &AttentionShape) -> [usize; 2] {
-        let tokens = shape.batch * shape.queries * self.head_dim;
+        let tokens = shape.batch * shape.queries * self.case.head_dim;
         [tokens * shape.heads, tokens * shape.kv_heads]
     }
 
     fn heads(self, buffer: &Buffer, tokens: usize, heads: usize) -> Heads {
-        Heads { data: buffer.ptr(), strides: Strides::token_major(tokens, heads, self.head_dim) }
+        Heads { data: buffer.ptr(), strides: Strides::token_major(tokens, heads, self.case.head_dim) }
     }
 
     fn tensors(self, gpu: &Gpu, shape: &AttentionShape) -> Result<Forward> {
@@ -115,7 +115,7 @@ impl Case {
     fn forward_args(self, shape: AttentionShape, tensors: &Forward) -> AttentionForwardArgs<'static> {
         AttentionForwardArgs {
             shape,
-            scale: 1.0 / (self.head_dim as f32).sqrt(),
+            scale: 1.0 / (self.case.head_dim as f32).sqrt(),
             q: self.heads(&tensors.q, shape.queries, shape.heads),
             k: self.heads(&tensors.k, shape.keys, shape.kv_heads),
             v: self.heads(&tensors.v, shape.keys, shape.kv_heads),
@@ -129,8 +129,7 @@ impl Case {
         let shape = self.shape(gpu, tokens);
         let [queries, keys] = self.elements(&shape);
         let bytes = 2 * (queries + keys) * self.dtype.size();
-        let row = self.row("forward", &shape).flops(self.flops(&shape)).needs(gpu.sets(bytes) * bytes);
-        bench.measure(row, || {
+        bench.measure(self.row(gpu, "forward", &shape, bytes), || {
             let plan = self.attention().forward(&gpu.device)?;
             let mut sets = gpu.cycle(bytes, || self.tensors(gpu, &shape))?;
             Ok(move || {
@@ -145,9 +144,7 @@ impl Case {
         let shape = self.shape(gpu, tokens);
         let [queries, keys] = self.elements(&shape);
         let bytes = 4 * (queries + keys) * self.dtype.size();
-        let row =
-            self.row("backward", &shape).flops(self.flops(&shape) * 5 / 2).needs(gpu.sets(bytes) * bytes);
-        bench.measure(row, || {
+        bench.measure(self.row(gpu, "backward", &shape, bytes), || {
             let forward = self.attention().forward(&gpu.device)?;
             let plan = self.attention().backward(&gpu.device)?;
             let workspace = gpu.stream.alloc(plan.workspace_bytes(&shape))?;

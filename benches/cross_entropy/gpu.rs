@@ -1,4 +1,4 @@
-//! The kernels in bf16, on 8192 tokens.
+//! The kernels in bf16, on 8192 tokens; of an output head as wide as Llama 3 8B's.
 
 use anyhow::Result;
 use longhand_benches::{Bench, Gpu};
@@ -6,7 +6,7 @@ use longhand_gpu::{Buffer, DevicePtr};
 use longhand_kernels::Dtype;
 use longhand_kernels::cross_entropy::{CrossEntropy, CrossEntropyArgs, Gradient, Logits, LossOptions};
 
-use super::row;
+use super::{heads, row};
 
 const ROWS: usize = 8192;
 const VOCABULARIES: [usize; 4] = [32_768, 65_536, 131_072, 262_144];
@@ -18,7 +18,8 @@ pub fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
         pass(bench, gpu, rows, vocabulary, false)?;
         pass(bench, gpu, rows, vocabulary, true)?;
     }
-    Ok(())
+    let (rows, width) = if gpu.device.is_emulated() { (64, 64) } else { (ROWS, 4096) };
+    heads(bench, rows, width, &gpu.lengths(&VOCABULARIES, 512), longhand_tensor::Dtype::Bf16)
 }
 
 struct Set {

@@ -109,6 +109,7 @@ def attention(work, device, dtype):
     backward = work["operation"].endswith("backward")
     size = batch * tokens * dim * (heads + kv_heads) * 2 * dtype.itemsize
     gqa = {"enable_gqa": True} if heads != kv_heads else {}
+    window, softcap = number_after("window", work["variant"]), number_after("softcap", work["variant"])
 
     def inputs():
         # (B, T, H, D) in memory, as ours; SDPA takes its transpose.
@@ -123,23 +124,40 @@ def attention(work, device, dtype):
         def function(q, k, v):
             with sdpa_kernel(backend):
                 return F.scaled_dot_product_attention(q, k, v, is_causal=causal, **gqa)
-        return lambda: timed(function)
+
+        def masked():
+            # SDPA knows no window: it gets a mask of T x T.
+            position = torch.arange(tokens, device=device)
+            distance = position[:, None] - position[None, :]
+            mask = (distance >= 0) & (distance <= window)
+
+            def function(q, k, v):
+                with sdpa_kernel(backend):
+                    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, **gqa)
+            return timed(function)
+
+        def none():
+            raise NotImplementedError("SDPA has no softcap")
+        return none if softcap else masked if window else lambda: timed(function)
 
     def flex():
         from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-        mask = None
+        mask, score = None, None
         if causal:
             # Uncompiled it holds a T x T matrix.
             make = torch.compile(create_block_mask) if tokens > 16_384 else create_block_mask
-            mask = make(lambda b, h, q, k: q >= k, None, None, tokens, tokens, device=device)
+            seen = (lambda b, h, q, k: (q >= k) & (q - k <= window)) if window else lambda b, h, q, k: q >= k
+            mask = make(seen, None, None, tokens, tokens, device=device)
+        if softcap:
+            score = lambda score, b, h, q, k: softcap * torch.tanh(score / softcap)
         compiled = torch.compile(flex_attention, dynamic=False)
-        return timed(lambda q, k, v: compiled(q, k, v, block_mask=mask, **gqa))
+        return timed(lambda q, k, v: compiled(q, k, v, score_mod=score, block_mask=mask, **gqa))
 
     def triton_fused():
         fused = triton_tutorial()
-        if dtype != torch.float16 or heads != kv_heads or (backward and not causal):
-            raise NotImplementedError("Triton's fused attention does f16, as many key heads as query heads, backward if causal")
+        if dtype != torch.float16 or heads != kv_heads or window or softcap or (backward and not causal):
+            raise NotImplementedError("Triton's fused attention does f16, as many key heads as query heads, no window or softcap, backward if causal")
 
         def contiguous():
             return [x.detach().contiguous().requires_grad_(backward) for x in inputs()]
@@ -152,6 +170,12 @@ def attention(work, device, dtype):
         found["FlexAttention compiled"] = flex
         found["Triton fused"] = triton_fused
     return found
+
+
+def number_after(word, variant):
+    """The number that follows a word of the variant, or none."""
+    words = variant.split()
+    return float(words[words.index(word) + 1]) if word in words else None
 
 
 def triton_tutorial():
@@ -204,20 +228,13 @@ def activation(work, device, dtype):
         gate, up = (x + bias).chunk(2, -1)
         return F.silu(gate) * up
 
-    def timed(function):
-        make = lambda: [random(device, dtype, *shape, grad=backward) for shape in ((rows, columns), (columns,))]
-        sets = Cycle(device, rows * (2 * columns + width) * dtype.itemsize, make)
-        if not backward:
-            def run():
-                with torch.no_grad():
-                    return function(*sets.take())
-            return measure(run, device)
-        seed = random(device, dtype, rows, width)
+    def inputs():
+        return [random(device, dtype, *shape, grad=backward) for shape in ((rows, columns), (columns,))]
 
-        def prepare():
-            leaves = sets.take()
-            return function(*leaves), leaves
-        return measure(lambda ready: torch.autograd.grad(ready[0], ready[1], seed), device, prepare)
+    def timed(function):
+        size = rows * (2 * columns + width) * dtype.itemsize
+        seed = random(device, dtype, rows, width)
+        return forward_or_backward(work, device, size, inputs, function, [seed])
 
     function = swiglu if gated else gelu
     found = {f"{function.__name__} eager": lambda: timed(function)}
@@ -256,6 +273,70 @@ def cross_entropy(work, device, dtype):
     found = {"cross_entropy eager": lambda: timed(F.cross_entropy)}
     if device == "cuda":
         found["cross_entropy compiled"] = lambda: timed(torch.compile(F.cross_entropy, dynamic=False))
+    return found
+
+
+def linear_cross_entropy(work, device, dtype):
+    s = work["sizes"]
+    rows, width, vocabulary = s["N"], s["W"], s["V"]
+
+    def eager(hidden, weight, targets):
+        return F.cross_entropy(F.linear(hidden, weight), targets)
+
+    def chunked(hidden, weight, targets):
+        return F.linear_cross_entropy(hidden, weight, targets, options=torch.nn.LinearCrossEntropyOptions())
+
+    def timed(function):
+        hidden, weight = random(device, dtype, rows, width, grad=True), random(device, dtype, vocabulary, width, grad=True)
+        targets = torch.randint(vocabulary, (rows,), device=device)
+
+        def both():
+            return torch.autograd.grad(function(hidden, weight, targets), (hidden, weight))
+        return measure(both, device)
+
+    found = {"linear, cross_entropy eager": lambda: timed(eager), "linear_cross_entropy chunked": lambda: timed(chunked)}
+    if device == "cuda":
+        found["linear, cross_entropy compiled"] = lambda: timed(torch.compile(eager, dynamic=False))
+    return found
+
+
+def softmax(work, device, dtype):
+    rows, width = work["sizes"]["N"], work["sizes"]["W"]
+    backward = work["operation"].endswith("backward")
+
+    def softmax(x):
+        return F.softmax(x, -1)
+
+    def timed(function):
+        inputs = lambda: [random(device, dtype, rows, width, grad=backward)]
+        seed = random(device, dtype, rows, width)
+        return forward_or_backward(work, device, 3 * rows * width * dtype.itemsize, inputs, function, [seed])
+
+    found = {"softmax eager": lambda: timed(softmax)}
+    if device == "cuda":
+        found["softmax compiled"] = lambda: timed(torch.compile(softmax, dynamic=False))
+    return found
+
+
+def sampling(work, device, dtype):
+    rows, vocabulary = work["sizes"]["N"], work["sizes"]["V"]
+    top_k, top_p = int(number_after("top-k", work["variant"])), number_after("top-p", work["variant"])
+
+    def sample(logits):
+        # The top-k are sorted already, as top-p wants them.
+        values, tokens = torch.topk(logits.float() / 0.8, top_k)
+        probabilities = F.softmax(values, -1)
+        before = probabilities.cumsum(-1) - probabilities
+        chosen = torch.multinomial(probabilities.masked_fill(before >= top_p, 0), 1)
+        return tokens.gather(1, chosen)
+
+    def timed(function):
+        sets = Cycle(device, rows * vocabulary * dtype.itemsize, lambda: random(device, dtype, rows, vocabulary))
+        return measure(lambda: function(sets.take()), device)
+
+    found = {"topk, multinomial eager": lambda: timed(sample)}
+    if device == "cuda":
+        found["topk, multinomial compiled"] = lambda: timed(torch.compile(sample, dynamic=False))
     return found
 
 
@@ -392,6 +473,10 @@ OPERATIONS = {
     "AdamW": adamw,
     "cross-entropy forward": cross_entropy,
     "cross-entropy backward": cross_entropy,
+    "linear cross-entropy": linear_cross_entropy,
+    "softmax forward": softmax,
+    "softmax backward": softmax,
+    "sampling": sampling,
     "matmul": matmul,
     "ceiling matmul": matmul,
     "ceiling copy": copy,

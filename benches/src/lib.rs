@@ -33,9 +33,22 @@ pub fn normal(shape: &[usize]) -> Result<Tensor> {
 }
 
 /// Floating-point operations of an attention forward pass over T queries and T keys, counting only what the mask lets
-/// through: two products of 2 T² D for each head of each batch. A backward pass is 2.5 times as many.
+/// through, of which a causal one lets through half, and with a window so many keys before each query: two products of
+/// 2 T² D for each head of each batch. A backward pass is 2.5 times as many.
 #[must_use]
-pub fn attention_flops(batch: usize, heads: usize, tokens: usize, head_dim: usize, causal: bool) -> u64 {
-    let whole = 4 * (batch * heads) as u64 * (tokens as u64).pow(2) * head_dim as u64;
-    if causal { whole / 2 } else { whole }
+pub fn attention_flops(
+    batch: usize,
+    heads: usize,
+    tokens: usize,
+    head_dim: usize,
+    causal: bool,
+    window: Option<usize>,
+) -> u64 {
+    let half = |tokens: usize| (tokens as u64).pow(2) / 2;
+    let pairs = match window {
+        _ if !causal => 2 * half(tokens),
+        Some(window) => half(tokens) - half(tokens.saturating_sub(window)),
+        None => half(tokens),
+    };
+    4 * (batch * heads) as u64 * pairs * head_dim as u64
 }

@@ -119,8 +119,7 @@ fn summary(all: &[Series<'_>]) -> String {
         let share = ours.share();
         let mut title = series.title();
         if has_section(series) {
-            let anchor = title.to_lowercase().replace(' ', "-").replace([',', '.'], "");
-            title = format!("[{title}](#{anchor})");
+            title = format!("[{title}](#{})", anchor(&title));
         }
         lines += &format!("| {title} | {} {size} | {time} | {rate} | {share} | {peer} |\n", series.axis);
     }
@@ -129,12 +128,18 @@ fn summary(all: &[Series<'_>]) -> String {
     )
 }
 
+/// What GitHub calls the place of a heading.
+fn anchor(title: &str) -> String {
+    let kept = title.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|&c| c.is_alphanumeric() || c == '-' || c == '_').collect()
+}
+
 fn table(series: &Series<'_>) -> String {
     let names = series.implementations();
     let peers: Vec<&str> = names.iter().copied().filter(|&name| name != OURS).collect();
     let has_peak =
         series.points.values().any(|point| point.get(OURS).is_some_and(|ours| ours.row.peak_bytes.is_some()));
-    let with_peak = has_peak && series.operation == "training step";
+    let with_peak = has_peak && ["training step", "linear cross-entropy"].contains(&series.operation);
     let mut columns = vec![axis_name(series.axis), "Longhand", "rate", "of the ceiling"];
     columns.extend(with_peak.then_some("peak memory"));
     columns.extend(&peers);
@@ -179,4 +184,15 @@ fn missing(runs: &[Run]) -> String {
         text += &format!("- {}{more}: {why}\n", what[0]);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::anchor;
+
+    #[test]
+    fn an_anchor_has_neither_signs_nor_capitals() {
+        assert_eq!(anchor("rope cpu f32 D128 H8/2"), "rope-cpu-f32-d128-h82");
+        assert_eq!(anchor("sampling, top-p 0.9"), "sampling-top-p-09");
+    }
 }

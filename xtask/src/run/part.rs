@@ -20,7 +20,7 @@ pub enum Part {
 }
 
 /// The benches, the most important first.
-const BENCHES: [&str; 11] = [
+const BENCHES: [&str; 13] = [
     "attention",
     "norm",
     "adamw",
@@ -30,6 +30,8 @@ const BENCHES: [&str; 11] = [
     "embedding",
     "rope",
     "activation",
+    "softmax",
+    "sampling",
     "compile",
     "emulator",
 ];
