@@ -28,10 +28,15 @@ pub fn main() -> Result<()> {
     let dtype = if device.is_cpu() { Dtype::F32 } else { Dtype::Bf16 };
     let mut exchange = Exchange { device, dtype, rng: StdRng::seed_from_u64(1), tensors: Vec::new() };
     exchange.attention()?;
+    exchange.attention_with_features()?;
     exchange.layer_norm()?;
+    exchange.rms_norm()?;
     exchange.cross_entropy()?;
+    exchange.linear_cross_entropy()?;
+    exchange.softmax()?;
     exchange.linear()?;
     exchange.gelu()?;
+    exchange.swiglu()?;
     exchange.embedding()?;
     exchange.rope()?;
     exchange.adamw()?;
@@ -90,6 +95,25 @@ impl Exchange {
         Ok(())
     }
 
+    /// All at once: a window, softcap, ALiBi and sinks.
+    fn attention_with_features(&mut self) -> Result<()> {
+        let (q, sinks) = (self.draw(&[2, 200, 4, 64])?, self.draw(&[4])?);
+        let (k, v) = (self.draw(&[2, 200, 2, 64])?, self.draw(&[2, 200, 2, 64])?);
+        let slopes = Tensor::from_slice(&[0.5f32, 0.25, 0.125, 0.0625], &[4], &self.device)?;
+        let name = "attention/causal window 70 softcap 5";
+        self.keep(format!("{name}/slopes"), &slopes)?;
+        let inputs = [("q", q.clone()), ("k", k.clone()), ("v", v.clone()), ("sinks", sinks.clone())];
+        let options = ops::AttentionOptions {
+            causal: true,
+            window_left: Some(70),
+            softcap: Some(5.0),
+            alibi: Some(slopes.to_dtype(self.dtype)?),
+            sinks: Some(sinks),
+            ..Default::default()
+        };
+        self.differentiate(name, &inputs, || ops::attention(&q, &k, &v, &options))
+    }
+
     fn layer_norm(&mut self) -> Result<()> {
         for width in [768, 1025] {
             let (x, residual) = (self.draw(&[37, width])?, self.draw(&[37, width])?);
@@ -115,6 +139,14 @@ impl Exchange {
         Ok(())
     }
 
+    fn rms_norm(&mut self) -> Result<()> {
+        let (x, residual, weight) = (self.draw(&[37, 1025])?, self.draw(&[37, 1025])?, self.draw(&[1025])?);
+        let inputs = [("x", x.clone()), ("residual", residual.clone()), ("weight", weight.clone())];
+        let options = ops::NormOptions::new(1e-5);
+        let norm = || Ok(ops::rms_norm(&x, Some(&residual), Some(&weight), &options)?.0);
+        self.differentiate("rms_norm/W1025", &inputs, norm)
+    }
+
     fn cross_entropy(&mut self) -> Result<()> {
         const VOCABULARY: usize = 5003;
         let logits = self.draw(&[19, VOCABULARY])?;
@@ -124,6 +156,23 @@ impl Exchange {
         let name = format!("cross_entropy/V{VOCABULARY}");
         self.keep_ids(format!("{name}/targets"), &ids);
         self.differentiate(&name, &inputs, || ops::cross_entropy(&logits, &targets, &LossOptions::default()))
+    }
+
+    fn linear_cross_entropy(&mut self) -> Result<()> {
+        const VOCABULARY: usize = 501;
+        let (hidden, weight) = (self.draw(&[300, 32])?, self.draw(&[VOCABULARY, 32])?);
+        let ids: Vec<u32> = (0..300).map(|_| self.rng.next_u32() % VOCABULARY as u32).collect();
+        let targets = Tensor::from_slice(&ids, &[300], &self.device)?;
+        let name = "linear_cross_entropy/V501 W32";
+        self.keep_ids(format!("{name}/targets"), &ids);
+        self.differentiate(name, &[("hidden", hidden.clone()), ("weight", weight.clone())], || {
+            ops::linear_cross_entropy(&hidden, &weight, &targets, &LossOptions::default())
+        })
+    }
+
+    fn softmax(&mut self) -> Result<()> {
+        let x = self.draw(&[23, 1025])?;
+        self.differentiate("softmax/W1025", &[("x", x.clone())], || ops::softmax(&x))
     }
 
     fn linear(&mut self) -> Result<()> {
@@ -138,6 +187,14 @@ impl Exchange {
             self.differentiate(name, &[("x", x.clone())], || ops::gelu(&x, form))?;
         }
         Ok(())
+    }
+
+    fn swiglu(&mut self) -> Result<()> {
+        let (x, bias) = (self.draw(&[29, 2 * 131])?, self.draw(&[2 * 131])?);
+        let inputs = [("x", x.clone()), ("bias", bias.clone())];
+        self.differentiate("swiglu/W131", &inputs, || {
+            ops::gated_halves(&x, Some(&bias), ops::Activation::Silu)
+        })
     }
 
     fn embedding(&mut self) -> Result<()> {

@@ -39,7 +39,7 @@ fn row(kind: Kind, pass: &str, axis: &str, rows: usize, width: usize, element: (
     let (dtype, bytes) = element;
     let (value, variant) = match axis {
         "N" => (rows, format!("residual W{width}")),
-        _ => (width, format!("residual {}M elements", (rows * width) >> 20)),
+        _ => (width, format!("residual {}M elements", (rows * width).div_ceil(1 << 20))),
     };
     let row = Row::new(&format!("{} {pass}", kind.name()), dtype, axis, value).variant(&variant);
     row.sizes([("N", rows), ("W", width)]).moves(4 * rows * width * bytes)

@@ -534,16 +534,43 @@ def time_rows(rows, seconds, result, write):
     write()
 
 
+def reference_attention(variant, t):
+    """By the formula, with the T x T matrix."""
+    q, k, v = (t[x].transpose(1, 2) for x in "qkv")
+    batch, heads, tokens, dim = q.shape
+    k, v = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k, v))
+    scores = q @ k.transpose(2, 3) / dim**0.5
+    position = torch.arange(tokens)
+    distance = position[:, None] - position[None, :]
+    if softcap := number_after("softcap", variant):
+        scores = softcap * torch.tanh(scores / softcap)
+    if "slopes" in t:
+        scores = scores - t["slopes"][:, None, None] * distance.abs()
+    if variant.startswith("causal"):
+        scores = scores.masked_fill(distance < 0, -torch.inf)
+    if window := number_after("window", variant):
+        scores = scores.masked_fill(distance > window, -torch.inf)
+    if "sinks" in t:
+        scores = torch.cat((scores, t["sinks"][:, None, None].expand(batch, heads, tokens, 1)), -1)
+    return (torch.softmax(scores, -1)[..., :tokens] @ v).transpose(1, 2)
+
+
 def reference(name, t):
     """The output of an operation of the exchange in float64."""
     operation = name.split("/")[0]
     if operation == "attention":
-        q, k, v = (t[x].transpose(1, 2) for x in "qkv")
-        group = q.shape[1] // k.shape[1]
-        k, v = (x.repeat_interleave(group, 1) for x in (k, v))
-        return F.scaled_dot_product_attention(q, k, v, is_causal="/causal" in name).transpose(1, 2)
+        return reference_attention(name.split("/")[1], t)
     if operation == "layer_norm":
         return F.layer_norm(t["x"] + t["residual"], t["weight"].shape, t["weight"], t["bias"], 1e-5)
+    if operation == "rms_norm":
+        return F.rms_norm(t["x"] + t["residual"], t["weight"].shape, t["weight"], 1e-5)
+    if operation == "linear_cross_entropy":
+        return F.cross_entropy(t["hidden"] @ t["weight"].T, t["targets"])
+    if operation == "softmax":
+        return F.softmax(t["x"], -1)
+    if operation == "swiglu":
+        gate, up = (t["x"] + t["bias"]).chunk(2, -1)
+        return F.silu(gate) * up
     if operation == "cross_entropy":
         return F.cross_entropy(t["logits"], t["targets"])
     if operation == "linear":

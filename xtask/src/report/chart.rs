@@ -18,20 +18,26 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
 ];
 
-/// Room at the right for the names of the curves.
-const NAMES: u32 = 170;
+/// Width without the names of the curves, and height.
+const PLOT: (u32, u32) = (590, 400);
+/// Width of a letter of those names, about.
+const LETTER: usize = 8;
 
 /// An SVG that brings its own white ground, so that it reads on a dark page as on a light one.
 pub fn draw(series: &Series<'_>) -> Result<String, String> {
     let mut svg = String::new();
-    draw_on(&SVGBackend::with_string(&mut svg, (760, 400)).into_drawing_area(), series)
+    let longest = series.implementations().iter().map(|name| name.len()).max().unwrap_or(0);
+    let names = (48 + LETTER * longest.max("ceiling".len())) as u32;
+    draw_on(&SVGBackend::with_string(&mut svg, (PLOT.0 + names, PLOT.1)).into_drawing_area(), series, names)
         .map_err(|error| error.to_string())?;
     Ok(svg)
 }
 
+/// `names` is the room at the right for the names of the curves.
 fn draw_on(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     series: &Series<'_>,
+    names: u32,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let timings = || series.points.values().flat_map(BTreeMap::values);
     let most = timings().map(|timing| timing.row.rate()).fold(0.0, f64::max);
@@ -46,7 +52,7 @@ fn draw_on(
     let mut chart = ChartBuilder::on(area)
         .caption(series.title(), ("sans-serif", 18))
         .margin(14)
-        .margin_right(NAMES)
+        .margin_right(names)
         .x_label_area_size(44)
         .y_label_area_size(64)
         .build_cartesian_2d((first..last).log_scale().base(2.0).with_key_points(sizes), 0.0..top / factor)?;
@@ -61,12 +67,12 @@ fn draw_on(
         .label_style(("sans-serif", 13))
         .axis_desc_style(("sans-serif", 15))
         .draw()?;
-    let mut names = Vec::new();
+    let mut curves = Vec::new();
     if let Some(ceiling) = ceiling {
         let ends = [(first, ceiling / factor), (last, ceiling / factor)];
         let style = ShapeStyle::from(&RGBColor(130, 130, 130)).stroke_width(1);
         chart.draw_series(DashedLineSeries::new(ends, 6, 4, style))?;
-        names.push(("ceiling", style));
+        curves.push(("ceiling", style));
     }
     for (number, name) in series.implementations().into_iter().enumerate() {
         let of = |(&size, point): (&u64, &BTreeMap<&str, Timing<'_>>)| {
@@ -77,11 +83,11 @@ fn draw_on(
             ShapeStyle::from(&COLOURS[number % COLOURS.len()]).stroke_width(if number == 0 { 3 } else { 2 });
         chart.draw_series(LineSeries::new(points.clone(), style))?;
         chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, style.filled())))?;
-        names.push((name, style));
+        curves.push((name, style));
     }
     // Beside the plot, where no point is.
-    let left = area.dim_in_pixel().0 as i32 - NAMES as i32 + 12;
-    for ((name, style), y) in names.into_iter().zip((50..).step_by(20)) {
+    let left = PLOT.0 as i32 + 12;
+    for ((name, style), y) in curves.into_iter().zip((50..).step_by(20)) {
         area.draw(&PathElement::new([(left, y), (left + 20, y)], style))?;
         area.draw(&Text::new(name.to_owned(), (left + 28, y - 7), ("sans-serif", 14)))?;
     }

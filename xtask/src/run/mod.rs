@@ -110,6 +110,15 @@ impl Run {
     }
 }
 
+/// The last that a program said, which is what it ended with.
+fn last_line(log: &Path) -> Option<String> {
+    fs::read_to_string(log)
+        .ok()?
+        .lines()
+        .rfind(|line| !line.trim().is_empty())
+        .map(|line| line.trim().to_owned())
+}
+
 /// A part in one line.
 fn line(results: &Results) -> String {
     let passed = results.checks.iter().filter(|check| check.passed()).count();
@@ -142,7 +151,8 @@ impl Session<'_> {
         } else {
             // What goes wrong in one part is told of it, and the next one runs.
             if let Err(error) = self.fill(part, &mut results) {
-                results.failure = Some(format!("{error:#}"));
+                let last = last_line(&self.log(&results.part)).map(|line| format!(": {line}"));
+                results.failure = Some(format!("{error:#}{}", last.unwrap_or_default()));
             }
         }
         results.seconds = start.elapsed().as_secs_f64();
@@ -256,8 +266,7 @@ impl Session<'_> {
         let log = format!("{}.{name}", results.part);
         let ended = self.child(&mut command, &log, limit);
         let Ok(text) = fs::read_to_string(file) else {
-            let log = fs::read_to_string(self.log(&log)).unwrap_or_default();
-            let last = log.lines().last().unwrap_or_default();
+            let last = last_line(&self.log(&log)).unwrap_or_default();
             let why = match ended.and_then(Ended::ok) {
                 Ok(()) => format!("it wrote nothing: {last}"),
                 Err(error) => format!("{error:#}: {last}"),
