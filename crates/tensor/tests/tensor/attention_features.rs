@@ -200,11 +200,11 @@ impl Case {
             return None;
         }
         let mut score = product * 0.8;
-        if self.softcap {
-            score = CAP * (score / CAP).tanh();
-        }
         if self.score {
             score = scored(local, Dual::variable(score)).value;
+        }
+        if self.softcap {
+            score = CAP * (score / CAP).tanh();
         }
         if self.alibi {
             score -= self.slopes()[head] * distance.abs() as f64;
@@ -360,7 +360,7 @@ fn features_on_a_gpu_are_those_on_the_cpu() {
         Case { causal: true, left: Some(12), ..packed.clone() },
         Case { right: Some(3), prefix: Some(5), ..packed.clone() },
         Case { softcap: true, alibi: true, sinks: true, causal: true, ..PLAIN },
-        Case { mask: true, score: true, dropout: true, sinks: true, ..packed },
+        Case { mask: true, score: true, softcap: true, dropout: true, sinks: true, ..packed },
     ];
     for device in gpus() {
         for case in &cases {

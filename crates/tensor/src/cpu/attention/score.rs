@@ -26,9 +26,9 @@ pub(crate) type ScoreFunction = dyn Fn(Position, Dual) -> Dual + Send + Sync;
 /// What is done to a score, in this order.
 #[derive(Default)]
 pub(crate) struct Scores<'a, T> {
+    pub(crate) function: Option<&'a ScoreFunction>,
     /// `cap tanh(score / cap)`.
     pub(crate) softcap: Option<f64>,
-    pub(crate) function: Option<&'a ScoreFunction>,
     /// `(H)`: the score of a key falls by this for each token between it and the query.
     pub(crate) slopes: Option<&'a [T]>,
     pub(crate) bias: Option<Bias<'a, T>>,
@@ -90,7 +90,7 @@ impl<T: Real> Scores<'_, T> {
         }
     }
 
-    /// The softcap and the user's function, on the scores of the keys from `first` on.
+    /// The user's function and the softcap, on the scores of the keys from `first` on.
     fn bend(
         &self,
         place: &Place,
@@ -102,11 +102,11 @@ impl<T: Real> Scores<'_, T> {
         let at = Position { batch: place.sequence, head, query: place.query, key: first - place.first_key };
         for (i, score) in scores.iter_mut().enumerate() {
             let mut dual = Dual::variable(score.to_f64());
-            if let Some(cap) = self.softcap {
-                dual = (dual / cap).tanh() * cap;
-            }
             if let Some(function) = self.function {
                 dual = function(Position { key: at.key + i, ..at }, dual);
+            }
+            if let Some(cap) = self.softcap {
+                dual = (dual / cap).tanh() * cap;
             }
             *score = T::from_f64(dual.value);
             if let Some(derivatives) = &mut derivatives {

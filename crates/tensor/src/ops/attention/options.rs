@@ -12,8 +12,8 @@ use crate::{Device, Error, Result, Tensor};
 /// How [`attention`](super::attention) weighs the values. Of T queries and S keys (of a document, where there are
 /// [`documents`](AttentionOptions::documents)), query `t` stands at key `t + S - T`: the last query at the last key.
 ///
-/// What is done to a score, in this order: the [`scale`](AttentionOptions::scale), the
-/// [`softcap`](AttentionOptions::softcap), the user's [`score`](AttentionOptions::score),
+/// What is done to a score, in this order: the [`scale`](AttentionOptions::scale), the user's
+/// [`score`](AttentionOptions::score), the [`softcap`](AttentionOptions::softcap),
 /// [`alibi`](AttentionOptions::alibi), [`bias`](AttentionOptions::bias). Masks restrict each other.
 #[derive(Clone, Debug, Default)]
 pub struct AttentionOptions {
@@ -199,7 +199,7 @@ pub struct Score {
 }
 
 impl Score {
-    /// Scores become what this makes of the scaled, and capped, product of query and key. Computed with [`Dual`], they have
+    /// Scores become what this makes of the scaled product of query and key. Computed with [`Dual`], they have
     /// their gradient.
     ///
     /// ```
