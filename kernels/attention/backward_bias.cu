@@ -40,7 +40,8 @@ struct Params {
 constexpr int THREADS = WARPS * 32;
 constexpr int ROWS = BLOCK_Q / (WARPS * 16);  // of 16 queries, per warp
 constexpr int COLUMNS = BLOCK_K / 8;          // of 8 keys
-constexpr int PITCH = BLOCK_K + 1;            // floats from one row of the sums in shared memory to the next
+constexpr int PITCH = 40;                     // floats from one row of the sums in shared memory to the next
+static_assert(BLOCK_K <= PITCH, "a row fits");
 
 // What is summed over, of `size`, where the block has part `own` otherwise.
 struct Summed {
@@ -48,15 +49,66 @@ struct Summed {
     Summed(long long stride, int own, int size) : first(stride == 0 ? 0 : own), end(stride == 0 ? size : own + 1) {}
 };
 
+using Sums = float[ROWS][COLUMNS][4];
+
+// Adds the gradients of the scores of one tile, whose user's mask is asked or not.
+__forceinline__ void add_tile(Sums& sum, SharedAddress tiles, const Params& p, const Sequence& sequence,
+                              const Sight& sight, const Scorer& scorer, int first_query, int first_key, bool asks) {
+    const SharedAddress q_tile = tiles, grad_out_tile = q_tile + tile_bytes<HEAD_DIM>(BLOCK_Q);
+    const SharedAddress k_tile = grad_out_tile + tile_bytes<VALUE_DIM>(BLOCK_Q);
+    const SharedAddress v_tile = k_tile + tile_bytes<HEAD_DIM>(BLOCK_K);
+    const int head = scorer.head, kv_head = head / p.heads_per_kv;
+    const int queries = min(BLOCK_Q, sight.T - first_query), keys = sight.S - first_key;
+    const int q_token = sequence.query + first_query, k_token = sequence.key + first_key;
+
+    __syncthreads();  // the tiles are free
+    copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, at(p.q, p.q_strides, sequence.batch, q_token, head),
+                                                p.q_strides.token, queries);
+    copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(grad_out_tile,
+                                                 at(p.grad_out, p.grad_out_strides, sequence.batch, q_token, head),
+                                                 p.grad_out_strides.token, queries);
+    copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, at(p.k, p.k_strides, sequence.batch, k_token, kv_head),
+                                                p.k_strides.token, keys);
+    copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, at(p.v, p.v_strides, sequence.batch, k_token, kv_head),
+                                                 p.v_strides.token, keys);
+    copy_wait_all();
+    __syncthreads();  // they have arrived
+
+    const int warp_row = threadIdx.x / 32 * ROWS * 16, query = first_query + warp_row;
+    float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {}, slope[ROWS][COLUMNS][4];
+    multiply_transposed<HEAD_DIM>(score, q_tile + tile_bytes<HEAD_DIM>(warp_row), k_tile);
+    multiply_transposed<VALUE_DIM>(grad_score, grad_out_tile + tile_bytes<VALUE_DIM>(warp_row), v_tile);
+    score_products<false>(score, slope, scorer, query, first_key);
+    hide_keys(score, sight, query, first_key);
+    if (asks) hide_by_expression<false>(score, scorer, query, first_key);
+    if constexpr (DROPOUT) {
+        const unsigned of_head = scorer.batch * p.heads + head;
+        const auto kept = Kept<ROWS, COLUMNS>::draw<false>(p.dropout, of_head, query, first_key);
+        drop(grad_score, grad_score, kept, p.dropout.keep_scale);
+    }
+    const RowStatistics* rows = p.rows + sequence.row(p, p.heads, head, first_query);
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const int row = warp_row + i * 16 + half * 8 + threadIdx.x % 32 / 4;
+            if (row >= queries) continue;
+            const RowStatistics of_row = rows[row];
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) {
+#pragma unroll
+                for (int e = half * 2; e < half * 2 + 2; ++e) {
+                    const float probability = exp2_approximate(score[i][j][e] - of_row.lse_log2);
+                    sum[i][j][e] += probability * (grad_score[i][j][e] - of_row.delta);
+                }
+            }
+        }
+    }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_backward_bias(const __grid_constant__ Params p) {
     extern __shared__ __align__(1024) unsigned char shared[];
-    const SharedAddress q_tile = shared_address(shared);
-    const SharedAddress grad_out_tile = q_tile + tile_bytes<HEAD_DIM>(BLOCK_Q);
-    const SharedAddress k_tile = grad_out_tile + tile_bytes<VALUE_DIM>(BLOCK_Q);
-    const SharedAddress v_tile = k_tile + tile_bytes<HEAD_DIM>(BLOCK_K);
-    const int warp_row = threadIdx.x / 32 * ROWS * 16, lane = threadIdx.x % 32;
-
     const int q_blocks = (p.longest_T - 1) / BLOCK_Q + 1, k_blocks = (p.longest_S - 1) / BLOCK_K + 1;
     const int k_parts = p.bias_strides.key == 0 ? 1 : k_blocks;
     const int own_q = blockIdx.x / k_parts, own_k = blockIdx.x % k_parts;
@@ -64,78 +116,46 @@ attention_backward_bias(const __grid_constant__ Params p) {
     const Summed over_head(p.bias_strides.head, blockIdx.y, p.heads);
     const Summed over_q(p.bias_strides.query, own_q, q_blocks), over_k(p.bias_strides.key, own_k, k_blocks);
 
-    float sum[ROWS][COLUMNS][4] = {};
+    Sums sum = {};
     for (int batch = over_batch.first; batch < over_batch.end; ++batch) {
         const Sequence sequence(p, batch);
         const Sight sight(p.mask, sequence, batch);
         for (int head = over_head.first; head < over_head.end; ++head) {
             const Scorer scorer(p.scoring, sight, batch, head);
             for (int q_block = over_q.first; q_block < over_q.end; ++q_block) {
-                const int first_query = q_block * BLOCK_Q, queries = min(BLOCK_Q, sight.T - first_query);
-                if (queries <= 0) break;
-                const int begin = sight.begin(first_query), end = sight.end(first_query + queries - 1);
+                const int first_query = q_block * BLOCK_Q, last_query = min(first_query + BLOCK_Q, sight.T) - 1;
+                if (first_query > last_query) break;
+                const int begin = sight.begin(first_query), end = sight.end(last_query);
                 for (int k_block = over_k.first; k_block < over_k.end; ++k_block) {
                     const int first_key = k_block * BLOCK_K;
-                    if (first_key >= end || first_key + BLOCK_K <= begin) continue;
-                    const int q_token = sequence.query + first_query, k_token = sequence.key + first_key;
-                    const int kv_head = head / p.heads_per_kv, keys = sight.S - first_key;
-                    __syncthreads();  // the tiles are free
-                    copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(
-                        q_tile, at(p.q, p.q_strides, sequence.batch, q_token, head), p.q_strides.token, queries);
-                    copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(
-                        grad_out_tile, at(p.grad_out, p.grad_out_strides, sequence.batch, q_token, head),
-                        p.grad_out_strides.token, queries);
-                    copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(
-                        k_tile, at(p.k, p.k_strides, sequence.batch, k_token, kv_head), p.k_strides.token, keys);
-                    copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(
-                        v_tile, at(p.v, p.v_strides, sequence.batch, k_token, kv_head), p.v_strides.token, keys);
-                    copy_wait_all();
-                    __syncthreads();  // they have arrived
-
-                    const int query = first_query + warp_row;
-                    float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {}, slope[ROWS][COLUMNS][4];
-                    multiply_transposed<HEAD_DIM>(score, q_tile + tile_bytes<HEAD_DIM>(warp_row), k_tile);
-                    multiply_transposed<VALUE_DIM>(grad_score, grad_out_tile + tile_bytes<VALUE_DIM>(warp_row), v_tile);
-                    score_products<false>(score, slope, scorer, query, first_key);
-                    hide_keys(score, sight, query, first_key);
-                    if constexpr (MASK_EXPRESSION) hide_by_expression<false>(score, scorer, query, first_key);
-                    if constexpr (DROPOUT) {
-                        const auto kept = Kept<ROWS, COLUMNS>::draw<false>(p.dropout, batch * p.heads + head, query, first_key);
-                        drop(grad_score, grad_score, kept, p.dropout.keep_scale);
+                    if (first_key >= end || begin - first_key >= BLOCK_K) continue;
+                    unsigned char kind = PARTIAL;
+                    if constexpr (BLOCK_MASK) {
+                        const auto list =
+                            BlockList::of_queries(p.mask.blocks, batch, head, first_query / MASK_BLOCK);
+                        kind = list.kind(first_key / MASK_BLOCK);
                     }
-                    const RowStatistics* rows = p.rows + sequence.row(p, p.heads, head, first_query);
-#pragma unroll
-                    for (int i = 0; i < ROWS; ++i) {
-#pragma unroll
-                        for (int half = 0; half < 2; ++half) {
-                            const int row = warp_row + i * 16 + half * 8 + lane / 4;
-                            if (row >= queries) continue;
-                            const RowStatistics of_row = rows[row];
-#pragma unroll
-                            for (int j = 0; j < COLUMNS; ++j) {
-#pragma unroll
-                                for (int e = half * 2; e < half * 2 + 2; ++e) {
-                                    const float probability = exp2_approximate(score[i][j][e] - of_row.lse_log2);
-                                    sum[i][j][e] += probability * (grad_score[i][j][e] - of_row.delta);
-                                }
-                            }
-                        }
-                    }
+                    if (kind == EMPTY) continue;
+                    const bool asks = MASK_EXPRESSION && kind == PARTIAL;
+                    add_tile(sum, shared_address(shared), p, sequence, sight, scorer, first_query, first_key, asks);
                 }
             }
         }
     }
 
     float* sums = reinterpret_cast<float*>(shared);
+    const int warp_row = threadIdx.x / 32 * ROWS * 16, lane = threadIdx.x % 32;
     __syncthreads();  // the tiles are free
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
         for (int j = 0; j < COLUMNS; ++j) {
 #pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int row = warp_row + i * 16 + e / 2 * 8 + lane / 4, column = j * 8 + lane % 4 * 2 + e % 2;
-                sums[row * PITCH + column] = sum[i][j][e];
+            for (int half = 0; half < 2; ++half) {
+                const int row = warp_row + i * 16 + half * 8 + lane / 4, column = j * 8 + lane % 4 * 2;
+                // Rows that lie 40 floats apart: of four of them, eight bytes to a lane have no bank conflicts.
+                const float2 pair = make_float2(sum[i][j][half * 2], sum[i][j][half * 2 + 1]);
+                *reinterpret_cast<float2*>(sums + row * PITCH + column) = pair;
             }
         }
     }

@@ -85,96 +85,91 @@ attention_backward_key(const __grid_constant__ Params p) {
     const float scale_log2 = SCORED ? 1 : p.scale * LOG2_E;
 
     const Sight sight(p.mask, sequence, blockIdx.z);
-    const QueryBlocks blocks(sight, first_key, keys);
+    const QueryTiles tiles(p.mask, sight, blockIdx.z, first_head, p.heads_per_kv, first_key, keys);
     const int token = sequence.key + first_key;
 
     float grad_k[ROWS][HEAD_DIM / 8][4] = {}, grad_v[ROWS][VALUE_DIM / 8][4] = {};
-    if (blocks.first < blocks.end) {
+    QueryTile tile = tiles.begin();
+    if (!tiles.is_end(tile)) {
         const Element* k = at(p.k, p.k_strides, sequence.batch, token, kv_head);
         const Element* v = at(p.v, p.v_strides, sequence.batch, token, kv_head);
         copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k, p.k_strides.token, keys);
         copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, v, p.v_strides.token, keys);
-        copy_queries(stages, p, sequence, first_head, blocks.first * BLOCK_Q);
+        copy_queries(stages, p, sequence, first_head + tile.head, tile.first);
     }
-    int stage = 0;
-    for (int head = 0; head < p.heads_per_kv; ++head) {
-        for (int block = blocks.first; block < blocks.end; ++block) {
-            const SharedAddress q_tile = stages + stage * STAGE_BYTES, grad_out_tile = q_tile + Q_BYTES;
-            const float4* rows = reinterpret_cast<const float4*>(
-                shared + K_BYTES + V_BYTES + stage * STAGE_BYTES + TILES_BYTES);
-            stage = (stage + 1) % STAGES;
-            copy_wait_all();
-            __syncthreads();  // this stage has arrived; the other is free
-            const bool last = block + 1 == blocks.end;
-            const bool more = !last || head + 1 < p.heads_per_kv;
-            const int next_query = (last ? blocks.first : block + 1) * BLOCK_Q, next_head = first_head + head + last;
-            if (STAGES == 2 && more) {
-                copy_queries(stages + stage * STAGE_BYTES, p, sequence, next_head, next_query);
-            }
+    for (int stage = 0; !tiles.is_end(tile);) {
+        const SharedAddress q_tile = stages + stage * STAGE_BYTES, grad_out_tile = q_tile + Q_BYTES;
+        const float4* rows = reinterpret_cast<const float4*>(
+            shared + K_BYTES + V_BYTES + stage * STAGE_BYTES + TILES_BYTES);
+        const int query = tile.first, head = first_head + tile.head;
+        const QueryTile next = tiles.after(tile);
+        stage = (stage + 1) % STAGES;
+        copy_wait_all();
+        __syncthreads();  // this stage has arrived; the other is free
+        if (STAGES == 2 && !tiles.is_end(next)) {
+            copy_queries(stages + stage * STAGE_BYTES, p, sequence, first_head + next.head, next.first);
+        }
 
-            float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
-            Operand<ROWS, COLUMNS> left;
-            multiply_transposed<HEAD_DIM>(score, k_tile + tile_bytes<HEAD_DIM>(warp_row), q_tile);
-            const int query = block * BLOCK_Q;
-            const Scorer scorer(p.scoring, sight, blockIdx.z, first_head + head);
-            float slope[ROWS][COLUMNS][4];
-            if constexpr (SCORED) score_products<true>(score, slope, scorer, query, first_key + warp_row);
-            if (blocks.masked(block, sight.T)) {
-                hide_queries(score, sight, query, first_key + warp_row);
-                if constexpr (MASK_EXPRESSION) hide_by_expression<true>(score, scorer, query, first_key + warp_row);
+        float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
+        Operand<ROWS, COLUMNS> left;
+        multiply_transposed<HEAD_DIM>(score, k_tile + tile_bytes<HEAD_DIM>(warp_row), q_tile);
+        const Scorer scorer(p.scoring, sight, blockIdx.z, head);
+        float slope[ROWS][COLUMNS][4];
+        if constexpr (SCORED) score_products<true>(score, slope, scorer, query, first_key + warp_row);
+        if (tiles.cut(tile)) hide_queries(score, sight, query, first_key + warp_row);
+        if (tile.asks) hide_by_expression<true>(score, scorer, query, first_key + warp_row);
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j) {
+            // Of this lane's two columns. Queries from T on have q = 0, grad_out = 0 and delta = 0: they add 0.
+            const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
+#pragma unroll
+            for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    const float lse_log2 = e % 2 == 0 ? of_columns.x : of_columns.z;
+                    score[i][j][e] = exp2_approximate(score[i][j][e] * scale_log2 - lse_log2);
+                }
             }
+        }
+        Kept<ROWS, COLUMNS> kept;
+        if constexpr (DROPOUT) {
+            const unsigned of_head = blockIdx.z * gridDim.y * p.heads_per_kv + head;
+            kept = kept.template draw<true>(p.dropout, of_head, query, first_key + warp_row);
+        }
+        if constexpr (GRAD_V) {
+            if constexpr (DROPOUT) {
+                float remaining[ROWS][COLUMNS][4];
+                drop(remaining, score, kept, 1);
+                as_operand(left, remaining);
+            } else {
+                as_operand(left, score);
+            }
+            multiply(grad_v, left, grad_out_tile);
+        }
+        if constexpr (GRAD_K) {
+            multiply_transposed<VALUE_DIM>(grad_score, v_tile + tile_bytes<VALUE_DIM>(warp_row), grad_out_tile);
+            if constexpr (DROPOUT) drop(grad_score, grad_score, kept, p.dropout.keep_scale);
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
-                // Of this lane's two columns. Queries from T on have q = 0, grad_out = 0 and delta = 0: they add 0.
                 const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
 #pragma unroll
                 for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
                     for (int e = 0; e < 4; ++e) {
-                        const float lse_log2 = e % 2 == 0 ? of_columns.x : of_columns.z;
-                        score[i][j][e] = exp2_approximate(score[i][j][e] * scale_log2 - lse_log2);
+                        const float delta = e % 2 == 0 ? of_columns.y : of_columns.w;
+                        grad_score[i][j][e] = score[i][j][e] * (grad_score[i][j][e] - delta);
+                        if constexpr (SLOPED) grad_score[i][j][e] *= slope[i][j][e];
                     }
                 }
             }
-            Kept<ROWS, COLUMNS> kept;
-            if constexpr (DROPOUT) {
-                const unsigned of_head = blockIdx.z * gridDim.y * p.heads_per_kv + first_head + head;
-                kept = kept.template draw<true>(p.dropout, of_head, query, first_key + warp_row);
-            }
-            if constexpr (GRAD_V) {
-                if constexpr (DROPOUT) {
-                    float remaining[ROWS][COLUMNS][4];
-                    drop(remaining, score, kept, 1);
-                    as_operand(left, remaining);
-                } else {
-                    as_operand(left, score);
-                }
-                multiply(grad_v, left, grad_out_tile);
-            }
-            if constexpr (GRAD_K) {
-                multiply_transposed<VALUE_DIM>(grad_score, v_tile + tile_bytes<VALUE_DIM>(warp_row), grad_out_tile);
-                if constexpr (DROPOUT) drop(grad_score, grad_score, kept, p.dropout.keep_scale);
-#pragma unroll
-                for (int j = 0; j < COLUMNS; ++j) {
-                    const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
-#pragma unroll
-                    for (int i = 0; i < ROWS; ++i) {
-#pragma unroll
-                        for (int e = 0; e < 4; ++e) {
-                            const float delta = e % 2 == 0 ? of_columns.y : of_columns.w;
-                            grad_score[i][j][e] = score[i][j][e] * (grad_score[i][j][e] - delta);
-                            if constexpr (SLOPED) grad_score[i][j][e] *= slope[i][j][e];
-                        }
-                    }
-                }
-                as_operand(left, grad_score);
-                multiply(grad_k, left, q_tile);
-            }
-            if (STAGES == 1 && more) {
-                __syncthreads();  // the only stage is free
-                copy_queries(stages, p, sequence, next_head, next_query);
-            }
+            as_operand(left, grad_score);
+            multiply(grad_k, left, q_tile);
         }
+        if (STAGES == 1 && !tiles.is_end(next)) {
+            __syncthreads();  // the only stage is free
+            copy_queries(stages, p, sequence, first_head + next.head, next.first);
+        }
+        tile = next;
     }
 
     // Each warp read only its own rows of K and V, and is done with them.

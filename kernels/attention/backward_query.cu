@@ -92,30 +92,31 @@ attention_backward_query(const __grid_constant__ Params p) {
 
     float grad_q[ROWS][HEAD_DIM / 8][4] = {};
     const Sight sight(p.mask, sequence, blockIdx.z);
-    const KeyBlocks blocks(sight, first_query, queries);
+    const KeyTiles tiles(p.mask, sight, blockIdx.z, head, first_query, queries);
     const Scorer scorer(p.scoring, sight, blockIdx.z, head);
-    if (blocks.count > 0) {
+    Tile tile;
+    if (tiles.count > 0) {
+        tile = tiles.at(0);
         copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
         copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(grad_out_tile, grad_out, p.grad_out_strides.token, queries);
-        copy_keys(stages, p, sequence, kv_head, blocks.key(0));
+        copy_keys(stages, p, sequence, kv_head, tile.first);
     }
-    for (int n = 0; n < blocks.count; ++n) {
-        const int key = blocks.key(n);
+    for (int n = 0; n < tiles.count; ++n) {
+        const int key = tile.first;
+        const Tile next = tiles.at(n + 1);
         const SharedAddress k_tile = stages + n % STAGES * STAGE_BYTES, v_tile = k_tile + K_BYTES;
         copy_wait_all();
         __syncthreads();  // this stage has arrived; the other is free
-        if (STAGES == 2 && n + 1 < blocks.count) {
-            copy_keys(stages + (n + 1) % 2 * STAGE_BYTES, p, sequence, kv_head, blocks.key(n + 1));
+        if (STAGES == 2 && n + 1 < tiles.count) {
+            copy_keys(stages + (n + 1) % 2 * STAGE_BYTES, p, sequence, kv_head, next.first);
         }
 
         float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
         multiply_transposed<HEAD_DIM>(score, q_tile + tile_bytes<HEAD_DIM>(warp_row), k_tile);
         float slope[ROWS][COLUMNS][4];
         if constexpr (SCORED) score_products<false>(score, slope, scorer, first_query + warp_row, key);
-        if (blocks.masked(n)) {
-            hide_keys(score, sight, first_query + warp_row, key);
-            if constexpr (MASK_EXPRESSION) hide_by_expression<false>(score, scorer, first_query + warp_row, key);
-        }
+        if (tiles.cut(tile)) hide_keys(score, sight, first_query + warp_row, key);
+        if (tile.asks) hide_by_expression<false>(score, scorer, first_query + warp_row, key);
         multiply_transposed<VALUE_DIM>(grad_score, grad_out_tile + tile_bytes<VALUE_DIM>(warp_row), v_tile);
         if constexpr (DROPOUT) {
             const auto kept = Kept<ROWS, COLUMNS>::draw<false>(p.dropout, blockIdx.z * gridDim.y + head,
@@ -137,10 +138,11 @@ attention_backward_query(const __grid_constant__ Params p) {
         Operand<ROWS, COLUMNS> left;
         as_operand(left, grad_score);
         multiply(grad_q, left, k_tile);
-        if (STAGES == 1 && n + 1 < blocks.count) {
+        if (STAGES == 1 && n + 1 < tiles.count) {
             __syncthreads();  // the only stage is free
-            copy_keys(stages, p, sequence, kv_head, blocks.key(n + 1));
+            copy_keys(stages, p, sequence, kv_head, next.first);
         }
+        tile = next;
     }
 
     scale_by(grad_q, p.scale);

@@ -5,9 +5,8 @@
 //
 // LANES threads to a row, each of which takes 16 bytes at a time. `rows` is overwritten. Sums are f32.
 //
-// constants.cuh comes from Rust: Element, VALUE_DIM, DOCUMENTS, THREADS, LANES (a power of two). Grid:
-// (ceil(T * LANES / THREADS), H, B);
-// with DOCUMENTS, T of the longest document, and the number of them for B.
+// constants.cuh comes from Rust: Element, VALUE_DIM, DOCUMENTS, THREADS, LANES (a power of two). Grid: (ceil(T * LANES /
+// THREADS), H, B); with DOCUMENTS, T of the longest document, and the number of them for B.
 
 #include "common/math.cuh"
 #include "common/reduce.cuh"

@@ -5,7 +5,8 @@
 //   lse   = log(sum(exp(score), over keys))     (B, H, T), natural logarithm, kept for backward
 //
 // Which keys a query sees: mask.cuh. One that sees none has out = 0 and lse = -inf. H / Hkv query heads share one key
-// and value head. With DROPOUT, out is of the probabilities that are kept, over 1 - probability. With DOCUMENTS, B is 1 and sequences lie behind each other: sequence.cuh. Outputs are overwritten.
+// and value head. With DROPOUT, out is of the probabilities that are kept, over 1 - probability. With DOCUMENTS, B is 1
+// and sequences lie behind each other: sequence.cuh. Outputs are overwritten.
 //
 // One block computes BLOCK_Q queries of one head, walking over the keys BLOCK_K at a time; a warp owns whole
 // rows, so the softmax needs no shared memory, and the probabilities go from one product to the next in
@@ -17,9 +18,9 @@
 // 2^SLACK times the number of keys is far from the limits of f32, 2^SLACK from those of f16. The exact maximum
 // would give the same result but for rounding (of the same size).
 //
-// constants.cuh comes from Rust: Element, HEAD_DIM and VALUE_DIM (multiples of 8), those of mask.cuh and sequence.cuh,
-// BLOCK_Q (rows of 16 per warp), BLOCK_K (a multiple of 16), WARPS. Grid: (ceil(T / BLOCK_Q), H, B); with DOCUMENTS, T of
-// the longest document, and the number of them for B.
+// constants.cuh comes from Rust: Element, HEAD_DIM and VALUE_DIM (multiples of 8), those of dropout.cuh, mask.cuh,
+// score.cuh and sequence.cuh, BLOCK_Q (rows of 16 per warp), BLOCK_K (a multiple of 16), WARPS. Grid: (ceil(T /
+// BLOCK_Q), H, B); with DOCUMENTS, T of the longest document, and the number of them for B.
 
 #include "common/math.cuh"
 #include "common/reduce.cuh"
@@ -45,6 +46,9 @@ struct Params {
 };
 
 constexpr int THREADS = WARPS * 32;
+// As many as the compiler likes (0); but one, for whose tiles there is shared memory for no more: told so, the compiler
+// does not spill to fit in more.
+constexpr int BLOCKS = HEAD_DIM > 128 || VALUE_DIM > 128 ? 1 : 0;
 constexpr int ROWS = BLOCK_Q / (WARPS * 16);  // of 16 queries, per warp
 constexpr int COLUMNS = BLOCK_K / 8;          // of 8 keys
 constexpr float SLACK = 8;
@@ -113,7 +117,7 @@ __forceinline__ void softmax_step(Scores& score, Output& out, Softmax& state, fl
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_forward(const __grid_constant__ Params p) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const SharedAddress q_tile = shared_address(shared);
@@ -144,16 +148,18 @@ attention_forward(const __grid_constant__ Params p) {
     }
 
     const Sight sight(p.mask, sequence, blockIdx.z);
-    const KeyBlocks blocks(sight, first_query, queries);
+    const KeyTiles tiles(p.mask, sight, blockIdx.z, head, first_query, queries);
     const Scorer scorer(p.scoring, sight, blockIdx.z, head);
-    if (blocks.count > 0) {
-        const int key = blocks.key(0);
+    Tile tile;
+    if (tiles.count > 0) {
+        tile = tiles.at(0);
         copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
-        copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k + key * p.k_strides.token, p.k_strides.token,
-                                                    sight.S - key);
+        copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k + tile.first * p.k_strides.token, p.k_strides.token,
+                                                    sight.S - tile.first);
     }
-    for (int n = 0; n < blocks.count; ++n) {
-        const int key = blocks.key(n);
+    for (int n = 0; n < tiles.count; ++n) {
+        const int key = tile.first;
+        const Tile next = tiles.at(n + 1);
         copy_wait_all();
         __syncthreads();  // K has arrived; V's tile is free
         copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, v + key * p.v_strides.token, p.v_strides.token,
@@ -163,19 +169,16 @@ attention_forward(const __grid_constant__ Params p) {
 
         copy_wait_all();
         __syncthreads();  // V has arrived; K's tile is free
-        if (n + 1 < blocks.count) {
-            const int next = blocks.key(n + 1);
-            copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k + next * p.k_strides.token, p.k_strides.token,
-                                                        sight.S - next);
+        if (n + 1 < tiles.count) {
+            copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k + next.first * p.k_strides.token, p.k_strides.token,
+                                                        sight.S - next.first);
         }
         if constexpr (SCORED) {
             Scores slope;
             score_products<false>(score, slope, scorer, first_query + warp_row, key);
         }
-        if (blocks.masked(n)) {
-            hide_keys(score, sight, first_query + warp_row, key);
-            if constexpr (MASK_EXPRESSION) hide_by_expression<false>(score, scorer, first_query + warp_row, key);
-        }
+        if (tiles.cut(tile)) hide_keys(score, sight, first_query + warp_row, key);
+        if (tile.asks) hide_by_expression<false>(score, scorer, first_query + warp_row, key);
         softmax_step(score, out, state, SCORED ? 1 : p.scale_log2);
         if constexpr (DROPOUT) {
             const auto kept = Kept<ROWS, COLUMNS>::draw<false>(p.dropout, blockIdx.z * gridDim.y + head,
@@ -185,6 +188,7 @@ attention_forward(const __grid_constant__ Params p) {
         Operand<ROWS, COLUMNS> probability;
         as_operand(probability, score);
         multiply(out, probability, v_tile);
+        tile = next;
     }
 
     const int lane = thread_index() % 32;

@@ -6,12 +6,14 @@
 //   WINDOW        those from `left` before its place to `right` after it
 //   PREFIX        the first `prefix` keys of a batch as well, whatever the query's place; not those left of the window
 //
-// The user's own mask comes on top of these: score.cuh.
+// The user's own mask comes on top of these: score.cuh. With BLOCK_MASK, only blocks that it lists are visited, and in
+// those that are full the user's mask is not asked: block_mask.cuh.
 //
-// constants.cuh comes from Rust: CAUSAL, WINDOW, PREFIX, MASK_EXPRESSION, BLOCK_Q, BLOCK_K.
+// constants.cuh comes from Rust: CAUSAL, WINDOW, PREFIX, MASK_EXPRESSION, BLOCK_Q, BLOCK_K, those of block_mask.cuh.
 
 #pragma once
 
+#include "attention/block_mask.cuh"
 #include "attention/sequence.cuh"
 #include "common/element.cuh"
 #include "common/math.cuh"
@@ -22,6 +24,7 @@
 struct Mask {
     int        left, right;
     const int* prefix;  // (B)
+    BlockMask  blocks;
 };
 
 struct Sight {
@@ -52,45 +55,108 @@ struct Sight {
     int end_query(int key) const { return WINDOW ? max(0, T + min(0, key + 1 - S + left)) : T; }
 };
 
-// The blocks of BLOCK_K keys that some query of [first, first + count) sees some of.
-struct KeyBlocks {
-    int first, count;
-    int full_first, full_end;  // of which every query sees every key
-
-    KeyBlocks(const Sight& sight, int first_query, int queries) {
-        const int last_query = first_query + queries - 1;
-        const int end = sight.end(last_query);
-        first = sight.begin(first_query) / BLOCK_K;
-        count = max(0, end / BLOCK_K + (end % BLOCK_K != 0) - first);
-        const int begin = sight.begin(last_query);
-        full_first = begin / BLOCK_K + (begin % BLOCK_K != 0);
-        full_end = sight.end(first_query) / BLOCK_K;
-    }
-
-    // Of the n-th one.
-    int key(int n) const { return (first + n) * BLOCK_K; }
-    bool masked(int n) const {
-        return MASK_EXPRESSION || (WINDOW && first + n < full_first) || first + n >= full_end;
-    }
+// A tile of BLOCK_K keys, or of BLOCK_Q queries, that a block of threads computes with.
+struct Tile {
+    int  first;
+    bool asks;  // whether the user's mask hides some of it
 };
 
-// The blocks of BLOCK_Q queries that see some key of [first, first + count).
-struct QueryBlocks {
-    int first, end;
-    int full_first, full_end;  // queries that see every key
+// The tiles of keys that some query of [first, first + count) sees some of, from left to right; with BLOCK_MASK, those
+// in the blocks that it lists.
+struct KeyTiles {
+    int first, count;
+    int full_begin, full_end;  // keys that every query sees, but for the user's mask
+    BlockList list;
 
-    QueryBlocks(const Sight& sight, int first_key, int keys) {
-        const int last_key = first_key + keys - 1;
-        const int end_query = sight.end_query(last_key);
+    KeyTiles(const Mask& mask, const Sight& sight, int batch, int head, int first_query, int queries) {
+        const int last_query = first_query + queries - 1;
+        full_begin = sight.begin(last_query);
+        full_end = sight.end(first_query);
+        if constexpr (BLOCK_MASK) {
+            list = BlockList::of_queries(mask.blocks, batch, head, first_query / MASK_BLOCK);
+            first = 0;
+            count = list.tiles<BLOCK_K>(sight.S);
+        } else {
+            const int end = sight.end(last_query);
+            first = sight.begin(first_query) / BLOCK_K;
+            count = max(0, end / BLOCK_K + (end % BLOCK_K != 0) - first);
+        }
+    }
+
+    // The n-th, or the last.
+    Tile at(int n) const {
+        if constexpr (BLOCK_MASK) {
+            const auto [key, partial] = list.tile<BLOCK_K>(min(n, count - 1));
+            return {key, MASK_EXPRESSION && partial};
+        }
+        return {(first + n) * BLOCK_K, MASK_EXPRESSION};
+    }
+
+    // Whether some query does not see some key of it, whatever the user's mask.
+    bool cut(Tile tile) const { return (WINDOW && tile.first < full_begin) || tile.first > full_end - BLOCK_K; }
+};
+
+// A tile of queries of one of the heads that share keys.
+struct QueryTile : Tile {
+    int head;
+    int n, count;  // it is the n-th of so many of this head
+};
+
+// The tiles of queries that see some key of [first, first + count), of one head after the other; with BLOCK_MASK, those
+// in the blocks that it lists for each.
+struct QueryTiles {
+    const BlockMask& mask;
+    int T, batch, first_head, heads;
+    int key_block;             // of the block mask
+    int first, count;          // without it, for every head
+    int full_begin, full_end;  // queries that see every key, but for the user's mask
+
+    QueryTiles(const Mask& mask, const Sight& sight, int batch, int first_head, int heads, int first_key, int keys)
+        : mask(mask.blocks),
+          T(sight.T),
+          batch(batch),
+          first_head(first_head),
+          heads(heads),
+          key_block(first_key / MASK_BLOCK) {
+        const int last_key = first_key + keys - 1, end = sight.end_query(last_key);
         first = sight.first_query(first_key) / BLOCK_Q;
-        end = end_query / BLOCK_Q + (end_query % BLOCK_Q != 0);
-        full_first = sight.first_query(last_key);
+        count = max(0, end / BLOCK_Q + (end % BLOCK_Q != 0) - first);
+        full_begin = sight.first_query(last_key);
         full_end = sight.end_query(first_key);
     }
 
-    bool masked(int block, int T) const {
-        const int query = block * BLOCK_Q;
-        return MASK_EXPRESSION || query < full_first || (WINDOW && query + min(BLOCK_Q, T - query) > full_end);
+    bool is_end(const QueryTile& tile) const { return tile.head >= heads; }
+
+    // The first one of the heads from `head` on.
+    QueryTile begin(int head = 0) const {
+        if constexpr (BLOCK_MASK) {
+            for (; head < heads; ++head) {
+                const int count = of_head(head).tiles<BLOCK_Q>(T);
+                if (count > 0) return at(head, 0, count);
+            }
+            return {{0, false}, heads, 0, 0};
+        }
+        return at(count > 0 ? head : heads, 0, count);
+    }
+
+    QueryTile after(const QueryTile& tile) const {
+        return tile.n + 1 < tile.count ? at(tile.head, tile.n + 1, tile.count) : begin(tile.head + 1);
+    }
+
+    // Whether some query does not see some key of it, whatever the user's mask.
+    bool cut(const QueryTile& tile) const {
+        return tile.first < full_begin || (WINDOW && tile.first + min(BLOCK_Q, T - tile.first) > full_end);
+    }
+
+private:
+    BlockList of_head(int head) const { return BlockList::of_keys(mask, batch, first_head + head, key_block); }
+
+    QueryTile at(int head, int n, int count) const {
+        if constexpr (BLOCK_MASK) {
+            const auto [query, partial] = of_head(head).tile<BLOCK_Q>(n);
+            return {{query, MASK_EXPRESSION && partial}, head, n, count};
+        }
+        return {{(first + n) * BLOCK_Q, MASK_EXPRESSION}, head, n, count};
     }
 };
 

@@ -1,11 +1,14 @@
-use crate::draw::{check_all, lengths};
+use crate::draw::{check_all, lengths, precisions};
 use longhand_gpu::Device;
 use longhand_kernels::Dtype;
 use longhand_kernels::attention as kernel;
 use longhand_reference::AttentionShape;
 use longhand_verify::Precision;
-use longhand_verify::cases::{Attention, HeadLayout, Mask, Pass, Scores};
+use longhand_verify::cases::{Attention, Blocks, HeadLayout, Mask, Pass, Scores};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use std::collections::HashSet;
 
 #[test]
 fn forward_is_as_close_to_the_reference_as_its_precision_allows() {
@@ -35,6 +38,16 @@ fn forward_holds_for_combinations_of_features() {
 #[test]
 fn backward_holds_for_combinations_of_features() {
     check_all(8, featured(Pass::Backward));
+}
+
+#[test]
+fn forward_holds_with_block_masks() {
+    check_all(4, blocked(Pass::Forward));
+}
+
+#[test]
+fn backward_holds_with_block_masks() {
+    check_all(3, blocked(Pass::Backward));
 }
 
 #[test]
@@ -102,6 +115,27 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    /// Batches and heads have the same blocks where they may.
+    fn blocks(of_batch: bool)(
+        larger in 0..2usize, per_batch: bool, per_head: bool, chosen: bool,
+    ) -> Blocks {
+        Blocks { larger, per_batch: per_batch || of_batch, per_head, chosen }
+    }
+}
+
+prop_compose! {
+    /// Block masks alone, of lengths with several blocks: each feature has a kernel of its own.
+    fn blocked(pass: Pass)(
+        case in cases(pass, 100..400usize, Just(1)), blocks in blocks(false), mask_expression: bool,
+    ) -> Attention {
+        let shape = AttentionShape { kv_heads: 1, heads: case.shape.heads / case.shape.kv_heads, ..case.shape };
+        let mask = Mask { blocks: Some(blocks), ..case.mask };
+        let scores = Scores { mask_expression, ..Scores::default() };
+        Attention { precision: Precision::Bf16, shape, mask, scores, ..case }
+    }
+}
+
 /// Half of the time none.
 fn documents() -> impl Strategy<Value = Vec<[usize; 2]>> {
     let lengths = prop_oneof![1 => Just(0usize), 1 => Just(1usize), 4 => 0..200usize];
@@ -123,12 +157,69 @@ prop_compose! {
     /// Any features together. There are as many kernels as combinations of them, and each takes a second to compile: so
     /// there are few cases, and more for whoever sets `PROPTEST_CASES`.
     fn featured(pass: Pass)(
-        case in cases(pass, lengths(), 1..3usize), mask in masks(), documents in documents(), scores in scores(),
+        case in cases(pass, lengths(), 1..3usize), dims in dims(), mask in masks(), documents in documents(),
+        blocks in prop::option::weighted(0.3, blocks(true)), scores in scores(),
     ) -> Attention {
-        let mask = Mask { documents, ..mask };
-        let shape = mask.shape(case.shape);
-        Attention { shape, mask, scores, ..case }
+        let mask = Mask { documents, blocks, ..mask };
+        let (precision, head_dim, value_dim) = dims;
+        let shape = AttentionShape { head_dim, value_dim, ..mask.shape(case.shape) };
+        Attention { precision, shape, mask, scores, ..case }
     }
+}
+
+/// Three quarters of the time those that are tuned.
+fn dims() -> impl Strategy<Value = (Precision, usize, usize)> {
+    let tuned = prop::sample::select(vec![64, 128]).prop_map(|dim| (dim, dim));
+    let any = (1..=32usize, 1..=32usize).prop_map(|(head_dim, value_dim)| (8 * head_dim, 8 * value_dim));
+    let sixteen = prop::sample::select(vec![Precision::Bf16, Precision::F16]);
+    prop_oneof![
+        3 => (sixteen, tuned).prop_map(|(precision, (head_dim, value_dim))| (precision, head_dim, value_dim)),
+        1 => (precisions(), any).prop_map(|(precision, (head_dim, value_dim))| (precision, head_dim, value_dim)),
+    ]
+}
+
+/// What a case has.
+fn features(case: &Attention) -> [(&'static str, bool); 15] {
+    let Attention { mask, scores, .. } = case;
+    [
+        ("causal", mask.causal),
+        ("left", mask.left.is_some()),
+        ("right", mask.right.is_some()),
+        ("prefix", !mask.prefixes.is_empty()),
+        ("documents", !mask.documents.is_empty()),
+        ("blocks", mask.blocks.is_some()),
+        ("mask expression", scores.mask_expression),
+        ("score expression", scores.expression),
+        ("softcap", scores.softcap.is_some()),
+        ("alibi", scores.alibi),
+        ("bias", scores.bias.is_some()),
+        ("sinks", scores.sinks),
+        ("dropout", scores.dropout.is_some()),
+        ("f32", case.precision == Precision::F32),
+        ("values of another width", case.shape.value_dim != case.shape.head_dim),
+    ]
+}
+
+#[test]
+fn every_two_features_are_drawn_together_and_without_each_other() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen = HashSet::new();
+    let mut configurations = HashSet::new();
+    for _ in 0..2000 {
+        let features = features(&featured(Pass::Forward).new_tree(&mut runner).unwrap().current());
+        configurations.insert(features);
+        seen.extend(features.iter().flat_map(|&one| features.map(|other| (one, other))));
+    }
+    let named = features(&featured(Pass::Forward).new_tree(&mut runner).unwrap().current());
+    for ((one, _), (other, _)) in named.iter().flat_map(|one| named.iter().map(move |other| (one, other))) {
+        for (with_one, with_other) in [(false, false), (false, true), (true, false), (true, true)] {
+            if one != other {
+                let drawn = seen.contains(&((*one, with_one), (*other, with_other)));
+                assert!(drawn, "{one}: {with_one}, {other}: {with_other}");
+            }
+        }
+    }
+    assert!(configurations.len() > 1000, "{} different ones", configurations.len());
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn reason(error: &Error) -> String {
 }
 
 /// Not by eprintln!, which the test harness keeps to itself unless the test fails.
-fn tell(what: &str) {
+pub fn tell(what: &str) {
     let thread = std::thread::current();
     let _ = writeln!(std::io::stderr(), "{}: {what}", thread.name().unwrap_or("a test"));
 }

@@ -1,6 +1,6 @@
 //! How cases are drawn.
 
-use crate::devices::Devices;
+use crate::devices::{Devices, tell};
 use longhand_verify::{Case, Precision};
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
@@ -8,7 +8,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 /// Checks `count` drawn cases on every device, and fails with the smallest that fails.
 ///
 /// The cases are the same every time, unless `PROPTEST_RNG_SEED` says otherwise: whether a change is at fault is then
-/// never in doubt. `PROPTEST_CASES` asks for more, or fewer.
+/// never in doubt. `PROPTEST_CASES` asks for more, or fewer. How many there were is told.
 pub fn check_all<S: Strategy<Value: Case>>(count: u32, cases: S) {
     let Some(devices) = Devices::open() else { return };
     let environment = ProptestConfig::default();
@@ -25,6 +25,7 @@ pub fn check_all<S: Strategy<Value: Case>>(count: u32, cases: S) {
     if let Err(error) = result {
         panic!("{error}");
     }
+    tell(&format!("{count} configurations hold"));
 }
 
 /// Lengths at and around the edges of tiles, and any other up to 300.

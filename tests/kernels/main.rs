@@ -4,6 +4,7 @@
 mod activation;
 mod adamw;
 mod attention;
+mod block_mask;
 mod compile;
 mod counts;
 mod cross_entropy;

@@ -21,14 +21,20 @@ impl Loaded {
         Ok(Loaded { kernel, threads, shared_bytes })
     }
 
-    /// Enqueues `grid` blocks.
+    /// Enqueues `grid` blocks, in up to three dimensions.
     ///
     /// # Safety
     ///
     /// As [`Kernel::launch`].
-    pub unsafe fn launch<P: Pod>(&self, stream: &Stream, grid: [u32; 2], params: &P) -> Result<()> {
+    pub unsafe fn launch<const N: usize>(
+        &self,
+        stream: &Stream,
+        grid: [u32; N],
+        params: &impl Pod,
+    ) -> Result<()> {
+        let size = |dim: usize| grid.get(dim).copied().unwrap_or(1);
         let shape = Launch {
-            grid: [grid[0], grid[1], 1],
+            grid: [size(0), size(1), size(2)],
             block: [self.threads, 1, 1],
             shared_bytes: self.shared_bytes,
         };

@@ -142,7 +142,7 @@ impl Attention {
             rows: load(rows)?,
             query: tiled(Step::BackwardQuery, query)?,
             keys: keys.into_iter().map(|key| tiled(Step::BackwardKey, key)).collect::<Result<_>>()?,
-            bias: if self.bias { Some(bias::Loaded::new(self, device)?) } else { None },
+            bias: if self.bias { Some(Loaded::new(device, &bias::variant(self))?) } else { None },
             sinks: if self.sinks { Some(Loaded::new(device, &sinks_variant())?) } else { None },
         })
     }
@@ -251,7 +251,7 @@ pub struct AttentionBackwardPlan {
     /// One kernel, or one for each gradient.
     keys: Vec<Tiled>,
     sinks: Option<Loaded>,
-    bias: Option<bias::Loaded>,
+    bias: Option<Loaded>,
 }
 
 #[derive(Clone, Debug)]
@@ -303,7 +303,7 @@ impl AttentionBackwardPlan {
             && keys > 0
         {
             // SAFETY: as above.
-            unsafe { bias.launch(&self.attention, stream, &arguments, args) }?;
+            unsafe { bias::launch(bias, &self.attention, stream, &arguments, args) }?;
         }
         if let Some(sinks) = &self.sinks {
             // SAFETY: as above.
@@ -359,7 +359,7 @@ impl AttentionBackwardPlan {
             v_strides: args.v.strides,
             grad_out_strides: args.grad_out.strides,
             grad_q_strides: args.grad_q.strides,
-            mask: args.operands.mask_params(&self.attention),
+            mask: args.operands.mask_params(&self.attention, arguments),
             documents: args.operands.documents_params(),
             scoring: args.operands.scoring_params(&self.attention, arguments, args.scale)?,
             dropout: args.operands.dropout_params(&self.attention),
@@ -395,7 +395,7 @@ impl AttentionBackwardPlan {
             grad_out_strides: args.grad_out.strides,
             grad_k_strides: args.grad_k.strides,
             grad_v_strides: args.grad_v.strides,
-            mask: args.operands.mask_params(&self.attention),
+            mask: args.operands.mask_params(&self.attention, arguments),
             documents: args.operands.documents_params(),
             scoring: args.operands.scoring_params(&self.attention, arguments, args.scale)?,
             dropout: args.operands.dropout_params(&self.attention),

@@ -1,16 +1,20 @@
 //! `kernels/attention/backward_bias.cu`.
 
-use longhand_gpu::{Device, DevicePtr, Kernel, Launch, Stream, params};
+use longhand_gpu::{DevicePtr, Stream, params};
 
 use super::arguments::Arguments;
 use super::backward::AttentionBackwardArgs;
 use super::operands::{DocumentsParams, DropoutParams, MaskParams, ScoringParams};
 use super::tuning::Tile;
 use super::{Attention, AttentionShape, Strides};
+use crate::loaded::Loaded;
 use crate::source::cuda_files;
 use crate::{Result, Variant};
 
 const ENTRY: &str = "attention_backward_bias";
+/// Floats to a row of the sums in shared memory.
+const PITCH: u32 = 40;
+
 /// Little enough of everything for rows of Q and V together up to 1 KiB: what is summed over is all that there is to hide
 /// latency. Half of it for the rows of f32 that are longer.
 fn tile(attention: &Attention) -> Tile {
@@ -53,7 +57,7 @@ pub(super) fn variant(attention: &Attention) -> Variant {
     let [file] = cuda_files!["attention/backward_bias.cu"];
     let tile = tile(attention);
     let tiles: u32 = attention.widths().bytes().iter().sum::<u32>() * (tile.block_q + tile.block_k);
-    let sums = tile.block_q * (tile.block_k + 1) * 4;
+    let sums = tile.block_q * PITCH * 4;
     Variant {
         program: attention.program(*file, attention.tile_constants(tile)).params(Params::LAYOUT),
         entry: ENTRY,
@@ -63,76 +67,57 @@ pub(super) fn variant(attention: &Attention) -> Variant {
     }
 }
 
-/// The kernel on a device.
-#[derive(Clone, Debug)]
-pub(super) struct Loaded {
-    kernel: Kernel,
-    shared_bytes: u32,
-}
-
-impl Loaded {
-    pub fn new(attention: &Attention, device: &Device) -> Result<Loaded> {
-        let Variant { program, shared_bytes, .. } = variant(attention);
-        let kernel = device.compile_and_load(&program)?.kernel(ENTRY)?.with_dynamic_shared(shared_bytes)?;
-        Ok(Loaded { kernel, shared_bytes })
-    }
-
-    /// # Safety
-    ///
-    /// As [`super::AttentionBackwardPlan::launch`], after the rows on the same stream.
-    pub unsafe fn launch(
-        &self,
-        attention: &Attention,
-        stream: &Stream,
-        arguments: &Arguments,
-        args: &AttentionBackwardArgs<'_>,
-    ) -> Result<()> {
-        let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
-        let [longest_queries, longest_keys] = args.operands.longest(attention, arguments);
-        let params = Params {
-            q: args.q.data,
-            k: args.k.data,
-            v: args.v.data,
-            grad_out: args.grad_out.data,
-            rows: args.workspace,
-            grad_bias: args.grad_bias.data,
-            q_strides: args.q.strides,
-            k_strides: args.k.strides,
-            v_strides: args.v.strides,
-            grad_out_strides: args.grad_out.strides,
-            bias_strides: args.grad_bias.strides,
-            mask: args.operands.mask_params(attention),
-            documents: args.operands.documents_params(),
-            scoring: args.operands.scoring_params(attention, arguments, args.scale)?,
-            dropout: args.operands.dropout_params(attention),
-            T: queries as i32,
-            S: keys as i32,
-            sequences: batch as i32,
-            heads: heads as i32,
-            heads_per_kv: (heads / kv_heads) as i32,
-            longest_T: longest_queries as i32,
-            longest_S: longest_keys as i32,
-            scale: args.scale,
-        };
-        let tile = tile(attention);
-        // A dimension that is summed over has one part.
-        let parts = |dim: usize, parts: u32| if args.grad_bias.strides[dim] == 0 { 1 } else { parts };
-        let q_parts = parts(2, longest_queries.div_ceil(tile.block_q));
-        let k_parts = parts(3, longest_keys.div_ceil(tile.block_k));
-        let Some(blocks) = q_parts.checked_mul(k_parts).filter(|&blocks| blocks <= i32::MAX as u32) else {
-            let was = format!("of {longest_queries} queries by {longest_keys} keys");
-            return Err(arguments.error(
-                "grad_bias",
-                was,
-                "of at most 2^31 blocks of 64 by 32 (32 by 16 where rows of f32 are long)",
-            ));
-        };
-        let shape = Launch {
-            grid: [blocks, parts(1, heads as u32), parts(0, batch as u32)],
-            block: [tile.threads(), 1, 1],
-            shared_bytes: self.shared_bytes,
-        };
-        // SAFETY: the caller answers for it.
-        Ok(unsafe { self.kernel.launch(stream, shape, &params) }?)
-    }
+/// # Safety
+///
+/// As [`super::AttentionBackwardPlan::launch`], after the rows on the same stream.
+pub(super) unsafe fn launch(
+    kernel: &Loaded,
+    attention: &Attention,
+    stream: &Stream,
+    arguments: &Arguments,
+    args: &AttentionBackwardArgs<'_>,
+) -> Result<()> {
+    let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
+    let [longest_queries, longest_keys] = args.operands.longest(attention, arguments);
+    let params = Params {
+        q: args.q.data,
+        k: args.k.data,
+        v: args.v.data,
+        grad_out: args.grad_out.data,
+        rows: args.workspace,
+        grad_bias: args.grad_bias.data,
+        q_strides: args.q.strides,
+        k_strides: args.k.strides,
+        v_strides: args.v.strides,
+        grad_out_strides: args.grad_out.strides,
+        bias_strides: args.grad_bias.strides,
+        mask: args.operands.mask_params(attention, arguments),
+        documents: args.operands.documents_params(),
+        scoring: args.operands.scoring_params(attention, arguments, args.scale)?,
+        dropout: args.operands.dropout_params(attention),
+        T: queries as i32,
+        S: keys as i32,
+        sequences: batch as i32,
+        heads: heads as i32,
+        heads_per_kv: (heads / kv_heads) as i32,
+        longest_T: longest_queries as i32,
+        longest_S: longest_keys as i32,
+        scale: args.scale,
+    };
+    let tile = tile(attention);
+    // A dimension that is summed over has one part.
+    let parts = |dim: usize, parts: u32| if args.grad_bias.strides[dim] == 0 { 1 } else { parts };
+    let q_parts = parts(2, longest_queries.div_ceil(tile.block_q));
+    let k_parts = parts(3, longest_keys.div_ceil(tile.block_k));
+    let Some(blocks) = q_parts.checked_mul(k_parts).filter(|&blocks| blocks <= i32::MAX as u32) else {
+        let was = format!("of {longest_queries} queries by {longest_keys} keys");
+        return Err(arguments.error(
+            "grad_bias",
+            was,
+            "of at most 2^31 blocks of 64 by 32 (32 by 16 where rows of f32 are long)",
+        ));
+    };
+    let grid = [blocks, parts(1, heads as u32), parts(0, batch as u32)];
+    // SAFETY: the caller answers for it.
+    unsafe { kernel.launch(stream, grid, &params) }
 }

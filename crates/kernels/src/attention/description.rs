@@ -4,6 +4,7 @@ use std::fmt;
 
 use longhand_gpu::{Arch, Constants, Program};
 
+use super::block_mask::Blocks;
 use super::expression::Expressions;
 use super::tuning::{Step, Tile, Widths, tile};
 use super::{HEADERS, NamedType};
@@ -45,6 +46,7 @@ pub struct Attention {
     pub(super) sinks: bool,
     pub(super) dropout: Option<Number>,
     pub(super) expressions: Expressions,
+    pub(super) blocks: Option<Blocks>,
 }
 
 /// An f32 that is equal to another when its bits are.
@@ -89,6 +91,7 @@ impl Attention {
             sinks: false,
             dropout: None,
             expressions: Expressions::default(),
+            blocks: None,
         }
     }
 
@@ -204,6 +207,24 @@ impl Attention {
         self
     }
 
+    /// Kernels visit the blocks of queries and keys alone that a block mask lists, and ask the [mask](Attention::mask) in
+    /// those that are partial: what is full or empty pays nothing for it (FlexAttention; Dong et al. 2024, arXiv
+    /// 2412.05496). [`block_mask`](Attention::block_mask) finds the blocks, or lists those that the user chose, in memory
+    /// that grows with `T / size * S / size`; forward and backward take them as [`Operands::blocks`](super::Operands::blocks).
+    ///
+    /// ```
+    /// use longhand_kernels::{Dtype, attention::{Attention, Blocks}};
+    /// // Every fourth block of 256 keys, and the query's own: three quarters of the work are left out.
+    /// let strided = Attention::new(Dtype::Bf16, 64)
+    ///     .causal(true)
+    ///     .mask("k / 256 % 4 == 0 || k / 256 == q / 256")
+    ///     .blocks(Blocks { size: 256, ..Blocks::default() });
+    /// ```
+    #[must_use]
+    pub fn blocks(self, blocks: impl Into<Option<Blocks>>) -> Attention {
+        Attention { blocks: blocks.into(), ..self }
+    }
+
     pub(super) fn check(&self, operation: &'static str, arch: Arch) -> Result<()> {
         for (name, dim) in [("head dim", self.head_dim), ("value dim", self.value_dim)] {
             if dim == 0 || dim % 8 != 0 || dim > MAX_HEAD_DIM {
@@ -229,7 +250,8 @@ impl Attention {
         {
             return Err(Error::argument(operation, "dropout", probability, "at least 0 and less than 1"));
         }
-        self.expressions.check(operation)
+        self.expressions.check(operation)?;
+        self.blocks.map_or(Ok(()), |blocks| blocks.check(operation, self))
     }
 
     /// Whether the last queries see the most keys, and each those up to its own place.
@@ -249,7 +271,8 @@ impl Attention {
             || self.sinks
             || self.dropout.is_some()
             || expressions;
-        let featured = self.is_window() || self.prefix || self.documents || scores;
+        let masks = self.is_window() || self.prefix || self.documents || self.blocks.is_some();
+        let featured = masks || scores;
         tile(step, arch, self.widths(), self.is_causal(), featured)
     }
 
@@ -283,6 +306,8 @@ impl Attention {
             .bool("ALIBI", self.alibi)
             .bool("BIAS", self.bias)
             .bool("MASK_EXPRESSION", self.expressions.mask.is_some())
+            .bool("BLOCK_MASK", self.blocks.is_some())
+            .int("MASK_BLOCK", self.blocks.unwrap_or_default().size as i64)
             .bool("SINKS", self.sinks)
             .bool("DROPOUT", self.dropout.is_some())
             .int("BLOCK_Q", tile.block_q)

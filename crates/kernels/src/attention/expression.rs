@@ -74,6 +74,12 @@ impl Expressions {
         Ok(())
     }
 
+    /// Whether the mask expression may depend on this name.
+    pub fn mask_is_of(&self, name: &str) -> bool {
+        let letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        self.mask.as_ref().is_some_and(|text| text.split(|c| !letter(c)).any(|word| word == name))
+    }
+
     /// `attention/expression.cuh`. Compile errors show where they are in the user's text.
     pub fn header(&self) -> String {
         let mut names = String::new();

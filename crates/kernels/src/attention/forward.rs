@@ -1,11 +1,12 @@
 //! `kernels/attention/forward.cu`.
 
-use longhand_gpu::{Arch, Device, DevicePtr, Kernel, Launch, Stream, params};
+use longhand_gpu::{Arch, Device, DevicePtr, Stream, params};
 
 use super::arguments::Arguments;
 use super::operands::{DocumentsParams, DropoutParams, MaskParams, ScoringParams};
 use super::tuning::{Step, Tile};
 use super::{Attention, AttentionShape, Heads, Operands, Strides};
+use crate::loaded::Loaded;
 use crate::source::cuda_files;
 use crate::{Result, Variant};
 
@@ -44,19 +45,14 @@ impl Attention {
     /// for, or a device older than sm_80; [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn forward(&self, device: &Device) -> Result<AttentionForwardPlan> {
         self.check(OPERATION, device.arch())?;
-        let Variant { program, shared_bytes, .. } = variant(self, device.arch());
-        let kernel = device.compile_and_load(&program)?.kernel(ENTRY)?.with_dynamic_shared(shared_bytes)?;
-        let tile = forward_tile(self, device.arch());
-        Ok(AttentionForwardPlan { attention: self.clone(), tile, shared_bytes, kernel })
+        let tile = self.tile(Step::Forward, device.arch());
+        let kernel = Loaded::new(device, &variant(self, device.arch()))?;
+        Ok(AttentionForwardPlan { attention: self.clone(), tile, kernel })
     }
 }
 
-fn forward_tile(attention: &Attention, arch: Arch) -> Tile {
-    attention.tile(Step::Forward, arch)
-}
-
 pub(super) fn variant(attention: &Attention, arch: Arch) -> Variant {
-    let tile = forward_tile(attention, arch);
+    let tile = attention.tile(Step::Forward, arch);
     let [file] = cuda_files!["attention/forward.cu"];
     Variant {
         program: attention.program(*file, attention.tile_constants(tile)).params(Params::LAYOUT),
@@ -93,8 +89,7 @@ pub struct AttentionForwardArgs<'a> {
 pub struct AttentionForwardPlan {
     attention: Attention,
     tile: Tile,
-    shared_bytes: u32,
-    kernel: Kernel,
+    kernel: Loaded,
 }
 
 impl AttentionForwardPlan {
@@ -126,7 +121,7 @@ impl AttentionForwardPlan {
             k_strides: args.k.strides,
             v_strides: args.v.strides,
             out_strides: args.out.strides,
-            mask: args.operands.mask_params(&self.attention),
+            mask: args.operands.mask_params(&self.attention, &arguments),
             documents: args.operands.documents_params(),
             scoring: args.operands.scoring_params(&self.attention, &arguments, args.scale)?,
             dropout: args.operands.dropout_params(&self.attention),
@@ -135,13 +130,9 @@ impl AttentionForwardPlan {
             heads_per_kv: (heads / kv_heads) as i32,
             scale_log2: args.scale * std::f32::consts::LOG2_E,
         };
-        let shape = Launch {
-            grid: [longest_queries.div_ceil(self.tile.block_q), heads as u32, batch as u32],
-            block: [self.tile.threads(), 1, 1],
-            shared_bytes: self.shared_bytes,
-        };
+        let grid = [longest_queries.div_ceil(self.tile.block_q), heads as u32, batch as u32];
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
-        Ok(unsafe { self.kernel.launch(stream, shape, &params) }?)
+        unsafe { self.kernel.launch(stream, grid, &params) }
     }
 }
 

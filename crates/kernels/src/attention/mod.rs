@@ -44,6 +44,7 @@
 mod arguments;
 mod backward;
 mod bias;
+mod block_mask;
 mod description;
 mod expression;
 mod forward;
@@ -55,6 +56,7 @@ use longhand_gpu::Arch;
 
 pub use arguments::{AttentionShape, Heads, Strides};
 pub use backward::{AttentionBackwardArgs, AttentionBackwardPlan};
+pub use block_mask::{BlockKind, BlockMaskArgs, BlockMaskPlan, Blocks};
 pub use description::{Attention, dropout_word};
 pub use expression::{Named, NamedType};
 pub use forward::{AttentionForwardArgs, AttentionForwardPlan};
@@ -69,6 +71,7 @@ use crate::source::cuda_files;
 use crate::{Dtype, Variant};
 
 const HEADERS: &[(&str, &str)] = cuda_files![
+    "attention/block_mask.cuh",
     "attention/dropout.cuh",
     "attention/dual.cuh",
     "attention/mask.cuh",
@@ -104,10 +107,14 @@ pub(crate) fn variants(arch: Arch) -> Vec<Variant> {
         let named = window.prefix(true).documents(true).named("table", NamedType::Tensor(F32));
         described.push(named.mask("(q ^ k) % 3 != 0").score("score * table[h] - fabsf(score - 1)"));
     }
+    let blocks = Blocks { per_head: true, ..Blocks::default() };
+    let blocked = causal(Bf16, 128).mask("(q / 64 + k / 64 + h) % 3 != 0").blocks(blocks);
+    described.push(blocked.clone());
     let biased =
         [64, 128].map(|head_dim| Attention::new(Bf16, head_dim).causal(true).bias(true).dropout(0.1));
     let mut variants: Vec<Variant> = biased.iter().map(bias::variant).collect();
     variants.push(backward::sinks_variant());
+    variants.extend(block_mask::variants(&blocked));
     for attention in &described {
         let backward = backward::variants(attention, arch);
         let all = [forward::variant(attention, arch), backward.rows, backward.query];

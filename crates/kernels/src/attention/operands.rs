@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use longhand_gpu::DevicePtr;
 
 use super::arguments::Arguments;
+use super::block_mask::{BlockMaskParams, Counts};
 use super::description::Number;
 use super::{Attention, Named};
 use crate::check::overlap;
@@ -18,6 +19,8 @@ pub struct Operands<'a> {
     pub prefix: DevicePtr,
     /// For [`Attention::documents`].
     pub documents: Documents,
+    /// The lists that a [`BlockMaskPlan`](super::BlockMaskPlan) wrote for this shape. For [`Attention::blocks`].
+    pub blocks: DevicePtr,
     /// `(H)` f32: the slope of each head. For [`Attention::alibi`].
     pub slopes: DevicePtr,
     /// `(H)` f32: the sink of each head. For [`Attention::sinks`].
@@ -60,6 +63,7 @@ pub(super) struct MaskParams {
     left: i32,
     right: i32,
     prefix: DevicePtr,
+    blocks: BlockMaskParams,
 }
 
 /// `Documents` of `sequence.cuh`.
@@ -106,6 +110,7 @@ impl Operands<'_> {
             }
         };
         expect("prefix", self.prefix, attention.prefix, 4)?;
+        expect("blocks", self.blocks, attention.blocks.is_some(), 4)?;
         expect("slopes", self.slopes, attention.alibi, 4)?;
         expect("sinks", self.sinks, attention.sinks, 4)?;
         if self.bias_dims(attention, arguments, "bias", &self.bias)?.is_some() || !attention.bias {
@@ -180,9 +185,16 @@ impl Operands<'_> {
         Ok(Some(dims))
     }
 
-    pub(super) fn mask_params(&self, attention: &Attention) -> MaskParams {
+    pub(super) fn mask_params(&self, attention: &Attention, arguments: &Arguments) -> MaskParams {
         let limit = |side: Option<usize>| side.map_or(i32::MAX, |n| n.min(i32::MAX as usize) as i32);
-        MaskParams { left: limit(attention.left), right: limit(attention.right), prefix: self.prefix }
+        let longest = self.longest(attention, arguments).map(|tokens| tokens as usize);
+        let blocks = attention.blocks.unwrap_or_default();
+        MaskParams {
+            left: limit(attention.left),
+            right: limit(attention.right),
+            prefix: self.prefix,
+            blocks: Counts::new(blocks, &arguments.shape, longest).params(blocks, self.blocks),
+        }
     }
 
     pub(super) fn documents_params(&self) -> DocumentsParams {
@@ -230,7 +242,7 @@ impl Operands<'_> {
 mod tests {
     use super::*;
     use crate::Dtype;
-    use crate::attention::AttentionShape;
+    use crate::attention::{AttentionShape, Blocks};
 
     fn message(attention: &Attention, operands: Operands<'_>) -> String {
         let shape = AttentionShape { batch: 2, queries: 5, keys: 7, heads: 2, kv_heads: 1 };
@@ -251,9 +263,14 @@ mod tests {
             "attention forward: prefix is DevicePtr(0x40), it has to be null: the attention was described without"
         );
         assert_eq!(
-            message(&plain.prefix(true), none),
+            message(&plain.clone().prefix(true), none),
             "attention forward: prefix is DevicePtr(0x0), it has to be an address that is a multiple of 4"
         );
+        let blocks = Operands { blocks: DevicePtr(64), ..none };
+        assert!(message(&plain, blocks).contains("blocks is DevicePtr(0x40), it has to be null"));
+        let blocked = plain.blocks(Blocks::default());
+        assert_eq!(message(&blocked, blocks), "fine");
+        assert!(message(&blocked, none).contains("blocks is DevicePtr(0x0), it has to be an address"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod sums;
 
 pub use activation::Activation;
 pub use adamw::{AdamW, ParameterSize};
-pub use attention::{Attention, HeadLayout, Mask, Pass, Scores};
+pub use attention::{Attention, Blocks, HeadLayout, Mask, Pass, Scores};
 pub use axis::AxisSum;
 pub use columns::ColumnSum;
 pub use copy::Copy;

@@ -1,5 +1,6 @@
 //! Which keys a query sees.
 
+use super::Blocks;
 use crate::{Error, Trial};
 use longhand_gpu::Buffer;
 use longhand_kernels::attention as kernel;
@@ -21,6 +22,18 @@ pub struct Mask {
     /// Queries and keys of each document, which together are those of the shape, and its batch is 1; without, batches
     /// are sequences.
     pub documents: Vec<[usize; 2]>,
+    /// Which blocks are visited; without, all that the other masks leave anything of.
+    pub blocks: Option<Blocks>,
+}
+
+/// One sequence.
+pub(super) struct Sequence {
+    pub queries: usize,
+    pub keys: usize,
+    /// Where it begins.
+    pub batch: usize,
+    pub query: usize,
+    pub key: usize,
 }
 
 /// A place in one sequence.
@@ -57,7 +70,16 @@ impl Mask {
         None
     }
 
-    /// Whether query `t` sees key `s`.
+    pub(super) fn sequence(&self, shape: &reference::AttentionShape, index: usize) -> Sequence {
+        let reference::AttentionShape { queries, keys, .. } = *shape;
+        let Some(&[queries_of, keys_of]) = self.documents.get(index) else {
+            return Sequence { queries, keys, batch: index, query: 0, key: 0 };
+        };
+        let before = |side: usize| self.documents[..index].iter().map(|lengths| lengths[side]).sum();
+        Sequence { queries: queries_of, keys: keys_of, batch: 0, query: before(0), key: before(1) }
+    }
+
+    /// Whether query `t` sees key `s`, but for blocks and expressions.
     pub(super) fn visible(&self, shape: &reference::AttentionShape, b: usize, t: usize, s: usize) -> bool {
         let Some(Local { sequence, queries, keys, query, key }) = self.local(shape, b, t, s) else {
             return false;
@@ -89,6 +111,7 @@ impl Mask {
             .window(self.left, self.right)
             .prefix(!self.prefixes.is_empty())
             .documents(!self.documents.is_empty())
+            .blocks(self.blocks.map(Blocks::describe))
     }
 
     /// Batches, or documents.
@@ -165,6 +188,11 @@ impl fmt::Display for Mask {
         }
         if !self.documents.is_empty() {
             write!(f, " documents {:?}", self.documents)?;
+        }
+        if let Some(Blocks { larger, per_batch, per_head, chosen }) = self.blocks {
+            write!(f, " {} blocks of {}", if chosen { "chosen" } else { "found" }, 128 * (1 + larger))?;
+            write!(f, "{}", if per_batch { ", of each batch" } else { "" })?;
+            write!(f, "{}", if per_head { ", of each head" } else { "" })?;
         }
         Ok(())
     }

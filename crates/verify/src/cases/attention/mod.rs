@@ -1,18 +1,23 @@
 //! Attention, forward and backward.
 
+mod blocks;
+mod canonical;
 mod mask;
 mod scores;
 
+pub use blocks::Blocks;
 pub use mask::Mask;
 pub use scores::Scores;
 
 use crate::tolerance::Rule::{Forward, Gradient};
-use crate::{Canonical, Case, Draw, Error, Layout, Precision, Trial, View, plain};
+use crate::{Case, Draw, Error, Layout, Precision, Trial, View, plain};
 use longhand_gpu::DevicePtr;
 use longhand_kernels::attention::{
-    self as kernel, AttentionBackwardArgs, AttentionForwardArgs, Heads, Strides,
+    self as kernel, AttentionBackwardArgs, AttentionForwardArgs, Heads, Named, Operands, Strides,
 };
-use longhand_reference::{self as reference, AttentionShape, Scoring};
+use longhand_reference::{self as reference, AttentionShape};
+use mask::MaskOperands;
+use scores::{Drawn, ScoresOperands};
 use std::fmt;
 
 /// One attention.
@@ -107,6 +112,7 @@ impl Attention {
         }
         cases.extend(Attention::telling_dims());
         cases.extend(Attention::telling_masks());
+        cases.extend(Attention::telling_blocks());
         cases.extend(Attention::telling_scores());
         let backward = |case: &Attention| Attention { pass: Pass::Backward, ..case.clone() };
         cases.iter().cloned().chain(cases.iter().map(backward)).collect()
@@ -144,6 +150,31 @@ impl Attention {
         masks.into_iter().map(case).collect()
     }
 
+    /// Blocks that are full, partial and empty by the user's mask; that are chosen; of documents.
+    fn telling_blocks() -> Vec<Attention> {
+        let found = Blocks { per_batch: true, per_head: true, ..Blocks::default() };
+        let documents = vec![[130, 260], [0, 3], [257, 129]];
+        let masks = [
+            (500, 390, 64, Mask { blocks: Some(found), ..Mask::default() }),
+            (390, 390, 128, Mask { causal: true, blocks: Some(Blocks::default()), ..Mask::default() }),
+            (
+                600,
+                520,
+                64,
+                Mask { left: Some(300), blocks: Some(Blocks { larger: 1, ..found }), ..Mask::default() },
+            ),
+            (387, 392, 64, Mask { causal: true, documents, blocks: Some(found), ..Mask::default() }),
+            (390, 500, 64, Mask { blocks: Some(Blocks { chosen: true, ..found }), ..Mask::default() }),
+        ];
+        let case = |(queries, keys, head_dim, mask): (usize, usize, usize, Mask)| {
+            let batch = if mask.documents.is_empty() && head_dim == 64 { 2 } else { 1 };
+            let shape = shape(batch, queries, keys, [2, 1], head_dim);
+            let scores = Scores { mask_expression: true, ..Scores::default() };
+            Attention { mask, scores, ..Attention::new(Precision::Bf16, shape, false) }
+        };
+        masks.into_iter().map(case).collect()
+    }
+
     /// Each feature of scores, over several blocks.
     fn telling_scores() -> Vec<Attention> {
         let none = Scores::default;
@@ -162,42 +193,6 @@ impl Attention {
             Attention { scores, ..Attention::new(Precision::Bf16, shape, true) }
         };
         scores.into_iter().map(case).collect()
-    }
-
-    /// The launches whose counts are held.
-    #[must_use]
-    pub fn canonical() -> Vec<Canonical> {
-        let shape = shape(1, 256, 256, [4, 2], 64);
-        let AttentionShape { queries, keys, heads, kv_heads, head_dim, .. } = shape;
-        let (query, key, row) =
-            (2 * queries * heads * head_dim, 2 * keys * kv_heads * head_dim, 4 * queries * heads);
-        let case = |pass| Attention { pass, ..Attention::new(Precision::Bf16, shape, true) };
-        // Causal: query t sees t + 1 keys.
-        let product = 2 * head_dim * heads * queries * (queries + 1) / 2;
-        // Every query sees every key: what is issued beyond what is useful is at the edges.
-        let long = AttentionShape { queries: 1000, keys: 1000, ..self::shape(1, 0, 0, [1, 1], 128) };
-        let long_product = 2 * 128 * 1000 * 1000;
-        // Forward, q, k, v, out and lse; two products. Backward, dout, dq, dk and dv, too; five products.
-        vec![
-            Canonical::multiplying(
-                "attention_forward",
-                case(Pass::Forward),
-                2 * query + 2 * key + row,
-                2 * product,
-            ),
-            Canonical::multiplying(
-                "attention_backward",
-                case(Pass::Backward),
-                4 * query + 4 * key + row,
-                5 * product,
-            ),
-            Canonical::multiplying(
-                "attention_forward_long",
-                Attention::new(Precision::Bf16, long, false),
-                1000 * (4 * 128 * 2 + 4),
-                2 * long_product,
-            ),
-        ]
     }
 
     /// Forward, contiguous, with the usual scale.
@@ -220,23 +215,21 @@ impl Attention {
 
     fn forward(&self, trial: &mut Trial) -> Result<(), Error> {
         let [q, k, v, _] = self.inputs();
-        let drawn = self.scores.draw(&self.mask, self.precision, self.shape, self.seed);
-        let visible = |b, h, t, s| drawn.visible(b, h, t, s);
-        let score = |product, place| drawn.score(product, place);
-        let keep = |b, h, t, s| drawn.keep(b, h, t, s);
-        let scoring = Scoring { visible: &visible, score: &score, sinks: &drawn.sinks, keep: &keep };
-        let scale = self.scale.into();
-        let expected = reference::attention_scored(&self.shape, &q, &k, &v, scale, &scoring);
-        let plain = plain::attention(self.precision, &self.shape, &q, &k, &v, scale, &scoring);
+        let (scale, shape) = (self.scale.into(), &self.shape);
+        let drawn = self.drawn();
+        let (expected, plain) = drawn.with_scoring(|scoring| {
+            (
+                reference::attention_scored(shape, &q, &k, &v, scale, scoring),
+                plain::attention(self.precision, shape, &q, &k, &v, scale, scoring),
+            )
+        });
 
         let q = trial.input("q", self.precision, &self.layout(0, self.query_shape()), &q)?;
         let k = trial.input("k", self.precision, &self.layout(1, self.key_shape()), &k)?;
         let v = trial.input("v", self.precision, &self.layout(2, self.value_shape()), &v)?;
         let out = trial.output("out", self.precision, &self.layout(0, self.out_shape()))?;
         let lse = trial.output("lse", Precision::F32, &self.lse_layout())?;
-        let masks = self.mask.upload(trial, self.shape.batch)?;
-        let scores = drawn.upload(trial, self.precision)?;
-        let named = drawn.named(&scores);
+        let given = self.give(&drawn, trial)?;
         let plan = self.described().forward(trial.stream().device())?;
         let args = AttentionForwardArgs {
             shape: self.kernel_shape(),
@@ -246,7 +239,7 @@ impl Attention {
             v: heads(&v),
             out: heads(&out),
             lse: lse.ptr(),
-            operands: drawn.operands(&scores, &named, masks.operands()),
+            operands: given.operands(&drawn),
         };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
@@ -257,17 +250,16 @@ impl Attention {
 
     fn backward(&self, trial: &mut Trial) -> Result<(), Error> {
         let [q, k, v, dout_values] = self.inputs();
-        let scale = self.scale.into();
-        let drawn = self.scores.draw(&self.mask, self.precision, self.shape, self.seed);
-        let visible = |b, h, t, s| drawn.visible(b, h, t, s);
-        let score = |product, place| drawn.score(product, place);
-        let keep = |b, h, t, s| drawn.keep(b, h, t, s);
-        let scoring = Scoring { visible: &visible, score: &score, sinks: &drawn.sinks, keep: &keep };
-        let shape = &self.shape;
-        let forward = reference::attention_scored(shape, &q, &k, &v, scale, &scoring);
-        let expected = reference::attention_scored_backward(shape, &q, &k, &v, scale, &scoring, &dout_values);
-        let plain =
-            plain::attention_backward(self.precision, shape, &q, &k, &v, scale, &scoring, &dout_values);
+        let (scale, shape) = (self.scale.into(), &self.shape);
+        let drawn = self.drawn();
+        let (forward, expected, plain) = drawn.with_scoring(|scoring| {
+            let (q, k, v, dout) = (&q, &k, &v, &dout_values);
+            (
+                reference::attention_scored(shape, q, k, v, scale, scoring),
+                reference::attention_scored_backward(shape, q, k, v, scale, scoring, dout),
+                plain::attention_backward(self.precision, shape, q, k, v, scale, scoring, dout),
+            )
+        });
 
         let query = |layout| self.layout(layout, self.query_shape());
         let key = |layout| self.layout(layout, self.key_shape());
@@ -285,9 +277,7 @@ impl Attention {
         let bias_layout = self.scores.bias_layout(&self.mask, self.shape);
         let dbias = trial.output("dbias", self.precision, &bias_layout)?;
         let dsinks = trial.output("dsinks", Precision::F32, &Layout::contiguous(&[drawn.sinks.len()]))?;
-        let masks = self.mask.upload(trial, self.shape.batch)?;
-        let scores = drawn.upload(trial, self.precision)?;
-        let named = drawn.named(&scores);
+        let given = self.give(&drawn, trial)?;
         let plan = self.described().backward(trial.stream().device())?;
         let workspace = trial.workspace(plan.workspace_bytes(&self.kernel_shape()))?;
         let args = AttentionBackwardArgs {
@@ -305,7 +295,7 @@ impl Attention {
             grad_v: heads(&dv),
             grad_bias: self.scores.bias(&dbias),
             grad_sinks: if self.scores.sinks { dsinks.ptr() } else { DevicePtr::NULL },
-            operands: drawn.operands(&scores, &named, masks.operands()),
+            operands: given.operands(&drawn),
         };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
@@ -349,6 +339,19 @@ impl Attention {
         self.mask.longest([self.shape.queries, self.shape.keys]).iter().all(|&tokens| tokens > 0)
     }
 
+    fn drawn(&self) -> Drawn<'_> {
+        self.scores.draw(&self.mask, self.precision, self.shape, self.seed)
+    }
+
+    /// What the kernels are given beside q, k and v, on the device.
+    fn give(&self, drawn: &Drawn<'_>, trial: &mut Trial) -> Result<Given, Error> {
+        let masks = self.mask.upload(trial, self.shape.batch)?;
+        let scores = drawn.upload(trial, self.precision)?;
+        let mut given = Given { masks, named: drawn.named(&scores), scores, blocks: None };
+        given.blocks = blocks::lists(self, drawn, given.operands(drawn), trial)?;
+        Ok(given)
+    }
+
     /// q, k, v and dout.
     fn inputs(&self) -> [Vec<f64>; 4] {
         let mut draw = Draw::new(self.precision, self.seed);
@@ -359,7 +362,7 @@ impl Attention {
     fn described(&self) -> kernel::Attention {
         let AttentionShape { head_dim, value_dim, .. } = self.shape;
         let attention = kernel::Attention::new(self.precision.dtype(), head_dim).value_dim(value_dim);
-        self.scores.describe(self.mask.describe(attention))
+        self.scores.describe(self.mask.describe(attention), &self.mask)
     }
 
     fn query_shape(&self) -> [usize; 4] {
@@ -389,6 +392,21 @@ impl Attention {
 
     fn layout(&self, which: usize, shape: [usize; 4]) -> Layout {
         Layout::strided(&shape, &self.layouts[which].strides(shape))
+    }
+}
+
+/// Tensors of the features.
+struct Given {
+    masks: MaskOperands,
+    scores: ScoresOperands,
+    named: Vec<(&'static str, Named)>,
+    blocks: Option<View>,
+}
+
+impl Given {
+    fn operands(&self, drawn: &Drawn<'_>) -> Operands<'_> {
+        let blocks = self.blocks.as_ref().map_or(DevicePtr::NULL, View::ptr);
+        Operands { blocks, ..drawn.operands(&self.scores, &self.named, self.masks.operands()) }
     }
 }
 

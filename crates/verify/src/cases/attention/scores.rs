@@ -1,10 +1,11 @@
 //! What becomes of products before the softmax, and of probabilities after it.
 
-use super::Mask;
+use super::blocks::{Blocks, Kinds};
+use super::{Mask, mask::Local};
 use crate::{Draw, Error, Layout, Precision, Trial, View};
 use longhand_kernels::Random;
-use longhand_kernels::attention::{self as kernel, Bias, Named, NamedType};
-use longhand_reference::{self as reference, AttentionShape};
+use longhand_kernels::attention::{self as kernel, Bias, BlockKind, Named, NamedType};
+use longhand_reference::{self as reference, AttentionShape, Scoring};
 use std::fmt;
 
 /// Features of scores, in any combination.
@@ -30,9 +31,15 @@ pub struct Scores {
 const SCORE: &str = "(q + k) % 2 == 0 ? score * table[h] : strength * tanhf(score) - 0.5";
 const STRENGTH: f32 = 0.75;
 
-/// Every key of the query's own block, and two of five of the others.
-const MASK: &str = "q / block == k / block || (q * 7 + k * 3 + h) % 5 < 2";
-const BLOCK: usize = 80;
+/// Of squares of this size, every third is hidden, every third is seen, and of every third two of five places are. Which
+/// depends on batch and head, where blocks may.
+const SQUARE: usize = 128;
+
+fn mask_text(of_batch: bool, of_head: bool) -> String {
+    let [b, h] = [(of_batch, " + b"), (of_head, " + h")].map(|(of, text)| if of { text } else { "" });
+    let third = format!("(q / square + k / square * 2{b}{h}) % 3");
+    format!("{third} == 2 || {third} == 0 && (q * 7 + k * 3) % 5 < 2")
+}
 
 /// The values of one case.
 pub(super) struct Drawn<'a> {
@@ -43,6 +50,8 @@ pub(super) struct Drawn<'a> {
     pub sinks: Vec<f64>,
     bias: Vec<f64>,
     random: Random,
+    /// Of blocks that are chosen.
+    pub kinds: Option<Kinds>,
 }
 
 /// Its tensors.
@@ -55,14 +64,15 @@ pub(super) struct ScoresOperands {
 
 impl Scores {
     /// As the kernels are told.
-    pub(super) fn describe(&self, mut attention: kernel::Attention) -> kernel::Attention {
+    pub(super) fn describe(&self, mut attention: kernel::Attention, mask: &Mask) -> kernel::Attention {
         if self.expression {
             attention = attention.score(SCORE);
             attention = attention.named("table", NamedType::Tensor(longhand_kernels::Dtype::F16));
             attention = attention.named("strength", NamedType::Float);
         }
         if self.mask_expression {
-            attention = attention.mask(MASK).named("block", NamedType::Integer);
+            let [of_batch, of_head] = mask_depends(mask);
+            attention = attention.mask(&mask_text(of_batch, of_head)).named("square", NamedType::Integer);
         }
         attention
             .softcap(self.softcap)
@@ -83,7 +93,12 @@ impl Scores {
         let table = draw.vec(shape.heads);
         let sinks = if self.sinks { draw.vec(shape.heads) } else { Vec::new() };
         let bias = Draw::new(precision, seed ^ 3).vec(self.bias_layout(mask, shape).count());
-        Drawn { scores: self, mask, shape, table, sinks, bias, random: Random { seed, offset: seed ^ 2 } }
+        let longest = mask.longest([shape.queries, shape.keys]);
+        let sequences = mask.sequences(shape.batch);
+        let kinds =
+            mask.blocks.and_then(|blocks| Kinds::chosen(blocks, sequences, shape.heads, longest, seed ^ 4));
+        let random = Random { seed, offset: seed ^ 2 };
+        Drawn { scores: self, mask, shape, table, sinks, bias, random, kinds }
     }
 }
 
@@ -135,14 +150,36 @@ impl Drawn<'_> {
         dbias
     }
 
+    /// Calls `body` with what the reference is told.
+    pub(super) fn with_scoring<R>(&self, body: impl FnOnce(&Scoring<'_>) -> R) -> R {
+        let visible = |b, h, t, s| self.visible(b, h, t, s);
+        let score = |product, place| self.score(product, place);
+        let keep = |b, h, t, s| self.keep(b, h, t, s);
+        body(&Scoring { visible: &visible, score: &score, sinks: &self.sinks, keep: &keep })
+    }
+
     pub(super) fn visible(&self, b: usize, h: usize, t: usize, s: usize) -> bool {
-        let by_expression = || {
-            self.mask.local(&self.shape, b, t, s).is_some_and(|local| {
-                let (q, k) = (local.query, local.key);
-                q / BLOCK == k / BLOCK || (q * 7 + k * 3 + h) % 5 < 2
-            })
-        };
-        self.mask.visible(&self.shape, b, t, s) && (!self.scores.mask_expression || by_expression())
+        if !self.mask.visible(&self.shape, b, t, s) {
+            return false;
+        }
+        let Some(local) = self.mask.local(&self.shape, b, t, s) else { return false };
+        let kind = |kinds: &Kinds| kinds.get(local.sequence, h, local.query, local.key);
+        match self.kinds.as_ref().map_or(BlockKind::Partial, kind) {
+            BlockKind::Empty => false,
+            BlockKind::Full => true,
+            BlockKind::Partial => !self.scores.mask_expression || self.by_expression(&local, h),
+        }
+    }
+
+    /// As [`mask_text`].
+    fn by_expression(&self, local: &Local, h: usize) -> bool {
+        let (q, k) = (local.query, local.key);
+        let [of_batch, of_head] = mask_depends(self.mask);
+        let own = usize::from(of_batch) * local.sequence + usize::from(of_head) * h;
+        match (q / SQUARE + k / SQUARE * 2 + own) % 3 {
+            0 => (q * 7 + k * 3) % 5 < 2,
+            third => third == 2,
+        }
     }
 
     /// The score of a scaled product, and its derivative by it.
@@ -212,7 +249,7 @@ impl Drawn<'_> {
             named.push(("table", Named::Tensor(tensors.table.ptr())));
         }
         if self.scores.mask_expression {
-            named.push(("block", Named::Integer(BLOCK as i64)));
+            named.push(("square", Named::Integer(SQUARE as i64)));
         }
         named
     }
@@ -233,6 +270,11 @@ impl Drawn<'_> {
         }
         operands
     }
+}
+
+/// Whether the mask expression depends on batch and head.
+fn mask_depends(mask: &Mask) -> [bool; 2] {
+    mask.blocks.map_or([true; 2], |Blocks { per_batch, per_head, .. }| [per_batch, per_head])
 }
 
 fn alibi_slope(head: usize) -> f64 {
