@@ -46,7 +46,11 @@ void add_over_warps(const Numbers& sum, float* out, long long column, bool exist
     store(out + column, to_vec<float>(total));
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+// erfc takes many registers, once for each element. Told that two blocks to a multiprocessor will do, the compiler does
+// not aim at more and spill.
+constexpr int BLOCKS = GATED && FUNCTION == GELU_ERF ? 2 : 0;
+
+extern "C" __global__ void __launch_bounds__(256, BLOCKS)
 activation_backward(const __grid_constant__ Params p) {
     const long long column = first_column();
     const bool exists = column < p.width;

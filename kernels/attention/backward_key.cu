@@ -69,7 +69,8 @@ __forceinline__ void copy_queries(SharedAddress stage, const Params& p, const Se
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// A block of eight warps has a multiprocessor for itself: told so, the compiler does not spill to fit in two.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_backward_key(const __grid_constant__ Params p) {
     extern __shared__ __align__(1024) unsigned char shared[];
     const SharedAddress k_tile = shared_address(shared);

@@ -25,22 +25,25 @@ attention_merge(const __grid_constant__ Params p) {
     const Row row(p.tokens, p.T);
     const Weights weights = weigh(p.parts, row);
     if (!row.exists) return;
+    float out[VECTORS][VECTOR] = {};
+#pragma unroll
+    for (int i = 0; i < PARTS; ++i) {
+        if (weights.of[i] == 0) continue;
+        const Element* from = at(p.parts[i].out, p.parts[i].strides, row.batch, row.token, row.head);
+#pragma unroll
+        for (int j = 0; j < VECTORS; ++j) {
+            const int column = row.column(j);
+            if (column >= HEAD_DIM) continue;
+            const Vec<Element, VECTOR> x = load<VECTOR>(from + column);
+#pragma unroll
+            for (int e = 0; e < VECTOR; ++e) out[j][e] += weights.of[i] * x.get(e);
+        }
+    }
     Element* to = at(p.out, p.out_strides, row.batch, row.token, row.head);
 #pragma unroll
     for (int j = 0; j < VECTORS; ++j) {
         const int column = row.column(j);
-        if (column >= HEAD_DIM) break;
-        float out[VECTOR] = {};
-#pragma unroll
-        for (int i = 0; i < PARTS; ++i) {
-            if (weights.of[i] == 0) continue;
-            const Part& part = p.parts[i];
-            const Element* from = at(part.out, part.strides, row.batch, row.token, row.head);
-            const Vec<Element, VECTOR> x = load<VECTOR>(from + column);
-#pragma unroll
-            for (int e = 0; e < VECTOR; ++e) out[e] += weights.of[i] * x.get(e);
-        }
-        store(to + column, to_vec<Element>(out));
+        if (column < HEAD_DIM) store(to + column, to_vec<Element>(out[j]));
     }
     if (row.lane == 0) p.lse[row.index] = weights.lse;
 }

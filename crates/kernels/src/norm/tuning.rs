@@ -28,8 +28,11 @@ impl Block {
         registers: usize,
     ) -> Block {
         let vectors = norm.width.div_ceil(vector * row_threads as usize);
+        if vectors <= registers {
+            return Block { threads, row_threads, in_registers: vectors, in_shared: 0 };
+        }
         let bytes = rows * threads as usize * vector * norm.dtype.size();
-        let in_shared = if vectors <= registers { 0 } else { vectors.min(SHARED_BYTES / bytes) };
+        let in_shared = vectors.min(SHARED_BYTES / bytes);
         let most = if wide(vector) { 20 } else { 32 };
         Block { threads, row_threads, in_registers: (vectors - in_shared).min(most / rows), in_shared }
     }
