@@ -11,12 +11,15 @@
 //               of the tokens that are kept
 //
 // and the token drawn is the first at which the sum of the weights of kept tokens, in the order of their numbers, exceeds
-// `draw`. What is kept is found without sorting: the bits of the smallest key that is kept are found from the highest on,
-// each by one pass over the row.
+// `draw`. What is kept is found without sorting: the smallest key that is kept is found DIGIT_BITS bits at a time, the
+// highest first, each time from the sum of what counts for each value of them, in one pass over the row. Sums are integers,
+// so the order in which atomics add does not matter.
 //
 // With a top_k of 1 nothing is drawn.
 //
-// A row that holds NaN or +inf, or nothing above -inf, gives NONE. tokens (N) is overwritten. One block per row.
+// A row that holds NaN or +inf, or nothing above -inf, gives NONE. tokens (N) is overwritten. One block per row, whose
+// first `held` columns stay in shared memory after the first pass; what does not fit is read again: once for each digit of
+// top_k and of top_p (two of 16 bits, three of f32), and once to draw.
 //
 // constants.cuh comes from Rust: Element, THREADS.
 
@@ -24,9 +27,10 @@
 #include "common/element.cuh"
 #include "common/philox.cuh"
 #include "common/reduce.cuh"
+#include "common/row.cuh"
 
-constexpr unsigned NONE = 0xffffffffu;
-constexpr int KEY_BITS = 8 * sizeof(Element);
+constexpr unsigned NONE = 0xffffffffu, ALL_LANES = 0xffffffffu;
+constexpr int WIDE = 16 / sizeof(Element);
 using Count64 = unsigned long long;
 
 struct Params {
@@ -37,18 +41,23 @@ struct Params {
     Count64        top_p;                // in 2^-64; all ones keep everything
     int            vocabulary;           // V
     int            top_k;                // 1 to V
+    int            held;                 // shared memory has room for as many elements and 2 * WIDE more
     float          inverse_temperature;  // 1 / temperature
 };
 
+template <class T> constexpr int UNUSED_BITS = 0;  // of an f32 that a T became: they are 0
+template <> constexpr int UNUSED_BITS<bf16> = 16;
+template <> constexpr int UNUSED_BITS<f16> = 13;
+constexpr int UNUSED = UNUSED_BITS<Element>, KEY_BITS = 32 - UNUSED;
+
 unsigned key_of(float x) {
     const unsigned bits = __float_as_uint(x + 0.0f);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+    return (bits & 0x80000000u ? ~bits : bits | 0x80000000u) >> UNUSED;
 }
-unsigned key_of(bf16 x) {
-    const unsigned bits = x.bits == 0x8000u ? 0 : x.bits;
-    return (bits & 0x8000u ? ~bits : bits | 0x8000u) & 0xffffu;
+float of_key(unsigned key) {
+    const unsigned bits = key << UNUSED;
+    return __uint_as_float(bits & 0x80000000u ? bits ^ 0x80000000u : ~bits >> UNUSED << UNUSED);
 }
-unsigned key_of(f16 x) { return key_of(bf16{x.bits}); }
 
 // As `weight` in crates/kernels/src/sampling.rs, operation for operation.
 Count64 weight(const Params& p, float logit, float maximum) {
@@ -69,16 +78,6 @@ Count64 weight(const Params& p, float logit, float maximum) {
     return __float2ull_rz(__fmul_rn(e, __uint_as_float(static_cast<unsigned>(exponent + 159) << 23)));
 }
 
-// The largest key at which `mass` of the keys that are no smaller reaches `needed`, if that of 0 does.
-template <class Mass> unsigned threshold(Count64 needed, Mass mass) {
-    unsigned found = 0;
-#pragma unroll 1
-    for (unsigned bit = 1u << (KEY_BITS - 1); bit != 0; bit >>= 1) {
-        if (mass(found | bit) >= needed) found |= bit;
-    }
-    return found;
-}
-
 // What the threads before this one gave, added up.
 Count64 sum_before(Count64 own) {
     __shared__ Count64 by_warp[THREADS / 32];
@@ -96,103 +95,178 @@ Count64 sum_before(Count64 own) {
     return upto - own;
 }
 
+extern __shared__ uint4 shared[];
+
+// A row of logits, and where in shared memory it waits.
+struct Row {
+    const Element* logits;
+    Element*       waiting;  // with the alignment that it has in memory
+    int            vocabulary, held;
+
+    Row(const Params& p, long long row)
+        : logits(p.logits + row * p.stride),
+          waiting(reinterpret_cast<Element*>(shared) + reinterpret_cast<Count64>(logits) % 16 / sizeof(Element)),
+          vocabulary(p.vocabulary),
+          held(p.held) {}
+
+    float get(int token) const { return to_float(token < held ? waiting[token] : logits[token]); }
+
+    // Calls f(token, logit) for each token, by the thread that brings it here in the first pass.
+    template <bool FIRST = false, class F> void for_each(F f) const {
+        for_columns<THREADS, WIDE>(logits, vocabulary, [&](int column, auto n) {
+            constexpr int N = decltype(n)::value;
+            const bool is_held = column < held;
+            const Vec<Element, N> piece = is_held && !FIRST ? load<N>(waiting + column) : load<N>(logits + column);
+            if (is_held && FIRST) store_shared(waiting + column, piece);
+#pragma unroll
+            for (int k = 0; k < N; ++k) f(column + k, piece.get(k));
+        });
+    }
+};
+
+// Sums for each value of a digit. 64 bits, because weights go up to 2^32, from two of 32: shared memory has no addition of
+// 64.
+constexpr int DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS;
+__shared__ unsigned low_sums[DIGITS], high_sums[DIGITS];
+
+void add(unsigned digit, Count64 mass) {
+    if (mass == 0) return;
+    const unsigned low = static_cast<unsigned>(mass), old = atomicAdd(&low_sums[digit], low);
+    const unsigned high = static_cast<unsigned>(mass >> 32) + (old + low < old);
+    if (high != 0) atomicAdd(&high_sums[digit], high);
+}
+Count64 sum_of(unsigned digit) { return Count64(high_sums[digit]) << 32 | low_sums[digit]; }
+
+struct Cut {
+    unsigned key;
+    Count64  above;   // the mass of larger keys
+    Count64  needed;
+};
+
+// The largest key at which the mass of the keys that are no smaller reaches `needed(total)`, which is neither 0 nor more
+// than the total. A token has `mass(key, logit)`; key `key` has `more` beside. All threads must call.
+template <class Mass, class Needed> Cut cut(const Row& row, unsigned key, Count64 more, Mass mass, Needed needed) {
+    static_assert(DIGITS <= 2 * THREADS, "a thread has two values of a digit");
+    __shared__ Cut found;
+    Cut cut = {};
+#pragma unroll 1
+    for (int left = KEY_BITS; left > 0;) {
+        const int bits = min(DIGIT_BITS, left);
+        left -= bits;
+        const auto digit_of = [&](unsigned key) { return key >> left & ((1u << bits) - 1); };
+        const auto counts = [&](unsigned key) { return Count64(key) >> (left + bits) == Count64(cut.key) >> (left + bits); };
+        for (int i = threadIdx.x; i < DIGITS; i += THREADS) low_sums[i] = high_sums[i] = 0;
+        __syncthreads();
+        row.for_each([&](int, float x) {
+            const unsigned of_token = key_of(x);
+            if (counts(of_token)) add(digit_of(of_token), mass(of_token, x));
+        });
+        if (threadIdx.x == 0 && counts(key)) add(digit_of(key), more);
+        __syncthreads();
+        // This thread's two values, the larger one first: sums are from the largest value down.
+        const unsigned larger = DIGITS - 1 - 2 * threadIdx.x;
+        const bool exists = threadIdx.x < DIGITS / 2;
+        const Count64 first = exists ? sum_of(larger) : 0, second = exists ? sum_of(larger - 1) : 0;
+        const Count64 before = cut.above + sum_before(first + second);
+        if (left + bits == KEY_BITS) cut.needed = needed(block_sum<THREADS>(first + second));
+        if (before < cut.needed && cut.needed <= before + first + second) {
+            const bool is_first = cut.needed <= before + first;
+            found = {cut.key | (is_first ? larger : larger - 1) << left, is_first ? before : before + first, cut.needed};
+        }
+        __syncthreads();
+        cut = found;
+    }
+    return cut;
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS)
 sample(const __grid_constant__ Params p) {
-    const long long row = blockIdx.x;
-    const Element* logits = p.logits + row * p.stride;
+    const Row row(p, blockIdx.x);
     __shared__ unsigned token;
     if (threadIdx.x == 0) token = NONE;
 
     float maximum = -infinity();
+    unsigned largest = NONE;  // the first token of this thread that has it
     bool bad = false;
-    for (int i = threadIdx.x; i < p.vocabulary; i += THREADS) {
-        const float x = to_float(logits[i]);
+    row.for_each<true>([&](int i, float x) {
         bad |= !(x < infinity());
-        maximum = fmaxf(maximum, x);
-    }
+        if (x > maximum) {
+            maximum = x;
+            largest = i;
+        }
+    });
+    const float own_maximum = maximum;
     maximum = block_max<THREADS>(maximum);
     if (__syncthreads_or(bad) || maximum == -infinity()) {
-        if (threadIdx.x == 0) p.tokens[row] = NONE;
+        if (threadIdx.x == 0) p.tokens[blockIdx.x] = NONE;
         return;
     }
-
     if (p.top_k == 1) {
-        for (int i = threadIdx.x; i < p.vocabulary; i += THREADS) {
-            if (to_float(logits[i]) != maximum) continue;
-            atomicMin(&token, static_cast<unsigned>(i));
-            break;
-        }
+        if (own_maximum == maximum) atomicMin(&token, largest);
         __syncthreads();
-        if (threadIdx.x == 0) p.tokens[row] = token;
+        if (threadIdx.x == 0) p.tokens[blockIdx.x] = token;
         return;
     }
+    const auto weigh = [&](float x) { return weight(p, x, maximum); };
 
-    // The sum of what `of` says of each token, by its key and its logit.
-    const auto add_up = [&](auto of) {
-        Count64 sum = 0;
-        for (int i = threadIdx.x; i < p.vocabulary; i += THREADS) sum += of(key_of(logits[i]), logits[i]);
-        return block_sum<THREADS>(sum);
-    };
-    const auto weigh = [&](Element x) { return weight(p, to_float(x), maximum); };
-
-    // Kept are all keys above `least`, and the first `ties` tokens whose key it is.
+    // Kept are all keys above `least`, and the first `ties` tokens whose key it is. No token has key 0, which is a NaN.
     unsigned least = 0;
-    Count64 ties = p.vocabulary;
+    Count64 ties = 0;
     if (p.top_k < p.vocabulary) {
-        least = threshold(p.top_k, [&](unsigned candidate) {
-            return add_up([=](unsigned key, Element) { return Count64(key >= candidate); });
-        });
-        ties = p.top_k - add_up([=](unsigned key, Element) { return Count64(key > least); });
+        const auto one = [](unsigned, float) { return Count64(1); };
+        const Cut kept = cut(row, 0, 0, one, [&](Count64) { return Count64(p.top_k); });
+        least = kept.key;
+        ties = kept.needed - kept.above;
     }
-    const auto above = [&](unsigned bound) {
-        return add_up([&](unsigned key, Element x) { return key > bound ? weigh(x) : 0; });
-    };
-    const auto of_one = [&](unsigned key) {
-        float x = -infinity();
-        for (int i = threadIdx.x; i < p.vocabulary; i += THREADS) {
-            if (key_of(logits[i]) == key) x = to_float(logits[i]);
-        }
-        return weight(p, block_max<THREADS>(x), maximum);
-    };
-    Count64 total = above(least) + (p.top_k < p.vocabulary ? ties * of_one(least) : 0);
     if (p.top_p != ~0ull) {
-        const Count64 needed = __umul64hi(total, p.top_p) + (total * p.top_p != 0);  // rounded up
-        const unsigned key = threshold(needed, [&](unsigned candidate) {
-            if (candidate <= least) return total;
-            return add_up([&](unsigned key, Element x) { return key >= candidate ? weigh(x) : 0; });
-        });
-        const Count64 rest = above(key), each = of_one(key);
-        least = key;
-        ties = (needed - rest + each - 1) / each;
-        total = rest + ties * each;
+        const auto mass = [&](unsigned key, float x) { return key > least ? weigh(x) : 0; };
+        const auto needed = [&](Count64 total) {
+            return __umul64hi(total, p.top_p) + (total * p.top_p != 0);  // rounded up
+        };
+        const Cut kept = cut(row, least, ties == 0 ? 0 : ties * weigh(of_key(least)), mass, needed);
+        const Count64 each = weigh(of_key(kept.key));
+        least = kept.key;
+        ties = (kept.needed - kept.above + each - 1) / each;
     }
+    const Count64 each = ties == 0 ? 0 : weigh(of_key(least));
 
-    // Now a thread takes neighbouring tokens, so that what is before it is what the threads before it have.
-    const int stretch = (p.vocabulary + THREADS - 1) / THREADS;
-    const int first = min(static_cast<long long>(p.vocabulary), static_cast<long long>(threadIdx.x) * stretch);
-    const int end = min(p.vocabulary, first + stretch);
-    Count64 own_ties = 0;
-    for (int i = first; i < end; ++i) own_ties += key_of(logits[i]) == least;
-    const Count64 ties_before = sum_before(own_ties);
-    // Calls f(i, weight) for the kept tokens of this thread.
-    const auto for_kept = [&](auto f) {
-        Count64 seen = ties_before;
-        for (int i = first; i < end; ++i) {
-            const unsigned key = key_of(logits[i]);
-            if (key > least || (key == least && seen++ < ties)) f(i, weigh(logits[i]));
-        }
-    };
-    Count64 own = 0;
-    for_kept([&](int, Count64 weight) { own += weight; });
-    Count64 upto = sum_before(own);
-    const uint4 words = philox(p.philox_key, make_uint4(static_cast<unsigned>(row), 0, 0, 0));
-    const Count64 draw = __umul64hi(Count64(words.y) << 32 | words.x, total);
-    if (draw >= upto && draw < upto + own) {
-        for_kept([&](int i, Count64 weight) {
-            if (draw >= upto && draw < upto + weight) token = i;
-            upto += weight;
-        });
+    // Now a warp takes neighbouring tokens, so that what is before it is what the warps before it have.
+    constexpr int WARPS = THREADS / 32;
+    const int lane = threadIdx.x % 32;
+    const long long stretch = ((p.vocabulary + WARPS - 1) / WARPS + 31) / 32 * 32;
+    const int first = min(static_cast<long long>(p.vocabulary), threadIdx.x / 32 * stretch);
+    const int end = min(static_cast<long long>(p.vocabulary), first + stretch);
+    Count64 own_ties = 0, own = 0;
+    for (int i = first + lane; i < end; i += 32) {
+        const float x = row.get(i);
+        const unsigned key = key_of(x);
+        if (key > least) own += weigh(x);
+        own_ties += key == least;
     }
-    __syncthreads();
-    if (threadIdx.x == 0) p.tokens[row] = token;
+    Count64 ties_before = __shfl_sync(ALL_LANES, sum_before(own_ties), 0);
+    const Count64 left = ties > ties_before ? ties - ties_before : 0, tied = warp_sum(own_ties);
+    own = warp_sum(own) + (left < tied ? left : tied) * each;
+    Count64 before = __shfl_sync(ALL_LANES, sum_before(lane == 0 ? own : 0), 0);
+    const Count64 total = block_sum<THREADS>(lane == 0 ? own : 0);
+    const uint4 words = philox(p.philox_key, make_uint4(blockIdx.x, 0, 0, 0));
+    const Count64 draw = __umul64hi(Count64(words.y) << 32 | words.x, total);
+    if (draw < before || draw >= before + own) return;
+    for (int i = first + lane;; i += 32) {
+        const float x = i < end ? row.get(i) : -infinity();
+        const unsigned key = key_of(x), tied = __ballot_sync(ALL_LANES, i < end && key == least);
+        Count64 upto = i < end && key > least ? weigh(x) : 0;
+        if (tied >> lane & 1 && ties_before + __popc(tied & ((1u << lane) - 1)) < ties) upto = each;
+#pragma unroll
+        for (int step = 1; step < 32; step *= 2) {
+            const Count64 of_left = __shfl_up_sync(ALL_LANES, upto, step);
+            if (lane >= step) upto += of_left;
+        }
+        const unsigned reached = __ballot_sync(ALL_LANES, draw < before + upto);
+        if (reached != 0) {
+            if (lane == __ffs(reached) - 1) p.tokens[blockIdx.x] = i;
+            return;
+        }
+        before += __shfl_sync(ALL_LANES, upto, 31);
+        ties_before += __popc(tied);
+    }
 }

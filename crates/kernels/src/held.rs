@@ -4,8 +4,8 @@ use longhand_gpu::{Device, Kernel};
 
 use crate::{Dtype, Result, Variant};
 
-/// Shared memory that is not for the row: of the reductions.
-const RESERVED_SHARED: u32 = 1024;
+/// Bytes of shared memory that reductions over a block take.
+pub(crate) const REDUCTIONS: u32 = 1024;
 
 /// A kernel that holds as much of its row as fits into a block's dynamic shared memory.
 #[derive(Clone, Debug)]
@@ -16,10 +16,12 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    /// Compiles and loads; with `holds` not, the kernel gets no shared memory.
-    pub fn new(device: &Device, variant: &Variant, holds: bool) -> Result<Holding> {
+    /// Compiles and loads a kernel that leaves all but so many `reserved` bytes of shared memory to rows; with
+    /// `None`, one that holds none.
+    pub fn new(device: &Device, variant: &Variant, reserved: Option<u32>) -> Result<Holding> {
         let kernel = device.compile_and_load(&variant.program)?.kernel(variant.entry)?;
-        let most = if holds { device.shared_bytes_per_block().saturating_sub(RESERVED_SHARED) } else { 0 };
+        let all = device.shared_bytes_per_block();
+        let most = reserved.map_or(0, |reserved| all.saturating_sub(reserved));
         Ok(Holding { kernel: kernel.with_dynamic_shared(most)?, most })
     }
 

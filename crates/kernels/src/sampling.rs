@@ -26,15 +26,17 @@
 //! # }
 //! ```
 
-use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
+use longhand_gpu::{Constants, Device, DevicePtr, Launch, Stream, params};
 
 use crate::check::{Check, MAX_BLOCKS};
-use crate::loaded::Loaded;
+use crate::held::{Holding, REDUCTIONS, held};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Random, Result, Variant};
 
 const CHECK: Check = Check("sample");
 const THREADS: u32 = 1024;
+/// Bytes of shared memory for sums by digit: DIGITS of 64 bits.
+const SUMS: u32 = 2048 * 8;
 
 /// The token of a row that none can be drawn from: one that holds NaN or +inf, or nothing above -inf.
 pub const NONE: u32 = u32::MAX;
@@ -48,8 +50,8 @@ params! {
         top_p: u64,
         vocabulary: i32,
         top_k: i32,
+        held: i32,
         inverse_temperature: f32,
-        _pad: u32,
     }
 }
 
@@ -135,7 +137,8 @@ pub fn bits(random: Random, row: usize) -> u64 {
 }
 
 /// One token for each row of logits, as [`SampleOptions`] says, drawn with Philox by row. It is found without sorting,
-/// by integers alone, so the same logits and [`Random`] give the same token on every device.
+/// by integers alone, so the same logits and [`Random`] give the same token on every device. A row that fits in a block's
+/// shared memory is read once; of a longer one the rest is read up to six times (eight of f32).
 #[derive(Clone, Copy, Debug)]
 pub struct Sample(Dtype);
 
@@ -152,19 +155,22 @@ impl Sample {
     ///
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<SamplePlan> {
-        Ok(SamplePlan { dtype: self.0, kernel: Loaded::new(device, &variant(self.0))? })
+        let holding = Holding::new(device, &variant(self.0, 0), Some(REDUCTIONS + SUMS))?;
+        Ok(SamplePlan { dtype: self.0, holding })
     }
 }
 
-fn variant(dtype: Dtype) -> Variant {
+fn variant(dtype: Dtype, shared_bytes: u32) -> Variant {
     let [file] = cuda_files!["sampling/sample.cu"];
     let constants = Constants::new().alias("Element", dtype.cuda_name()).int("THREADS", THREADS);
     let program = program(*file, &[], constants).params(Params::LAYOUT);
-    Variant { program, entry: "sample", threads: THREADS, shared_bytes: 0 }
+    Variant { program, entry: "sample", threads: THREADS, shared_bytes }
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
-    [Dtype::F32, Dtype::Bf16, Dtype::F16].map(variant).into()
+    [Dtype::F32, Dtype::Bf16, Dtype::F16]
+        .map(|dtype| variant(dtype, held(dtype, 16_384, 1, u32::MAX).0))
+        .into()
 }
 
 /// What [`SamplePlan::launch`] chooses from.
@@ -190,7 +196,7 @@ pub struct SampleArgs {
 #[derive(Clone, Debug)]
 pub struct SamplePlan {
     dtype: Dtype,
-    kernel: Loaded,
+    holding: Holding,
 }
 
 impl SamplePlan {
@@ -211,6 +217,10 @@ impl SamplePlan {
         if rows == 0 {
             return Ok(());
         }
+        let top_k = options.kept(vocabulary);
+        // The highest logit is found in one pass.
+        let (shared_bytes, held) =
+            if top_k == 1 { (0, 0) } else { self.holding.held(self.dtype, vocabulary, 1) };
         let params = Params {
             logits,
             tokens,
@@ -218,12 +228,13 @@ impl SamplePlan {
             philox_key: random.key(),
             top_p: options.top_p_bits(),
             vocabulary: vocabulary as i32,
-            top_k: options.kept(vocabulary) as i32,
+            top_k: top_k as i32,
+            held,
             inverse_temperature: options.inverse_temperature(),
-            _pad: 0,
         };
+        let shape = Launch { grid: [rows as u32, 1, 1], block: [THREADS, 1, 1], shared_bytes };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
-        unsafe { self.kernel.launch(stream, [rows as u32, 1], &params) }
+        Ok(unsafe { self.holding.kernel.launch(stream, shape, &params) }?)
     }
 }
 

@@ -29,7 +29,7 @@
 use longhand_gpu::{Constants, Device, DevicePtr, Launch, Stream, params};
 
 use crate::check::{Check, MAX_BLOCKS};
-use crate::held::{Holding, held};
+use crate::held::{Holding, REDUCTIONS, held};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
 
@@ -102,7 +102,7 @@ impl SoftmaxForward {
     ///
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<SoftmaxForwardPlan> {
-        let holding = Holding::new(device, &variant(self.0, false, 0), true)?;
+        let holding = Holding::new(device, &variant(self.0, false, 0), Some(REDUCTIONS))?;
         Ok(SoftmaxForwardPlan { dtype: self.0, holding })
     }
 }
@@ -205,7 +205,7 @@ impl SoftmaxBackward {
     ///
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<SoftmaxBackwardPlan> {
-        let holding = Holding::new(device, &variant(self.0, true, 0), true)?;
+        let holding = Holding::new(device, &variant(self.0, true, 0), Some(REDUCTIONS))?;
         Ok(SoftmaxBackwardPlan { dtype: self.0, holding })
     }
 }

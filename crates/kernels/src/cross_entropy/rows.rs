@@ -3,7 +3,7 @@
 use longhand_gpu::{Constants, Device, DevicePtr, Launch, Stream, params};
 
 use crate::check::{Check, MAX_BLOCKS};
-use crate::held::{Holding, held};
+use crate::held::{Holding, REDUCTIONS, held};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
 
@@ -117,7 +117,7 @@ impl CrossEntropy {
     ///
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<CrossEntropyPlan> {
-        let holding = Holding::new(device, &self.variant(0), self.gradient)?;
+        let holding = Holding::new(device, &self.variant(0), self.gradient.then_some(REDUCTIONS))?;
         Ok(CrossEntropyPlan { kind: *self, holding })
     }
 

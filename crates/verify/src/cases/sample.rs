@@ -120,10 +120,19 @@ impl Sample {
     #[must_use]
     pub fn canonical() -> Vec<Canonical> {
         let options = SampleOptions { temperature: 0.8, top_k: Some(50), top_p: 0.9 };
-        let (rows, vocabulary) = (1, 8192);
-        let precision = Precision::Bf16;
-        let case = Sample { precision, rows, vocabulary, gap: 0, step: 0.0, options, seed: 1 };
-        // The row stays in the cache; only its first reading comes from memory.
-        vec![Canonical::moving("sample", case, 2 * rows * vocabulary)]
+        let case = |precision, vocabulary| Sample {
+            precision,
+            rows: 1,
+            vocabulary,
+            gap: 0,
+            step: 0.0,
+            options,
+            seed: 1,
+        };
+        // Shared memory holds the first row, and some of the second.
+        vec![
+            Canonical::moving("sample", case(Precision::Bf16, 8192), 2 * 8192),
+            Canonical::moving("sample_long", case(Precision::F32, 65_536), 4 * 65_536),
+        ]
     }
 }
