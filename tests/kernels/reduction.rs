@@ -33,7 +33,7 @@ fn a_norm_and_its_factor_are_as_close_to_the_reference_as_their_precision_allows
 prop_compose! {
     fn axis_sums()(
         precision in precisions(), outer in 0..4usize,
-        axis in prop::sample::select(vec![0, 1, 7, 8, 9, 63, 129, 1000, 1025, 2100]),
+        axis in prop::sample::select(vec![0, 1, 7, 8, 9, 63, 129, 1000, 1025, 2100, 16_390]),
         inner in prop::sample::select(vec![0, 1, 1, 1, 7, 8, 33, 256, 264]),
         shift in prop::sample::select(vec![0, 0, 1, 3]), factor in prop::sample::select(vec![1.0, 0.01, -2.0]), seed: u64,
     ) -> AxisSum {

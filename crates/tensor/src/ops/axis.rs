@@ -118,13 +118,16 @@ impl Sum {
         let dtype = kernel_dtype(self.name, x.dtype())?;
         let plan = gpu.plans().axis_sum.get(dtype, |dtype| AxisSum::new(dtype).plan(gpu.device()))?;
         let out = gpu.empty(shape, x.dtype())?;
+        let outer = shape[..self.dim].iter().product();
+        let workspace = gpu.workspace(plan.workspace_bytes(outer, axis, inner))?;
         let args = AxisSumArgs {
-            outer: shape[..self.dim].iter().product(),
+            outer,
             axis,
             inner,
             x: x.pointer(self.name)?,
             factor: self.factor(axis) as f32,
             out: out.pointer(self.name)?,
+            workspace: workspace.ptr(),
         };
         // SAFETY: x is contiguous, the output is new, both on this device and freed on this stream.
         unsafe { plan.launch(gpu.stream(), &args)? };
