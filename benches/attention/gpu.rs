@@ -33,9 +33,13 @@ pub fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
     for (dtype, case) in cases {
         for tokens in gpu.lengths(&TOKENS, 64) {
             if case.causal || tokens <= FULL_TOKENS {
-                let kernel = Kernel { dtype, case };
+                let kernel = Kernel { dtype, case, atomic: false };
                 kernel.forward(bench, gpu, tokens)?;
                 kernel.backward(bench, gpu, tokens)?;
+                if dtype == Dtype::Bf16 && case.group == 1 && case.window.is_none() && case.softcap.is_none()
+                {
+                    Kernel { atomic: true, ..kernel }.backward(bench, gpu, tokens)?;
+                }
             }
         }
     }
@@ -47,6 +51,8 @@ pub fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
 struct Kernel {
     dtype: Dtype,
     case: Case,
+    /// Whether backward adds up the gradient of q by atomics.
+    atomic: bool,
 }
 
 /// The tensors of a forward pass.
@@ -70,7 +76,11 @@ struct Backward {
 impl Kernel {
     fn attention(self) -> Attention {
         let Case { head_dim, causal, window, softcap, .. } = self.case;
-        Attention::new(self.dtype, head_dim).causal(causal).window(window, None::<usize>).softcap(softcap)
+        Attention::new(self.dtype, head_dim)
+            .causal(causal)
+            .window(window, None::<usize>)
+            .softcap(softcap)
+            .atomic(self.atomic)
     }
 
     fn shape(self, gpu: &Gpu, tokens: usize) -> AttentionShape {
@@ -144,7 +154,9 @@ impl Kernel {
         let shape = self.shape(gpu, tokens);
         let [queries, keys] = self.elements(&shape);
         let bytes = 4 * (queries + keys) * self.dtype.size();
-        bench.measure(self.row(gpu, "backward", &shape, bytes), || {
+        let row = self.row(gpu, "backward", &shape, bytes);
+        let row = if self.atomic { row.by("longhand atomic") } else { row };
+        bench.measure(row, || {
             let forward = self.attention().forward(&gpu.device)?;
             let plan = self.attention().backward(&gpu.device)?;
             let workspace = gpu.stream.alloc(plan.workspace_bytes(&shape))?;

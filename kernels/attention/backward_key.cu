@@ -17,12 +17,20 @@
 // forward.cu. grad_k and grad_v are overwritten, those of GRAD_K and GRAD_V: where both together are too wide for a
 // warp's registers, each has a launch.
 //
-// constants.cuh comes from Rust: Element, HEAD_DIM and VALUE_DIM (multiples of 8), GRAD_K, GRAD_V, those of
-// mask.cuh and sequence.cuh, BLOCK_Q (a multiple of 16), BLOCK_K (rows of 16 per warp), WARPS, STAGES (1 or 2). Grid:
-// (ceil(S / BLOCK_K), Hkv, B); with DOCUMENTS, S of the longest document, and the number of them for B.
+// With GRAD_Q, the gradient of q is computed here as well, from the same grad_score: five products instead of seven.
+// Warps hand each other their keys' part of grad_score through shared memory, share out the product with K among
+// themselves, and add (+=) it to grad_q_sums with atomics, in whatever order blocks come: its last bits differ from run to
+// run. What is gained: 7 / 5 of the products, which an extra barrier and 4 bytes of atomics for each element of grad_q and
+// block of keys reduce, to 1.3 times or so. That is an expectation, which no GPU has confirmed yet.
+//
+// constants.cuh comes from Rust: Element, HEAD_DIM and VALUE_DIM (multiples of 8), GRAD_K, GRAD_V, GRAD_Q (with GRAD_K
+// only), those of mask.cuh, sequence.cuh and grad_q.cuh, BLOCK_Q (a multiple of 16), BLOCK_K (rows of 16 per warp), WARPS,
+// STAGES (1 or 2). Grid: (ceil(S / BLOCK_K), Hkv, B); with DOCUMENTS, S of the longest document, and the number of them
+// for B.
 
 #include "common/math.cuh"
 #include "attention/dropout.cuh"
+#include "attention/grad_q.cuh"
 #include "attention/mask.cuh"
 #include "attention/rows.cuh"
 #include "attention/score.cuh"
@@ -36,6 +44,7 @@ struct Params {
     const RowStatistics* rows;      // (B, H, T), contiguous
     Element*             grad_k;    // (B, S, Hkv, HEAD_DIM)
     Element*             grad_v;    // (B, S, Hkv, VALUE_DIM)
+    float*               grad_q_sums;  // as grad_q.cuh says; not yet times scale
     Strides q_strides, k_strides, v_strides, grad_out_strides, grad_k_strides, grad_v_strides;
     Mask      mask;
     Documents documents;
@@ -53,6 +62,14 @@ constexpr int Q_BYTES = tile_bytes<HEAD_DIM>(BLOCK_Q), TILES_BYTES = Q_BYTES + t
 constexpr int STAGE_BYTES = TILES_BYTES + BLOCK_Q * sizeof(RowStatistics);  // Q, grad_out, row statistics
 constexpr int K_BYTES = tile_bytes<HEAD_DIM>(BLOCK_K), V_BYTES = tile_bytes<VALUE_DIM>(BLOCK_K);
 static_assert(BLOCK_Q <= THREADS, "one thread copies one query's statistics");
+static_assert(GRAD_K || !GRAD_Q, "grad_q takes what grad_k takes");
+
+// How warps share grad_q of BLOCK_Q queries: 32 or 16 rows, and as many fragments along them as are left to each.
+constexpr int Q_ROWS = BLOCK_Q >= 32 && BLOCK_Q / 16 * fragments(HEAD_DIM) >= 2 * WARPS ? 2 : 1;  // of 16
+constexpr int ROW_WARPS = BLOCK_Q / 16 / Q_ROWS, COLUMN_WARPS = WARPS / ROW_WARPS;
+constexpr int Q_FRAGMENTS = (fragments(HEAD_DIM) + COLUMN_WARPS - 1) / COLUMN_WARPS;
+constexpr int Q_COLUMNS = Q_FRAGMENTS * FRAGMENT_COLUMNS / 8;  // of 8
+static_assert(!GRAD_Q || WARPS % ROW_WARPS == 0, "each warp has a part");
 
 // Starts copying Q, grad_out and the row statistics of one head's queries from `query` on.
 __forceinline__ void copy_queries(SharedAddress stage, const Params& p, const Sequence& sequence, int head, int query) {
@@ -69,6 +86,28 @@ __forceinline__ void copy_queries(SharedAddress stage, const Params& p, const Se
     }
 }
 
+// Adds grad_score K of one head's queries from `query` on: this warp's part of it.
+__forceinline__ void add_grad_q(const Params& p, const Sequence& sequence, int heads, int head, int query,
+                                SharedAddress grad_score_tile, SharedAddress k_tile) {
+    const int warp = thread_index() / 32;
+    const int row = warp % ROW_WARPS * Q_ROWS, fragment = warp / ROW_WARPS * Q_FRAGMENTS;
+    if (fragment >= fragments(HEAD_DIM)) return;
+    float grad_q[Q_ROWS][Q_COLUMNS][4] = {};
+    multiply_left_transposed<BLOCK_Q, HEAD_DIM, BLOCK_K>(
+        grad_q, grad_score_tile + row * (16 / FRAGMENT_COLUMNS) * FRAGMENT_BYTES, k_tile + fragment * FRAGMENT_BYTES);
+    const int block = fragment * FRAGMENT_COLUMNS / 8;
+#pragma unroll
+    for (int i = 0; i < Q_ROWS; ++i) {
+        const int first = query + (row + i) * 16;
+        if (first >= sequence.T) break;
+        float* tile = grad_q_tile(p.grad_q_sums, p, sequence, heads, head, first);
+#pragma unroll
+        for (int j = 0; j < Q_COLUMNS; ++j) {
+            if (block + j < HEAD_DIM / 8) add_to_grad_q(tile + (block + j) * GRAD_Q_BLOCK, grad_q[i][j]);
+        }
+    }
+}
+
 // A block of eight warps has a multiprocessor for itself: told so, the compiler does not spill to fit in two.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_backward_key(const __grid_constant__ Params p) {
@@ -76,6 +115,7 @@ attention_backward_key(const __grid_constant__ Params p) {
     const SharedAddress k_tile = shared_address(shared);
     const SharedAddress v_tile = k_tile + K_BYTES;
     const SharedAddress stages = v_tile + V_BYTES;
+    unsigned char* grad_scores = shared + K_BYTES + V_BYTES + STAGES * STAGE_BYTES;  // keys by queries; with GRAD_Q
 
     const int first_key = blockIdx.x * BLOCK_K;
     const int kv_head = blockIdx.y, first_head = kv_head * p.heads_per_kv;
@@ -119,6 +159,7 @@ attention_backward_key(const __grid_constant__ Params p) {
         if constexpr (SCORED) score_products<true>(score, slope, scorer, query, first_key + warp_row);
         if (tiles.cut(tile)) hide_queries(score, sight, query, first_key + warp_row);
         if (tile.asks) hide_by_expression<true>(score, scorer, query, first_key + warp_row);
+        if (GRAD_Q && keys < BLOCK_K) hide_past_keys(score, keys - warp_row);
 #pragma unroll
         for (int j = 0; j < COLUMNS; ++j) {
             // Of this lane's two columns. Queries from T on have q = 0, grad_out = 0 and delta = 0: they add 0.
@@ -166,14 +207,18 @@ attention_backward_key(const __grid_constant__ Params p) {
             as_operand(left, grad_score);
             multiply(grad_k, left, q_tile);
         }
-        if (STAGES == 1 && !tiles.is_end(next)) {
-            __syncthreads();  // the only stage is free
-            copy_queries(stages, p, sequence, first_head + next.head, next.first);
+        if constexpr (GRAD_Q) store_tile(grad_score, grad_scores + tile_bytes<BLOCK_Q>(warp_row));
+        const bool copies = STAGES == 1 && !tiles.is_end(next);
+        if (GRAD_Q || copies) __syncthreads();  // grad_score is there; the only stage is free
+        if (copies) copy_queries(stages, p, sequence, first_head + next.head, next.first);
+        if constexpr (GRAD_Q) {
+            add_grad_q(p, sequence, gridDim.y * p.heads_per_kv, head, query, shared_address(grad_scores), k_tile);
         }
         tile = next;
     }
 
-    // Each warp read only its own rows of K and V, and is done with them.
+    // Each warp read only its own rows of K and V, but for grad_q, and is done with them.
+    if constexpr (GRAD_Q) __syncthreads();
     if constexpr (GRAD_K) {
         scale_by(grad_k, p.scale);
         store_rows(grad_k, shared + tile_bytes<HEAD_DIM>(warp_row),

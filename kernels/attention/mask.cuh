@@ -238,3 +238,18 @@ __forceinline__ void hide_queries(float (&score)[ROWS][COLUMNS][4], const Sight&
         }
     }
 }
+
+// Sets to -inf the transposed scores of keys that do not exist: rows from `existing` on.
+template <int ROWS, int COLUMNS>
+__forceinline__ void hide_past_keys(float (&score)[ROWS][COLUMNS][4], int existing) {
+    const int row = thread_index() % 32 / 4;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+            if (row + i * 16 + e / 2 * 8 < existing) continue;
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) score[i][j][e] = -infinity();
+        }
+    }
+}

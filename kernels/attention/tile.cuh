@@ -152,6 +152,27 @@ __forceinline__ void as_operand(Operand<ROWS, COLUMNS>& a, const float (&acc)[RO
     }
 }
 
+// The B of a product that adds up along the rows of a tile: a fragment of it, at `fragment`, whose rows are those of step
+// `inner`.
+__forceinline__ void load_rows_as_b(unsigned (&b)[4], SharedAddress fragment, int inner) {
+    if constexpr (sizeof(Element) == 4) {
+#pragma unroll
+        for (int odd = 0; odd < 2; ++odd) b[odd] = load_shared(fragment + lane_offset_f32(odd) + inner % 2 * 128);
+    } else {
+        load_matrix_x4_transposed(b, fragment + lane_offset());
+    }
+}
+
+// acc += A B of one fragment of B, to the columns from `j` on.
+template <int ROWS, int COLUMNS>
+__forceinline__ void multiply_fragment(float (&acc)[ROWS][COLUMNS][4], int j, const unsigned (&a)[4], int i,
+                                       const unsigned (&b)[4]) {
+    multiply_accumulate<Element>(acc[i][j], a, b[0], b[1]);
+    if constexpr (sizeof(Element) == 2) {
+        if (j + 1 < COLUMNS) multiply_accumulate<Element>(acc[i][j + 1], a, b[2], b[3]);
+    }
+}
+
 // acc += A B: A is held in registers, ROWS * 16 by INNER fragments; B is as many rows of a tile COLUMNS * 8 wide, from
 // `b` on.
 template <int ROWS, int COLUMNS, int INNER>
@@ -163,20 +184,66 @@ __forceinline__ void multiply(float (&acc)[ROWS][COLUMNS][4], const unsigned (&a
         for (int j = 0; j < COLUMNS; j += FRAGMENT_COLUMNS / 8) {
             unsigned right[4];
             const int fragment = inner * FRAGMENT_COLUMNS / 16 * fragments(WIDTH) + j * 8 / FRAGMENT_COLUMNS;
-            if constexpr (sizeof(Element) == 4) {
+            load_rows_as_b(right, b + fragment * FRAGMENT_BYTES, inner);
 #pragma unroll
-                for (int odd = 0; odd < 2; ++odd) {
-                    right[odd] = load_shared(b + lane_offset_f32(odd) + fragment * FRAGMENT_BYTES + inner % 2 * 128);
+            for (int i = 0; i < ROWS; ++i) multiply_fragment(acc, j, a[i][inner], i, right);
+        }
+    }
+}
+
+// acc += A^T B over INNER rows of two tiles: A is A_WIDTH wide, of which ROWS * 16 columns from `a` on; B is B_WIDTH wide,
+// of which COLUMNS * 8 columns, whole fragments, from `b` on.
+template <int A_WIDTH, int B_WIDTH, int INNER, int ROWS, int COLUMNS>
+__forceinline__ void multiply_left_transposed(float (&acc)[ROWS][COLUMNS][4], SharedAddress a, SharedAddress b) {
+    static_assert(COLUMNS * 8 % FRAGMENT_COLUMNS == 0, "whole fragments");
+    constexpr int UNROLLED = sizeof(Element) == 4 ? 1 : INNER / FRAGMENT_COLUMNS;  // as in multiply_transposed()
+#pragma unroll UNROLLED
+    for (int inner = 0; inner < INNER / FRAGMENT_COLUMNS; ++inner) {
+        const int rows = inner * FRAGMENT_COLUMNS / 16;  // of 16
+        unsigned left[ROWS][4];
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i) {
+            const SharedAddress fragment = a + (rows * fragments(A_WIDTH) + i * 16 / FRAGMENT_COLUMNS) * FRAGMENT_BYTES;
+            if constexpr (sizeof(Element) == 4) {
+                // Of the rows in the order of load_rows_as_b(): the even ones, then the odd ones.
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    unsigned even_odd[4];
+                    load_rows_as_b(even_odd, fragment + half * FRAGMENT_BYTES, inner);
+                    left[i][half] = even_odd[0];
+                    left[i][half + 2] = even_odd[1];
                 }
             } else {
-                load_matrix_x4_transposed(right, b + lane_offset() + fragment * FRAGMENT_BYTES);
+                load_matrix_x4_transposed(left[i], fragment + lane_offset_b());
             }
+        }
 #pragma unroll
-            for (int i = 0; i < ROWS; ++i) {
-                multiply_accumulate<Element>(acc[i][j], a[i][inner], right[0], right[1]);
-                if constexpr (sizeof(Element) == 2) {
-                    if (j + 1 < COLUMNS) multiply_accumulate<Element>(acc[i][j + 1], a[i][inner], right[2], right[3]);
-                }
+        for (int j = 0; j < COLUMNS; j += FRAGMENT_COLUMNS / 8) {
+            unsigned right[4];
+            load_rows_as_b(right, b + (rows * fragments(B_WIDTH) + j * 8 / FRAGMENT_COLUMNS) * FRAGMENT_BYTES, inner);
+#pragma unroll
+            for (int i = 0; i < ROWS; ++i) multiply_fragment(acc, j, left[i], i, right);
+        }
+    }
+}
+
+// Writes a warp's accumulator, rounded, to ROWS * 16 rows of a tile COLUMNS * 8 wide, from `tile` on.
+template <int ROWS, int COLUMNS>
+__forceinline__ void store_tile(const float (&acc)[ROWS][COLUMNS][4], unsigned char* tile) {
+    constexpr int WIDTH = COLUMNS * 8;
+    const int lane = thread_index() % 32;
+#pragma unroll
+    for (int i = 0; i < ROWS; ++i) {
+#pragma unroll
+        for (int j = 0; j < COLUMNS; ++j) {
+            unsigned char* fragment = tile + (i * fragments(WIDTH) + j * 8 / FRAGMENT_COLUMNS) * FRAGMENT_BYTES;
+            const int right = sizeof(Element) == 4 ? lane % 4 / 2 : j % 2;
+            const int pair = lane % (CHUNK / 2);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                unsigned char* half_row = fragment + half_row_offset(half * 8 + lane / 4, right);
+                reinterpret_cast<Pair<Element>*>(half_row)[pair] =
+                    pack<Element>(acc[i][j][half * 2], acc[i][j][half * 2 + 1]);
             }
         }
     }
@@ -188,25 +255,10 @@ template <int ROWS, int COLUMNS>
 __forceinline__ void store_rows(const float (&acc)[ROWS][COLUMNS][4], unsigned char* staging, Element* rows,
                                 long long stride, int existing) {
     constexpr int WIDTH = COLUMNS * 8;
-    const int lane = thread_index() % 32;
     __syncwarp();
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i) {
-#pragma unroll
-        for (int j = 0; j < COLUMNS; ++j) {
-            unsigned char* fragment = staging + (i * fragments(WIDTH) + j * 8 / FRAGMENT_COLUMNS) * FRAGMENT_BYTES;
-            const int right = sizeof(Element) == 4 ? lane % 4 / 2 : j % 2;
-            const int pair = lane % (CHUNK / 2);
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                unsigned char* half_row = fragment + half_row_offset(half * 8 + lane / 4, right);
-                reinterpret_cast<Pair<Element>*>(half_row)[pair] =
-                    pack<Element>(acc[i][j][half * 2], acc[i][j][half * 2 + 1]);
-            }
-        }
-    }
+    store_tile(acc, staging);
     __syncwarp();
-    const Mover<WIDTH> mover(lane);
+    const Mover<WIDTH> mover(thread_index() % 32);
 #pragma unroll
     for (int first = 0; first < ROWS * 16; first += 4) {
         const int row = first + mover.row;

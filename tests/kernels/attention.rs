@@ -60,6 +60,14 @@ fn backward_holds_at_lengths_around_a_thousand() {
     check_all(2, long(Pass::Backward));
 }
 
+/// Whatever the deterministic one holds for; as for that one, dk and dv have the same bits everywhere.
+#[test]
+fn atomic_backward_is_as_close_to_the_reference_as_its_precision_allows() {
+    let pass = Pass::Backward;
+    let drawn = prop_oneof![cases(pass, lengths(), 1..3usize), any_head_dim(pass), featured(pass)];
+    check_all(7, drawn.prop_map(|case| Attention { atomic: true, ..case }));
+}
+
 prop_compose! {
     /// Any head dim and type; half of the time values of another width. As with features, each is a kernel of its own.
     fn any_head_dim(pass: Pass)(

@@ -16,6 +16,7 @@ pub(crate) use cuda_files;
 
 /// `kernels/common/`: what any kernel may include.
 const COMMON: &[(&str, &str)] = cuda_files![
+    "common/atomic.cuh",
     "common/chunks.cuh",
     "common/convert.cuh",
     "common/element.cuh",

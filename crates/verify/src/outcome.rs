@@ -17,6 +17,12 @@ pub trait Case: Debug + Display {
     /// # Errors
     /// Whatever keeps it from that.
     fn run(&self, trial: &mut Trial) -> Result<(), Error>;
+
+    /// The outputs of which the last bits may be others in the next run; those of all others are the same on every run
+    /// and every emulated architecture.
+    fn varying(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// What came of a case on a device.

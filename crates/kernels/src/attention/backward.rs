@@ -1,11 +1,12 @@
-//! `kernels/attention/backward_rows.cu`, `backward_query.cu`, `backward_key.cu`.
+//! `kernels/attention/backward_rows.cu`, `backward_query.cu`, `backward_key.cu`, `backward_convert.cu`.
 
-use longhand_gpu::{Arch, Constants, Device, DevicePtr, Kernel, Launch, Program, Stream, params};
+use longhand_gpu::{Arch, Constants, Device, DevicePtr, Program, Stream, params};
 
 use super::arguments::Arguments;
 use super::operands::{DocumentsParams, DropoutParams, MaskParams, ScoringParams};
-use super::tuning::{Step, Tile};
-use super::{Attention, AttentionShape, Bias, HEADERS, Heads, Operands, Strides, bias};
+use super::path::{self, Kernel};
+use super::tuning::Step;
+use super::{Attention, AttentionShape, Bias, HEADERS, Heads, Operands, Strides, bias, grad_q};
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::{Result, Variant};
@@ -84,6 +85,7 @@ mod key {
             pub rows: DevicePtr,
             pub grad_k: DevicePtr,
             pub grad_v: DevicePtr,
+            pub grad_q_sums: DevicePtr,
             pub q_strides: Strides,
             pub k_strides: Strides,
             pub v_strides: Strides,
@@ -128,65 +130,67 @@ impl Attention {
     pub fn backward(&self, device: &Device) -> Result<AttentionBackwardPlan> {
         self.check(OPERATION, device.arch())?;
         let arch = device.arch();
-        let load = |variant: Variant| -> Result<Kernel> {
-            let kernel = device.compile_and_load(&variant.program)?.kernel(variant.entry)?;
-            Ok(kernel.with_dynamic_shared(variant.shared_bytes)?)
+        let load = |kernel| {
+            let (variant, tokens) = variant(self, kernel, arch);
+            Ok((kernel, Tiled::load(device, &variant, tokens)?))
         };
-        let tiled = |step, variant: Variant| -> Result<Tiled> {
-            let tile = self.tile(step, arch);
-            Ok(Tiled { tile, shared_bytes: variant.shared_bytes, kernel: load(variant)? })
-        };
-        let Variants { rows, query, keys } = variants(self, arch);
         Ok(AttentionBackwardPlan {
             attention: self.clone(),
-            rows: load(rows)?,
-            query: tiled(Step::BackwardQuery, query)?,
-            keys: keys.into_iter().map(|key| tiled(Step::BackwardKey, key)).collect::<Result<_>>()?,
+            rows: Tiled::load(device, &rows_variant(self), ROWS_THREADS / lanes(self))?,
+            kernels: path::backward(self, arch).into_iter().map(load).collect::<Result<_>>()?,
             bias: if self.bias { Some(Loaded::new(device, &bias::variant(self))?) } else { None },
             sinks: if self.sinks { Some(Loaded::new(device, &sinks_variant())?) } else { None },
         })
     }
 }
 
-pub(super) struct Variants {
-    pub rows: Variant,
-    pub query: Variant,
-    /// One kernel, or one for each gradient.
-    pub keys: Vec<Variant>,
+/// Every kernel of the gradients of q, k and v.
+pub(super) fn variants(attention: &Attention, arch: Arch) -> Vec<Variant> {
+    let kernels = path::backward(attention, arch).into_iter();
+    std::iter::once(rows_variant(attention))
+        .chain(kernels.map(|kernel| variant(attention, kernel, arch).0))
+        .collect()
 }
 
-pub(super) fn variants(attention: &Attention, arch: Arch) -> Variants {
-    let [rows, query, key] = *cuda_files![
-        "attention/backward_rows.cu",
-        "attention/backward_query.cu",
-        "attention/backward_key.cu",
-    ];
+/// And how many queries or keys a block of it takes.
+fn variant(attention: &Attention, kernel: Kernel, arch: Arch) -> (Variant, u32) {
+    let [query, key] = *cuda_files!["attention/backward_query.cu", "attention/backward_key.cu"];
     let tiled = |step, program: Program, entry| {
         let tile = attention.tile(step, arch);
         let shared_bytes = tile.shared_bytes(step, attention.widths());
         Variant { program, entry, threads: tile.threads(), shared_bytes }
     };
-    let keys = |grad_k, grad_v| {
-        let constants = attention.tile_constants(attention.tile(Step::BackwardKey, arch));
-        let program = attention.program(key, constants.bool("GRAD_K", grad_k).bool("GRAD_V", grad_v));
-        tiled(Step::BackwardKey, program.params(key::Params::LAYOUT), KEY_ENTRY)
-    };
-    let rows_constants = attention.constants().int("THREADS", ROWS_THREADS).int("LANES", lanes(attention));
-    let query_constants = attention.tile_constants(attention.tile(Step::BackwardQuery, arch));
-    let query_program = attention.program(query, query_constants).params(query::Params::LAYOUT);
-    Variants {
-        rows: Variant {
-            program: program(rows, HEADERS, rows_constants).params(rows::Params::LAYOUT),
-            entry: ROWS_ENTRY,
-            threads: ROWS_THREADS,
-            shared_bytes: 0,
-        },
-        query: tiled(Step::BackwardQuery, query_program, QUERY_ENTRY),
-        keys: if attention.widths().keys_at_once() {
-            vec![keys(true, true)]
-        } else {
-            vec![keys(true, false), keys(false, true)]
-        },
+    match kernel {
+        Kernel::Query => {
+            let tile = attention.tile(Step::BackwardQuery, arch);
+            let program =
+                attention.program(query, attention.tile_constants(tile)).params(query::Params::LAYOUT);
+            (tiled(Step::BackwardQuery, program, QUERY_ENTRY), tile.block_q)
+        }
+        Kernel::Key(of) => {
+            let step = if of.q.is_some() { Step::BackwardKeyAndQuery } else { Step::BackwardKey };
+            let tile = attention.tile(step, arch);
+            let constants = attention
+                .tile_constants(tile)
+                .bool("GRAD_K", of.k)
+                .bool("GRAD_V", of.v)
+                .bool("GRAD_Q", of.q.is_some())
+                .int("ADDED", of.q.unwrap_or(1));
+            let program = attention.program(key, constants).params(key::Params::LAYOUT);
+            (tiled(step, program, KEY_ENTRY), tile.block_k)
+        }
+        Kernel::Convert { added } => (grad_q::variant(attention, added), 16 * grad_q::WARPS),
+    }
+}
+
+fn rows_variant(attention: &Attention) -> Variant {
+    let [file] = cuda_files!["attention/backward_rows.cu"];
+    let constants = attention.constants().int("THREADS", ROWS_THREADS).int("LANES", lanes(attention));
+    Variant {
+        program: program(*file, HEADERS, constants).params(rows::Params::LAYOUT),
+        entry: ROWS_ENTRY,
+        threads: ROWS_THREADS,
+        shared_bytes: 0,
     }
 }
 
@@ -226,7 +230,7 @@ pub struct AttentionBackwardArgs<'a> {
     pub grad_out: Heads,
     /// `(B, H, T)` contiguous f32, as forward returned it.
     pub lse: DevicePtr,
-    /// [`AttentionBackwardPlan::workspace_bytes`] that the launch may use; a multiple of 8 bytes.
+    /// [`AttentionBackwardPlan::workspace_bytes`] that the launch may use; a multiple of 16 bytes.
     pub workspace: DevicePtr,
     /// `(B, T, H, D)`.
     pub grad_q: Heads,
@@ -246,27 +250,42 @@ pub struct AttentionBackwardArgs<'a> {
 #[derive(Clone, Debug)]
 pub struct AttentionBackwardPlan {
     attention: Attention,
-    rows: Kernel,
-    query: Tiled,
-    /// One kernel, or one for each gradient.
-    keys: Vec<Tiled>,
+    rows: Tiled,
+    kernels: Vec<(Kernel, Tiled)>,
     sinks: Option<Loaded>,
     bias: Option<Loaded>,
 }
 
+/// A kernel of which each block takes so many queries or keys.
 #[derive(Clone, Debug)]
 struct Tiled {
-    tile: Tile,
-    shared_bytes: u32,
-    kernel: Kernel,
+    kernel: Loaded,
+    tokens: u32,
+}
+
+/// What one launch computes with.
+struct Call<'a> {
+    args: &'a AttentionBackwardArgs<'a>,
+    arguments: Arguments,
+    /// Of the workspace.
+    grad_q_sums: DevicePtr,
+    rows: DevicePtr,
 }
 
 impl AttentionBackwardPlan {
-    /// Bytes of workspace that [`launch`](AttentionBackwardPlan::launch) needs for this shape: 8 for each query and head.
+    /// Bytes of workspace that [`launch`](AttentionBackwardPlan::launch) needs for this shape: 8 for each query and head
+    /// and, with [`Attention::atomic`], `4 D` for each head and each query of all tiles of 16.
     #[must_use]
     pub fn workspace_bytes(&self, shape: &AttentionShape) -> usize {
         let batch = if self.attention.documents { 1 } else { shape.batch };
-        [shape.heads, shape.queries, ROW_STATISTICS_BYTES].into_iter().fold(batch, usize::saturating_mul)
+        let rows =
+            [shape.heads, shape.queries, ROW_STATISTICS_BYTES].into_iter().fold(batch, usize::saturating_mul);
+        self.sums_bytes(shape).saturating_add(rows)
+    }
+
+    /// Of the gradient of q, which lie first in the workspace.
+    fn sums_bytes(&self, shape: &AttentionShape) -> usize {
+        if self.attention.atomic { grad_q::sums_bytes(&self.attention, shape) } else { 0 }
     }
 
     /// Enqueues on `stream`: no allocation, no synchronisation. Launches nothing for what has no elements.
@@ -282,20 +301,25 @@ impl AttentionBackwardPlan {
     /// device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &AttentionBackwardArgs<'_>) -> Result<()> {
         let arguments = check(&self.attention, args)?;
-        let AttentionShape { batch, heads, .. } = args.shape;
         let [queries, keys] = args.operands.longest(&self.attention, &arguments);
-        if batch * heads == 0 {
+        if args.shape.batch * args.shape.heads == 0 {
             return Ok(());
         }
+        let sums_bytes = self.sums_bytes(&args.shape);
+        let rows = args.workspace.offset(sums_bytes as i64);
+        let call = Call { args, arguments, grad_q_sums: args.workspace, rows };
         if queries > 0 {
-            // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
-            unsafe { self.launch_rows(stream, args, queries) }?;
-            // SAFETY: as above; the rows are computed before on the same stream.
-            unsafe { self.launch_query(stream, &arguments, args, queries) }?;
-        }
-        if keys > 0 {
+            // SAFETY: the caller answers for the memory, here and below; the checks above for what kernels assume beside.
+            unsafe { stream.fill_zero(args.workspace, sums_bytes) }?;
             // SAFETY: as above.
-            unsafe { self.launch_key(stream, &arguments, args, keys) }?;
+            unsafe { self.launch_rows(stream, &call, queries) }?;
+        }
+        for (kernel, tiled) in &self.kernels {
+            let tokens = if matches!(kernel, Kernel::Key(_)) { keys } else { queries };
+            if tokens > 0 {
+                // SAFETY: as above; the rows are computed before on the same stream.
+                unsafe { self.launch_kernel(stream, &call, *kernel, tiled, tokens) }?;
+            }
         }
         if let Some(bias) = &self.bias
             && !args.grad_bias.data.is_null()
@@ -303,140 +327,160 @@ impl AttentionBackwardPlan {
             && keys > 0
         {
             // SAFETY: as above.
-            unsafe { bias::launch(bias, &self.attention, stream, &arguments, args) }?;
+            unsafe { bias::launch(bias, &self.attention, stream, &call.arguments, args, rows) }?;
         }
         if let Some(sinks) = &self.sinks {
             // SAFETY: as above.
-            unsafe { self.launch_sinks(sinks, stream, args, arguments.batch()) }?;
+            unsafe { launch_sinks(sinks, stream, &call) }?;
         }
         Ok(())
     }
 
-    unsafe fn launch_rows(
-        &self,
-        stream: &Stream,
-        args: &AttentionBackwardArgs<'_>,
-        longest: u32,
-    ) -> Result<()> {
+    unsafe fn launch_rows(&self, stream: &Stream, call: &Call<'_>, queries: u32) -> Result<()> {
+        let args = call.args;
         let params = rows::Params {
             out: args.out.data,
             grad_out: args.grad_out.data,
             lse: args.lse,
-            rows: args.workspace,
+            rows: call.rows,
             out_strides: args.out.strides,
             grad_out_strides: args.grad_out.strides,
             documents: args.operands.documents_params(),
             T: args.shape.queries as i32,
             S: args.shape.keys as i32,
         };
-        let rows_per_block = ROWS_THREADS / lanes(&self.attention);
-        let shape = Launch {
-            grid: [longest.div_ceil(rows_per_block), args.shape.heads as u32, args.shape.batch as u32],
-            block: [ROWS_THREADS, 1, 1],
-            shared_bytes: 0,
-        };
         // SAFETY: the caller answers for it.
-        Ok(unsafe { self.rows.launch(stream, shape, &params) }?)
+        unsafe { self.rows.launch(stream, queries, args.shape.heads, args.shape.batch, &params) }
     }
 
-    unsafe fn launch_query(
+    unsafe fn launch_kernel(
         &self,
         stream: &Stream,
-        arguments: &Arguments,
-        args: &AttentionBackwardArgs<'_>,
-        longest: u32,
+        call: &Call<'_>,
+        kernel: Kernel,
+        tiled: &Tiled,
+        tokens: u32,
     ) -> Result<()> {
-        let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
-        let params = query::Params {
+        let AttentionShape { batch, heads, kv_heads, .. } = call.args.shape;
+        match kernel {
+            Kernel::Query => {
+                let params = self.query_params(call)?;
+                // SAFETY: the caller answers for it.
+                unsafe { tiled.launch(stream, tokens, heads, batch, &params) }
+            }
+            Kernel::Key(_) => {
+                let params = self.key_params(call)?;
+                // SAFETY: as above.
+                unsafe { tiled.launch(stream, tokens, kv_heads, batch, &params) }
+            }
+            Kernel::Convert { .. } => {
+                // SAFETY: as above.
+                unsafe { tiled.launch(stream, tokens, heads, batch, &convert_params(call)) }
+            }
+        }
+    }
+
+    fn query_params(&self, call: &Call<'_>) -> Result<query::Params> {
+        let args = call.args;
+        let AttentionShape { queries, keys, heads, kv_heads, .. } = args.shape;
+        Ok(query::Params {
             q: args.q.data,
             k: args.k.data,
             v: args.v.data,
             grad_out: args.grad_out.data,
-            rows: args.workspace,
+            rows: call.rows,
             grad_q: args.grad_q.data,
             q_strides: args.q.strides,
             k_strides: args.k.strides,
             v_strides: args.v.strides,
             grad_out_strides: args.grad_out.strides,
             grad_q_strides: args.grad_q.strides,
-            mask: args.operands.mask_params(&self.attention, arguments),
+            mask: args.operands.mask_params(&self.attention, &call.arguments),
             documents: args.operands.documents_params(),
-            scoring: args.operands.scoring_params(&self.attention, arguments, args.scale)?,
+            scoring: args.operands.scoring_params(&self.attention, &call.arguments, args.scale)?,
             dropout: args.operands.dropout_params(&self.attention),
             T: queries as i32,
             S: keys as i32,
             heads_per_kv: (heads / kv_heads) as i32,
             scale: args.scale,
-        };
-        let blocks = longest.div_ceil(self.query.tile.block_q);
-        // SAFETY: the caller answers for it.
-        unsafe { self.query.launch(stream, [blocks, heads as u32, batch as u32], &params) }
+        })
     }
 
-    unsafe fn launch_key(
-        &self,
-        stream: &Stream,
-        arguments: &Arguments,
-        args: &AttentionBackwardArgs<'_>,
-        longest: u32,
-    ) -> Result<()> {
-        let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
-        let params = key::Params {
+    fn key_params(&self, call: &Call<'_>) -> Result<key::Params> {
+        let args = call.args;
+        let AttentionShape { queries, keys, heads, kv_heads, .. } = args.shape;
+        Ok(key::Params {
             q: args.q.data,
             k: args.k.data,
             v: args.v.data,
             grad_out: args.grad_out.data,
-            rows: args.workspace,
+            rows: call.rows,
             grad_k: args.grad_k.data,
             grad_v: args.grad_v.data,
+            grad_q_sums: call.grad_q_sums,
             q_strides: args.q.strides,
             k_strides: args.k.strides,
             v_strides: args.v.strides,
             grad_out_strides: args.grad_out.strides,
             grad_k_strides: args.grad_k.strides,
             grad_v_strides: args.grad_v.strides,
-            mask: args.operands.mask_params(&self.attention, arguments),
+            mask: args.operands.mask_params(&self.attention, &call.arguments),
             documents: args.operands.documents_params(),
-            scoring: args.operands.scoring_params(&self.attention, arguments, args.scale)?,
+            scoring: args.operands.scoring_params(&self.attention, &call.arguments, args.scale)?,
             dropout: args.operands.dropout_params(&self.attention),
             T: queries as i32,
             S: keys as i32,
             heads_per_kv: (heads / kv_heads) as i32,
             scale: args.scale,
-        };
-        for kernel in &self.keys {
-            let blocks = longest.div_ceil(kernel.tile.block_k);
-            // SAFETY: the caller answers for it.
-            unsafe { kernel.launch(stream, [blocks, kv_heads as u32, batch as u32], &params) }?;
-        }
-        Ok(())
-    }
-
-    unsafe fn launch_sinks(
-        &self,
-        kernel: &Loaded,
-        stream: &Stream,
-        args: &AttentionBackwardArgs<'_>,
-        batches: usize,
-    ) -> Result<()> {
-        let params = sinks::Params {
-            rows: args.workspace,
-            sinks: args.operands.sinks,
-            grad_sinks: args.grad_sinks,
-            T: args.shape.queries as i64,
-            batches: batches as i32,
-            _pad: 0,
-        };
-        // SAFETY: the caller answers for it.
-        unsafe { kernel.launch(stream, [args.shape.heads as u32, 1], &params) }
+        })
     }
 }
 
+fn convert_params(call: &Call<'_>) -> grad_q::Params {
+    let args = call.args;
+    grad_q::Params {
+        sums: call.grad_q_sums,
+        grad_q: args.grad_q.data,
+        grad_q_strides: args.grad_q.strides,
+        documents: args.operands.documents_params(),
+        T: args.shape.queries as i32,
+        S: args.shape.keys as i32,
+        scale: args.scale,
+        _pad: 0,
+    }
+}
+
+unsafe fn launch_sinks(kernel: &Loaded, stream: &Stream, call: &Call<'_>) -> Result<()> {
+    let args = call.args;
+    let params = sinks::Params {
+        rows: call.rows,
+        sinks: args.operands.sinks,
+        grad_sinks: args.grad_sinks,
+        T: args.shape.queries as i64,
+        batches: call.arguments.batch() as i32,
+        _pad: 0,
+    };
+    // SAFETY: the caller answers for it.
+    unsafe { kernel.launch(stream, [args.shape.heads as u32, 1], &params) }
+}
+
 impl Tiled {
-    unsafe fn launch<P: bytemuck::Pod>(&self, stream: &Stream, grid: [u32; 3], params: &P) -> Result<()> {
-        let shape = Launch { grid, block: [self.tile.threads(), 1, 1], shared_bytes: self.shared_bytes };
+    /// Compiles and loads.
+    fn load(device: &Device, variant: &Variant, tokens: u32) -> Result<Tiled> {
+        Ok(Tiled { kernel: Loaded::new(device, variant)?, tokens })
+    }
+
+    unsafe fn launch(
+        &self,
+        stream: &Stream,
+        tokens: u32,
+        heads: usize,
+        batch: usize,
+        params: &impl bytemuck::Pod,
+    ) -> Result<()> {
+        let grid = [tokens.div_ceil(self.tokens), heads as u32, batch as u32];
         // SAFETY: the caller answers for it.
-        Ok(unsafe { self.kernel.launch(stream, shape, params) }?)
+        unsafe { self.kernel.launch(stream, grid, params) }
     }
 }
 
@@ -461,7 +505,7 @@ fn check(attention: &Attention, args: &AttentionBackwardArgs<'_>) -> Result<Argu
         let expected = "null: the attention was described without sinks";
         return Err(arguments.error("grad_sinks", format!("{:?}", args.grad_sinks), expected));
     }
-    arguments.check_per_query("workspace", args.workspace, 8)?;
+    arguments.check_per_query("workspace", args.workspace, 16)?;
     arguments.check_queries_written("grad_q", &args.grad_q, head_dim)?;
     arguments.check_keys_written("grad_k", &args.grad_k, head_dim)?;
     arguments.check_keys_written("grad_v", &args.grad_v, value_dim)?;

@@ -69,13 +69,14 @@ pub(super) fn variant(attention: &Attention) -> Variant {
 
 /// # Safety
 ///
-/// As [`super::AttentionBackwardPlan::launch`], after the rows on the same stream.
+/// As [`super::AttentionBackwardPlan::launch`], after what writes `rows` on the same stream.
 pub(super) unsafe fn launch(
     kernel: &Loaded,
     attention: &Attention,
     stream: &Stream,
     arguments: &Arguments,
     args: &AttentionBackwardArgs<'_>,
+    rows: DevicePtr,
 ) -> Result<()> {
     let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
     let [longest_queries, longest_keys] = args.operands.longest(attention, arguments);
@@ -84,7 +85,7 @@ pub(super) unsafe fn launch(
         k: args.k.data,
         v: args.v.data,
         grad_out: args.grad_out.data,
-        rows: args.workspace,
+        rows,
         grad_bias: args.grad_bias.data,
         q_strides: args.q.strides,
         k_strides: args.k.strides,

@@ -29,7 +29,7 @@ const MAX_HEAD_DIM: usize = 256;
 /// Masks restrict each other: a query sees the keys that all of them let it see. One that sees no key gets `out = 0`,
 /// `lse = -inf` and gives no gradient.
 ///
-/// Deterministic: the same inputs give the same bits.
+/// Deterministic, unless [`atomic`](Attention::atomic): the same inputs give the same bits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attention {
     pub(super) dtype: Dtype,
@@ -47,6 +47,7 @@ pub struct Attention {
     pub(super) dropout: Option<Number>,
     pub(super) expressions: Expressions,
     pub(super) blocks: Option<Blocks>,
+    pub(super) atomic: bool,
 }
 
 /// An f32 that is equal to another when its bits are.
@@ -92,6 +93,7 @@ impl Attention {
             dropout: None,
             expressions: Expressions::default(),
             blocks: None,
+            atomic: false,
         }
     }
 
@@ -223,6 +225,16 @@ impl Attention {
     #[must_use]
     pub fn blocks(self, blocks: impl Into<Option<Blocks>>) -> Attention {
         Attention { blocks: blocks.into(), ..self }
+    }
+
+    /// Whether backward adds up the gradient of `q` with atomics, in whatever order they come: its last bits then differ
+    /// from run to run. In return the scores are computed once instead of twice, five matrix products instead of seven
+    /// (six instead of eight where D and Dv together are too wide: see `kernels/attention/backward_key.cu`), at the price of
+    /// `4 D` bytes of [workspace](super::AttentionBackwardPlan::workspace_bytes) for each query and head. All other
+    /// gradients, and forward, stay deterministic.
+    #[must_use]
+    pub fn atomic(self, atomic: bool) -> Attention {
+        Attention { atomic, ..self }
     }
 
     pub(super) fn check(&self, operation: &'static str, arch: Arch) -> Result<()> {

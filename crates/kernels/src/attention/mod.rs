@@ -48,8 +48,10 @@ mod block_mask;
 mod description;
 mod expression;
 mod forward;
+mod grad_q;
 mod merge;
 mod operands;
+mod path;
 mod tuning;
 
 use longhand_gpu::Arch;
@@ -74,6 +76,7 @@ const HEADERS: &[(&str, &str)] = cuda_files![
     "attention/block_mask.cuh",
     "attention/dropout.cuh",
     "attention/dual.cuh",
+    "attention/grad_q.cuh",
     "attention/mask.cuh",
     "attention/named.cuh",
     "attention/rows.cuh",
@@ -98,6 +101,9 @@ pub(crate) fn variants(arch: Arch) -> Vec<Variant> {
         causal(Bf16, 8),
         causal(Bf16, 72),
         causal(Bf16, 192).value_dim(128),
+        causal(Bf16, 64).atomic(true),
+        causal(Bf16, 128).atomic(true),
+        causal(Bf16, 256).atomic(true),
     ];
     for head_dim in [64, 128] {
         let window = Attention::new(Bf16, head_dim).window(1, 1);
@@ -117,9 +123,8 @@ pub(crate) fn variants(arch: Arch) -> Vec<Variant> {
     variants.extend(block_mask::variants(&blocked));
     for attention in &described {
         let backward = backward::variants(attention, arch);
-        let all = [forward::variant(attention, arch), backward.rows, backward.query];
         // The kernel that knows of no mask is the same for many.
-        for variant in all.into_iter().chain(backward.keys) {
+        for variant in std::iter::once(forward::variant(attention, arch)).chain(backward) {
             if variants.iter().all(|known| known.program != variant.program) {
                 variants.push(variant);
             }

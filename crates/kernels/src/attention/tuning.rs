@@ -12,6 +12,8 @@ pub(super) enum Step {
     Forward,
     BackwardQuery,
     BackwardKey,
+    /// The gradient of keys, and that of queries by atomics.
+    BackwardKeyAndQuery,
 }
 
 /// `BLOCK_Q` queries by `BLOCK_K` keys, computed by a block of so many warps.
@@ -65,6 +67,23 @@ enum Class {
     Consumer,
 }
 
+impl Class {
+    /// Shared memory of a block in bytes.
+    fn shared_bytes(self) -> u32 {
+        let kib = match self {
+            Class::Ampere => 163,
+            Class::Datacenter => 227,
+            Class::Consumer => 99,
+        };
+        kib * 1024
+    }
+
+    /// How many blocks with so much of it fit on a multiprocessor, which has 1 KiB more; the system keeps as much for each.
+    fn blocks(self, bytes: u32) -> u32 {
+        (self.shared_bytes() + 1024) / (bytes + 1024)
+    }
+}
+
 fn class(arch: Arch) -> Class {
     match arch.number() {
         86 | 88 | 89 | 120.. => Class::Consumer,
@@ -88,6 +107,7 @@ fn class(arch: Arch) -> Class {
 pub(super) fn tile(step: Step, arch: Arch, widths: Widths, causal: bool, featured: bool) -> Tile {
     let class = class(arch);
     match step {
+        Step::BackwardKeyAndQuery => backward_key_and_query(class, widths),
         _ if !widths.small => f32_tile(step, class, widths),
         Step::Forward => forward(class, widths, causal, featured),
         Step::BackwardQuery => backward_query(class, widths, featured),
@@ -170,6 +190,24 @@ fn backward_key(class: Class, widths: Widths, featured: bool) -> Tile {
     }
 }
 
+/// That of a featured `BackwardKey`, because `grad_q` takes registers, too (of 32 rows per warp, 64 wide, 8 bytes spill on
+/// sm_120a), if with `grad_score` as many warps fit, of eight; else with one stage, which the product for `grad_q` gives
+/// time to arrive; else with half the warps as well.
+fn backward_key_and_query(class: Class, widths: Widths) -> Tile {
+    let two_stages = match widths.small {
+        true => backward_key(class, widths, true),
+        false => f32_tile(Step::BackwardKey, class, widths),
+    };
+    let one_stage = Tile { stages: 1, ..two_stages };
+    let half = Tile { block_k: one_stage.block_k / 2, warps: one_stage.warps / 2, ..one_stage };
+    let warps = |tile: Tile| {
+        let blocks = class.blocks(tile.shared_bytes(Step::BackwardKeyAndQuery, widths));
+        (blocks * tile.warps).min(8)
+    };
+    let better = |a, b| if warps(b) > warps(a) { b } else { a };
+    better(better(two_stages, one_stage), half)
+}
+
 /// Of f32, of which a row is twice as long, and a product six times as many instructions: these bound, whatever the
 /// tile. 16 rows per warp, and few keys or queries at a time, which the compiler is done with sooner.
 fn f32_tile(step: Step, class: Class, widths: Widths) -> Tile {
@@ -200,7 +238,7 @@ fn f32_tile(step: Step, class: Class, widths: Widths) -> Tile {
 fn rows_of(step: Step, shared: u32, warps: u32) -> Tile {
     match step {
         Step::Forward | Step::BackwardQuery => rows(shared, 16, warps),
-        Step::BackwardKey => rows(16, shared, warps),
+        Step::BackwardKey | Step::BackwardKeyAndQuery => rows(16, shared, warps),
     }
 }
 
@@ -213,6 +251,7 @@ impl Tile {
     pub(super) fn shared_bytes(self, step: Step, widths: Widths) -> u32 {
         let Tile { block_q, block_k, stages, .. } = self;
         let [head, value] = widths.bytes();
+        let grad_score = block_q * block_k * if widths.small { 2 } else { 4 };
         match step {
             // Q, and O in its place; K, V.
             Step::Forward => block_q * head.max(value) + block_k * (head + value),
@@ -220,6 +259,8 @@ impl Tile {
             Step::BackwardQuery => (head + value) * (block_q + stages * block_k),
             // K and V; stages of Q, grad_out and 8 bytes per query.
             Step::BackwardKey => (head + value) * (block_k + stages * block_q) + stages * 8 * block_q,
+            // The same, and grad_score.
+            Step::BackwardKeyAndQuery => self.shared_bytes(Step::BackwardKey, widths) + grad_score,
         }
     }
 }
@@ -228,19 +269,10 @@ impl Tile {
 mod tests {
     use super::*;
 
-    /// Shared memory of a block and of a multiprocessor.
-    fn shared_kib(arch: Arch) -> (u32, u32) {
-        match class(arch) {
-            Class::Ampere => (163, 164),
-            Class::Datacenter => (227, 228),
-            Class::Consumer => (99, 100),
-        }
-    }
-
     #[test]
     fn every_tile_fits_in_shared_memory_and_where_it_matters_with_eight_warps_on_a_multiprocessor() {
         let dims = || (8..=256).step_by(8);
-        let steps = [Step::Forward, Step::BackwardQuery, Step::BackwardKey];
+        let steps = [Step::Forward, Step::BackwardQuery, Step::BackwardKey, Step::BackwardKeyAndQuery];
         let each = Arch::TESTED.into_iter().flat_map(|arch| steps.map(|step| (arch, step)));
         for (arch, step) in each {
             for (head_dim, value_dim) in dims().flat_map(|d| dims().map(move |dv| (d, dv))) {
@@ -249,12 +281,11 @@ mod tests {
                         let widths = Widths::new(dtype, head_dim, value_dim);
                         let tile = tile(step, arch, widths, causal, featured);
                         let bytes = tile.shared_bytes(step, widths);
-                        let (block, multiprocessor) = shared_kib(arch);
+                        let class = class(arch);
                         let what =
                             format!("{step:?} {arch} {dtype} {head_dim}/{value_dim} {tile:?}: {bytes}");
-                        assert!(bytes <= block * 1024, "{what}");
-                        // The system keeps 1 KiB per block.
-                        let blocks = multiprocessor * 1024 / (bytes + 1024);
+                        assert!(bytes <= class.shared_bytes(), "{what}");
+                        let blocks = class.blocks(bytes);
                         if dtype == Dtype::Bf16 && head_dim.max(value_dim) <= 128 {
                             assert!(blocks * tile.warps >= 8, "{what}, {blocks} blocks");
                         }

@@ -18,6 +18,7 @@ impl Attention {
         [
             ("attention_forward", usual()),
             ("attention_backward", backward(usual())),
+            ("attention_backward_atomic", Attention { atomic: true, ..backward(usual()) }),
             ("attention_forward_long", long(1000, 128, false)),
             ("attention_forward_causal_long", long(1000, 64, true)),
             ("attention_backward_long", backward(long(384, 128, false))),

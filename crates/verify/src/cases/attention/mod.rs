@@ -25,6 +25,8 @@ use std::fmt;
 pub struct Attention {
     /// Forward or backward.
     pub pass: Pass,
+    /// Whether backward adds up the gradient of q by atomics.
+    pub atomic: bool,
     /// Of q, k, v and their gradients.
     pub precision: Precision,
     /// The sizes.
@@ -62,6 +64,7 @@ impl Case for Attention {
     fn operation(&self) -> &'static str {
         match self.pass {
             Pass::Forward => "attention forward",
+            Pass::Backward if self.atomic => "attention backward atomic",
             Pass::Backward => "attention backward",
         }
     }
@@ -71,6 +74,10 @@ impl Case for Attention {
             Pass::Forward => self.forward(trial),
             Pass::Backward => self.backward(trial),
         }
+    }
+
+    fn varying(&self) -> &'static [&'static str] {
+        if self.pass == Pass::Backward && self.atomic { &["dq"] } else { &[] }
     }
 }
 
@@ -114,8 +121,28 @@ impl Attention {
         cases.extend(Attention::telling_masks());
         cases.extend(Attention::telling_blocks());
         cases.extend(Attention::telling_scores());
-        let backward = |case: &Attention| Attention { pass: Pass::Backward, ..case.clone() };
-        cases.iter().cloned().chain(cases.iter().map(backward)).collect()
+        let pass = |pass| cases.iter().map(move |case| Attention { pass, ..case.clone() });
+        let backward = pass(Pass::Backward).chain(Attention::telling_atomic());
+        cases.iter().cloned().chain(backward).collect()
+    }
+
+    /// Where the gradient of q is shared out differently: widths, documents, a group of heads, no query or key.
+    fn telling_atomic() -> impl Iterator<Item = Attention> {
+        let usual = [(64, 200, 200), (128, 200, 200), (64, 0, 5), (64, 5, 0), (64, 33, 257)];
+        let usual = usual.map(|(head_dim, queries, keys)| {
+            Attention::new(Precision::Bf16, shape(2, queries, keys, [4, 2], head_dim), true)
+        });
+        let scores = Scores {
+            softcap: Some(3.0),
+            bias: Some([true; 4]),
+            sinks: true,
+            dropout: Some(0.25),
+            ..Scores::default()
+        };
+        let scored = Attention { scores, ..usual[0].clone() };
+        let cases = usual.into_iter().chain([scored]).chain(Attention::telling_dims());
+        let cases = cases.chain(Attention::telling_masks());
+        cases.map(|case| Attention { pass: Pass::Backward, atomic: true, ..case })
     }
 
     /// The widest rows, those that end in the middle of a fragment, values wider and narrower than keys; f32.
@@ -203,6 +230,7 @@ impl Attention {
         let mask = Mask { causal, ..Mask::default() };
         Attention {
             pass: Pass::Forward,
+            atomic: false,
             precision,
             shape,
             mask,
@@ -362,7 +390,8 @@ impl Attention {
     fn described(&self) -> kernel::Attention {
         let AttentionShape { head_dim, value_dim, .. } = self.shape;
         let attention = kernel::Attention::new(self.precision.dtype(), head_dim).value_dim(value_dim);
-        self.scores.describe(self.mask.describe(attention), &self.mask)
+        let attention = self.scores.describe(self.mask.describe(attention), &self.mask);
+        attention.atomic(self.atomic)
     }
 
     fn query_shape(&self) -> [usize; 4] {
