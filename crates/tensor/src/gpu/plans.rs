@@ -30,6 +30,7 @@ pub(crate) struct Plans {
     pub(crate) norm_backward: Cache<norm::Norm, norm::NormBackwardPlan>,
     pub(crate) attention: Cache<attention::Attention, attention::AttentionForwardPlan>,
     pub(crate) attention_backward: Cache<attention::Attention, attention::AttentionBackwardPlan>,
+    pub(crate) block_mask: Cache<attention::Attention, attention::BlockMaskPlan>,
     /// By head dim and number of parts.
     pub(crate) attention_merge: Cache<(Dtype, usize, usize), attention::AttentionMergePlan>,
     pub(crate) attention_merge_backward: Cache<(Dtype, usize, usize), attention::AttentionMergeBackwardPlan>,

@@ -29,7 +29,9 @@ mod to_device;
 mod transpose;
 
 pub use activation::{Activation, Gelu, activation, gated, gated_halves, gelu};
-pub use attention::{AttentionOptions, Documents, Named, Score, ScoreMask, attention, attention_with_lse};
+pub use attention::{
+    AttentionOptions, BlockMask, Documents, Named, Score, ScoreMask, attention, attention_with_lse,
+};
 pub use cross_entropy::{IGNORE_INDEX, LossOptions, cross_entropy};
 pub use embedding::{embedding, embedding_with_padding};
 pub use linear::linear;
@@ -40,6 +42,7 @@ pub use rope::{Rope, rope};
 pub use sample::{argmax, sample};
 pub use softmax::{log_sum_exp, softmax};
 
+pub use longhand_kernels::attention::{BlockKind, Blocks};
 pub use longhand_kernels::sampling::SampleOptions;
 
 pub use crate::cpu::attention::{Dual, Position};

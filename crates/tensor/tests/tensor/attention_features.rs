@@ -1,6 +1,8 @@
 //! Masks, scores, sinks and dropout of attention, in every combination, against the formula and finite differences.
 
-use longhand_tensor::ops::{AttentionOptions, Documents, Dual, Named, Position, Score, ScoreMask};
+use longhand_tensor::ops::{
+    AttentionOptions, BlockKind, BlockMask, Blocks, Documents, Dual, Named, Position, Score, ScoreMask,
+};
 use longhand_tensor::{Device, Dropout, Dtype, Random, Result, Tensor, check_gradient, ops};
 use proptest::prelude::*;
 
@@ -30,7 +32,15 @@ struct Case {
     bias: Option<[bool; 4]>,
     sinks: bool,
     dropout: bool,
+    blocks: Option<Choice>,
     seed: u64,
+}
+
+/// A block mask: one that is found, or one whose kinds are the user's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    Found,
+    Chosen,
 }
 
 /// With up to so many tokens.
@@ -70,6 +80,7 @@ fn cases(tokens: usize) -> impl Strategy<Value = Case> {
             bias,
             sinks,
             dropout,
+            blocks: None,
             seed,
         }
     })
@@ -123,7 +134,7 @@ impl Case {
         let lengths = |side: usize| self.documents.iter().map(|lengths| lengths[side]).collect::<Vec<_>>();
         let sequences = if self.documents.is_empty() { self.batch } else { self.documents.len() };
         let prefixes = |prefix: usize| (0..sequences as u32).map(|i| prefix as u32 + i).collect::<Vec<_>>();
-        AttentionOptions {
+        let mut options = AttentionOptions {
             causal: self.causal,
             scale: Some(0.8),
             window_left: self.left,
@@ -154,7 +165,25 @@ impl Case {
             bias: self.bias.map(|_| inputs[3].clone()),
             sinks: self.sinks.then(|| inputs[inputs.len() - 1].clone()),
             dropout: self.dropout.then_some(Dropout { probability: PROBABILITY, random: RANDOM }),
+            blocks: None,
+        };
+        options.blocks = self.blocks.map(|choice| self.block_mask(choice, &options, device));
+        options
+    }
+
+    /// One for each batch and head, of 128 by 128.
+    fn block_mask(&self, choice: Choice, options: &AttentionOptions, device: &Device) -> BlockMask {
+        let sizes = [self.batch, self.heads(), self.queries, self.keys];
+        let blocks = Blocks { per_batch: true, per_head: true, ..Default::default() };
+        let masks = sizes[0] * sizes[1] * sizes[2].div_ceil(128) * sizes[3].div_ceil(128);
+        let kinds: Vec<BlockKind> = (0..masks)
+            .map(|i| [BlockKind::Full, BlockKind::Partial, BlockKind::Empty][i * 5 % 7 % 3])
+            .collect();
+        match choice {
+            Choice::Found => BlockMask::find(options, sizes, blocks, device),
+            Choice::Chosen => BlockMask::choose(options, sizes, blocks, &kinds, device),
         }
+        .unwrap()
     }
 
     fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
@@ -347,6 +376,7 @@ const PLAIN: Case = Case {
     bias: None,
     sinks: false,
     dropout: false,
+    blocks: None,
     seed: 5,
 };
 
@@ -356,6 +386,8 @@ fn features_on_a_gpu_are_those_on_the_cpu() {
         Case { batch: 1, queries: 90, keys: 107, documents: vec![[70, 37], [0, 40], [20, 30]], ..PLAIN };
     let cases = [
         Case { left: Some(20), right: Some(9), ..PLAIN },
+        Case { causal: true, mask: true, blocks: Some(Choice::Found), ..PLAIN },
+        Case { mask: true, blocks: Some(Choice::Chosen), ..PLAIN },
         Case { causal: true, prefix: Some(80), ..PLAIN },
         Case { causal: true, left: Some(12), ..packed.clone() },
         Case { right: Some(3), prefix: Some(5), ..packed.clone() },
@@ -387,6 +419,35 @@ fn features_on_a_gpu_are_those_on_the_cpu() {
             }
         }
     }
+}
+
+#[test]
+fn a_block_mask_is_for_its_masks_and_sizes() {
+    let x = tensor(&[1, 130, 2, 2], 1);
+    let causal = AttentionOptions { causal: true, ..Default::default() };
+    let sizes = [1, 2, 130, 130];
+    let find = |options, sizes| BlockMask::find(options, sizes, Blocks::default(), &Device::Cpu).unwrap();
+    let message = |blocks: BlockMask| {
+        let options = AttentionOptions { blocks: Some(blocks), ..causal.clone() };
+        ops::attention(&x, &x, &x, &options).map_or_else(|error| error.to_string(), |_| "fine".to_string())
+    };
+    assert_eq!(message(find(&causal, sizes)), "fine");
+    assert!(
+        message(find(&causal, [1, 2, 130, 129]))
+            .starts_with("attention: blocks is a block mask for [1, 2, 130, 129]")
+    );
+    assert!(message(find(&Default::default(), sizes)).contains("a block mask for other masks"));
+    let kinds = [BlockKind::Full; 3];
+    let error = BlockMask::choose(&causal, sizes, Blocks::default(), &kinds, &Device::Cpu).unwrap_err();
+    assert_eq!(error.to_string(), "attention: kinds of blocks is 3 of them, expected 4: [1, 1, 2, 2]");
+
+    let kinds = [BlockKind::Full, BlockKind::Empty, BlockKind::Empty, BlockKind::Full];
+    let chosen = BlockMask::choose(&causal, sizes, Blocks::default(), &kinds, &Device::Cpu).unwrap();
+    let options = AttentionOptions { blocks: Some(chosen), ..causal.clone() };
+    let last = doubles(&ops::attention(&x, &x, &x, &options).unwrap())[129 * 4..].to_vec();
+    let window = AttentionOptions { causal: true, window_left: Some(1), ..Default::default() };
+    let expected = doubles(&ops::attention(&x, &x, &x, &window).unwrap())[129 * 4..].to_vec();
+    assert!(largest_difference(&last, &expected) < 1e-12);
 }
 
 /// With a bias of minus infinity, as masks are often made.

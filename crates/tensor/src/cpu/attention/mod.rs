@@ -36,7 +36,7 @@ pub(crate) struct Problem<'a, T> {
     pub(crate) scale: f64,
     pub(crate) visible: Visible,
     /// What hides further keys.
-    pub(crate) mask: Option<&'a MaskFunction>,
+    pub(crate) mask: Option<&'a MaskFunction<'a>>,
     pub(crate) scores: Scores<'a, T>,
     /// `(H)`: a score that takes part in the softmax of each query and has no value.
     pub(crate) sinks: Option<&'a [T]>,

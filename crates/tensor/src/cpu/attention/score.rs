@@ -19,7 +19,7 @@ pub struct Position {
 }
 
 /// A user's own mask: whether the query sees the key.
-pub(crate) type MaskFunction = dyn Fn(Position) -> bool + Send + Sync;
+pub(crate) type MaskFunction<'a> = dyn Fn(Position) -> bool + Send + Sync + 'a;
 /// A user's own score.
 pub(crate) type ScoreFunction = dyn Fn(Position, Dual) -> Dual + Send + Sync;
 
@@ -127,7 +127,7 @@ impl Hidden {
     /// Asks for every key that the queries see otherwise; returns whether any is left. `seen(row)` are keys of the block.
     pub(super) fn look(
         &mut self,
-        mask: &MaskFunction,
+        mask: &MaskFunction<'_>,
         visible: &Visible,
         block: &Block,
         seen: impl Fn(usize) -> Range<usize>,

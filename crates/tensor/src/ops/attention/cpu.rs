@@ -1,8 +1,12 @@
 //! On the CPU.
 
-use super::{Attention, Inputs, NAME, Saved, as_heads};
+use longhand_kernels::attention::BlockKind;
+
+use super::{Attention, BlockMask, Inputs, NAME, Saved, as_heads};
 use crate::cpu::Real;
-use crate::cpu::attention::{self, Bias, Dropping, Heads, Mask, Problem, Scores, Sizes, Upstream, Wanted};
+use crate::cpu::attention::{
+    self, Bias, Dropping, Heads, Mask, MaskFunction, Position, Problem, Scores, Sizes, Upstream, Wanted,
+};
 use crate::dtype::with_real;
 use crate::ops::{compute_dtype, widened};
 use crate::{Result, Tensor};
@@ -46,6 +50,15 @@ impl Attention {
         })
     }
 
+    /// What the user's own blocks and mask say of a place.
+    fn sees(&self, at: Position) -> bool {
+        match self.0.blocks.as_ref().and_then(|blocks| blocks.kind(at)) {
+            Some(BlockKind::Empty) => false,
+            Some(BlockKind::Full) => true,
+            Some(BlockKind::Partial) | None => self.0.mask.as_ref().is_none_or(|mask| (mask.cpu)(at)),
+        }
+    }
+
     /// Calls `body` with what there is to compute, in the type that the CPU computes in.
     fn with_problem<T: Real, R>(
         &self,
@@ -74,6 +87,8 @@ impl Attention {
             prefix: options.prefix.as_ref().map(|prefix| prefix.detach().to_vec::<u32>()).transpose()?,
             documents: options.documents.as_ref().map(|all| (all.queries.clone(), all.keys.clone())),
         };
+        let user_mask: &MaskFunction<'_> = &|at| self.sees(at);
+        let chosen = options.blocks.as_ref().is_some_and(BlockMask::is_chosen);
         Ok(body(&Problem {
             q: heads(&data.0, &q),
             k: heads(&data.1, &k),
@@ -81,7 +96,7 @@ impl Attention {
             sizes,
             scale: self.scale(sizes),
             visible: mask.visible(&sizes),
-            mask: options.mask.as_ref().map(|mask| &*mask.cpu),
+            mask: (options.mask.is_some() || chosen).then_some(user_mask),
             scores: Scores {
                 function: options.score.as_ref().map(|score| &*score.cpu),
                 softcap: options.softcap,

@@ -4,14 +4,14 @@ use longhand_gpu::DevicePtr;
 use longhand_kernels::attention as kernel;
 
 use super::options::Expression;
-use super::{Attention, Documents, Inputs, NAME, Named, Saved, as_heads};
+use super::{Attention, BlockMask, Documents, Inputs, NAME, Named, Saved, as_heads};
 use crate::cpu::attention::Sizes;
 use crate::gpu::kernel_dtype;
 use crate::ops::check_device;
 use crate::{Dtype, Error, Gpu, Result, Tensor};
 
 /// Tensors beside q, k and v, as kernels take them, and what their expressions call by name.
-struct Held {
+pub(super) struct Held {
     slopes: Option<Tensor>,
     sinks: Option<Tensor>,
     named: Vec<(String, Named)>,
@@ -19,7 +19,7 @@ struct Held {
 
 impl Held {
     /// Names and values, as kernels take them.
-    fn values(&self) -> Result<Vec<(&str, kernel::Named)>> {
+    pub(super) fn values(&self) -> Result<Vec<(&str, kernel::Named)>> {
         let values = self.named.iter().map(|(name, value)| {
             let value = match value {
                 Named::Tensor(tensor) if tensor.dtype() == Dtype::U32 => {
@@ -71,7 +71,7 @@ impl Attention {
         ]
     }
 
-    fn held(&self, inputs: &Inputs) -> Result<Held> {
+    pub(super) fn held(&self, inputs: &Inputs) -> Result<Held> {
         let by_head = |tensor: Option<&Tensor>| {
             tensor.map(|tensor| tensor.detach().to_dtype(Dtype::F32)?.contiguous()).transpose()
         };
@@ -91,7 +91,7 @@ impl Attention {
     }
 
     /// As kernels take it.
-    fn described(&self, q: &Tensor, sizes: Sizes) -> Result<kernel::Attention> {
+    pub(super) fn described(&self, q: &Tensor, sizes: Sizes) -> Result<kernel::Attention> {
         self.refuse()?;
         let options = &self.0;
         let mut described = kernel::Attention::new(kernel_dtype(NAME, q.dtype())?, sizes.dim)
@@ -100,6 +100,7 @@ impl Attention {
             .window(options.window_left, options.window_right)
             .prefix(options.prefix.is_some())
             .documents(options.documents.is_some())
+            .blocks(options.blocks.as_ref().map(BlockMask::described))
             .softcap(options.softcap.map(|cap| cap as f32))
             .alibi(options.alibi.is_some())
             .sinks(options.sinks.is_some())
@@ -117,13 +118,13 @@ impl Attention {
         Ok(described)
     }
 
-    fn kernel_shape(&self, sizes: Sizes) -> kernel::AttentionShape {
+    pub(super) fn kernel_shape(&self, sizes: Sizes) -> kernel::AttentionShape {
         let Sizes { batch, queries, keys, heads, kv_heads, .. } = sizes;
         let batch = self.0.documents.as_ref().map_or(batch, Documents::count);
         kernel::AttentionShape { batch, queries, keys, heads, kv_heads }
     }
 
-    fn operands<'a>(
+    pub(super) fn operands<'a>(
         &self,
         q: &Tensor,
         held: &Held,
@@ -142,6 +143,9 @@ impl Attention {
         };
         if let Some(prefix) = &self.0.prefix {
             operands.prefix = prefix.pointer(NAME)?;
+        }
+        if let Some(lists) = self.0.blocks.as_ref().and_then(BlockMask::lists) {
+            operands.blocks = lists.pointer(NAME)?;
         }
         if let Some(documents) = &self.0.documents {
             let [queries, keys] = &documents.on_device;

@@ -1,9 +1,11 @@
 //! Scaled dot-product attention.
 
+mod blocks;
 mod cpu;
 mod gpu;
 mod options;
 
+pub use blocks::BlockMask;
 pub(super) use gpu::kernel_heads;
 pub use options::{AttentionOptions, Documents, Named, Score, ScoreMask};
 
@@ -173,7 +175,13 @@ impl Attention {
         if let Some(documents) = &options.documents {
             documents.check(batch, queries, keys)?;
         }
-        self.check_prefix(inputs, options.documents.as_ref().map_or(batch, Documents::count))?;
+        let sequences = options.documents.as_ref().map_or(batch, Documents::count);
+        self.check_prefix(inputs, sequences)?;
+        if let Some(blocks) = &options.blocks {
+            let [longest_queries, longest_keys] =
+                options.documents.as_ref().map_or([queries, keys], Documents::longest);
+            blocks.check(options, inputs.q.device(), [sequences, heads, longest_queries, longest_keys])?;
+        }
         if let Some(cap) = options.softcap.filter(|cap| !(*cap > 0.0 && cap.is_finite())) {
             return Err(Error::argument(NAME, "softcap", cap.to_string(), "positive and finite"));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use longhand_kernels::random::Dropout;
 
-use super::NAME;
+use super::{BlockMask, NAME};
 use crate::cpu::attention::{Dual, Position};
 use crate::{Device, Error, Result, Tensor};
 
@@ -32,6 +32,8 @@ pub struct AttentionOptions {
     pub documents: Option<Documents>,
     /// Hides further keys.
     pub mask: Option<ScoreMask>,
+    /// In which blocks there is anything to compute; has to be of these masks, and of tensors of these sizes.
+    pub blocks: Option<BlockMask>,
     /// Changes scores.
     pub score: Option<Score>,
     /// `c`: scores become `c tanh(score / c)` (Gemma 2, arXiv 2408.00118, section 2).
