@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 #[test]
 fn products_are_as_close_to_the_reference_as_their_precision_allows() {
-    check_all(48, cases());
+    check_all(32, cases());
 }
 
 prop_compose! {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 #[test]
 fn parts_merge_as_precisely_as_their_type_allows_forward_and_backward() {
-    check_all(24, cases());
+    check_all(18, cases());
 }
 
 prop_compose! {

@@ -195,7 +195,6 @@ pub(crate) fn variants() -> Vec<Variant> {
     use Rounding::{Master, Nearest, Stochastic};
     let f32_moments = [
         (F32, F32, Nearest),
-        (Bf16, Bf16, Nearest),
         (Bf16, Bf16, Master),
         (Bf16, F32, Master),
         (F16, F16, Master),
@@ -203,7 +202,7 @@ pub(crate) fn variants() -> Vec<Variant> {
     ];
     let f32_moments =
         f32_moments.map(|(dtype, gradient, rounding)| AdamW::new(dtype, gradient).rounding(rounding));
-    let eight_bit = [(F32, Nearest), (Bf16, Master), (Bf16, Stochastic)];
+    let eight_bit = [(F32, Nearest), (Bf16, Stochastic)];
     let eight_bit =
         eight_bit.map(|(dtype, rounding)| AdamW::new(dtype, dtype).rounding(rounding).moments(EightBit));
     f32_moments.into_iter().chain(eight_bit).flat_map(AdamW::variants).collect()

@@ -128,13 +128,17 @@ impl Matmul {
     }
 }
 
+/// Every order in one type of each kernel, every type in one order.
 pub(crate) fn variants() -> Vec<Variant> {
     use Dtype::{Bf16, F16, F32};
-    let dtypes = [(Bf16, Bf16), (F16, F16), (Bf16, F32), (F32, F32)];
-    let orders = [Order::RowMajor, Order::ColumnMajor];
-    let orders = orders.into_iter().flat_map(|a| orders.map(|b| (a, b)));
-    let of_orders = |(a, b)| dtypes.map(|(dtype, output)| Matmul { dtype, output, a, b }.variant());
-    orders.flat_map(of_orders).collect()
+    use Order::{ColumnMajor, RowMajor};
+    let of_orders = |dtype| {
+        [(RowMajor, RowMajor), (RowMajor, ColumnMajor), (ColumnMajor, RowMajor), (ColumnMajor, ColumnMajor)]
+            .map(|(a, b)| Matmul { dtype, output: dtype, a, b })
+    };
+    let of_types =
+        [(F16, F16), (Bf16, F32)].map(|(dtype, output)| Matmul { dtype, output, a: RowMajor, b: RowMajor });
+    [Bf16, F32].into_iter().flat_map(of_orders).chain(of_types).map(Matmul::variant).collect()
 }
 
 /// A matrix, or a batch of them.

@@ -122,14 +122,9 @@ fn variant(kind: Rope, vector: usize) -> Variant {
 
 pub(crate) fn variants() -> Vec<Variant> {
     let new = |dtype| Rope::new(dtype, 128);
-    let kinds = [
-        new(Dtype::F32),
-        new(Dtype::F16),
-        new(Dtype::Bf16),
-        new(Dtype::Bf16).interleaved(true),
-        new(Dtype::Bf16).rotary(64),
-    ];
-    kinds.into_iter().flat_map(|kind| [variant(kind, 8), variant(kind, 1)]).collect()
+    let bf16 = [new(Dtype::Bf16), new(Dtype::Bf16).interleaved(true), new(Dtype::Bf16).rotary(64)];
+    let others = [Dtype::F32, Dtype::F16].map(|dtype| variant(new(dtype), 8));
+    bf16.into_iter().flat_map(|kind| [8, 1].map(|vector| variant(kind, vector))).chain(others).collect()
 }
 
 /// Which way [`RopePlan::launch`] turns.

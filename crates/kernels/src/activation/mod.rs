@@ -176,10 +176,7 @@ impl Rows {
 /// Every function; each feature with one of them.
 pub(crate) fn variants() -> Vec<Variant> {
     let bf16 = |function| Activation::new(function, Dtype::Bf16);
-    let each = Function::ALL.into_iter().flat_map(|function| {
-        [bf16(function), bf16(function).gated(true).bias(true)]
-            .map(|activation| (activation, activation.vector()))
-    });
+    let each = Function::ALL.into_iter().map(|function| (bf16(function).gated(true).bias(true), 8));
     let silu = |dtype| Activation::new(Function::Silu, dtype);
     let features = [
         (silu(Dtype::F32).gated(true).bias(true), 4),

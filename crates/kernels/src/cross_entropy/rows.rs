@@ -269,16 +269,12 @@ fn check_gradient(kind: CrossEntropy, logits: &Logits, gradient: &Gradient) -> R
 }
 
 pub(super) fn variants() -> Vec<Variant> {
-    let of_dtype = |dtype| {
-        let kind = CrossEntropy::new(dtype);
-        let (shared_bytes, _) = held(dtype, 32_000, 1, u32::MAX);
-        [
-            kind.variant(0),
-            kind.gradient(true).variant(shared_bytes),
-            kind.gradient(true).softcap(true).variant(shared_bytes),
-        ]
-    };
-    [Dtype::F32, Dtype::Bf16, Dtype::F16].into_iter().flat_map(of_dtype).collect()
+    let gradient = |dtype| CrossEntropy::new(dtype).gradient(true);
+    let with_row = |kind: CrossEntropy| kind.variant(held(kind.dtype, 32_000, 1, u32::MAX).0);
+    let mut all = vec![CrossEntropy::new(Dtype::Bf16).variant(0)];
+    all.extend([Dtype::F32, Dtype::Bf16, Dtype::F16].map(gradient).map(with_row));
+    all.extend([Dtype::F32, Dtype::Bf16].map(|dtype| with_row(gradient(dtype).softcap(true))));
+    all
 }
 
 #[cfg(test)]

@@ -109,15 +109,16 @@ impl Map {
     }
 }
 
+/// Every operation in one type, every type in one operation.
 pub(super) fn variants() -> Vec<Variant> {
-    let both = [Dtype::F32, Dtype::Bf16];
-    let plain = Operation::ALL.into_iter().flat_map(|operation| both.map(|dtype| Map::new(operation, dtype)));
-    let casts = [
+    let plain = Operation::ALL.into_iter().map(|operation| Map::new(operation, Dtype::Bf16));
+    let types = [
         Map::new(Operation::Cast, Dtype::F32).output(Dtype::Bf16),
         Map::new(Operation::Cast, Dtype::F16).output(Dtype::F32),
+        Map::new(Operation::Add, Dtype::F32),
         Map::new(Operation::Add, Dtype::F16),
     ];
-    plain.chain(casts).map(Map::variant).collect()
+    plain.chain(types).map(Map::variant).collect()
 }
 
 /// An operand of a [`Map`]: contiguous, and repeated as often as it takes to fill the output, as if it were broadcast

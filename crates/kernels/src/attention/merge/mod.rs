@@ -117,16 +117,17 @@ impl Kind {
     }
 
     /// Representatives: each type, then the most registers.
-    fn listed() -> Vec<Kind> {
+    fn listed() -> [Kind; 4] {
         let kind = |dtype, parts| Kind { dtype, head_dim: 128, parts };
         let most = Kind { head_dim: 256, ..kind(Dtype::F32, MAX_PARTS) };
-        vec![kind(Dtype::F32, 2), kind(Dtype::Bf16, 2), kind(Dtype::F16, 2), most]
+        [kind(Dtype::F32, 2), kind(Dtype::Bf16, 2), kind(Dtype::F16, 2), most]
     }
 }
 
 pub(crate) fn variants() -> Vec<Variant> {
-    let both = |kind| [8, 1].map(|vector| [forward::variant(kind, vector), backward::variant(kind, vector)]);
-    Kind::listed().into_iter().flat_map(both).flatten().collect()
+    let both = |kind, vector| [forward::variant(kind, vector), backward::variant(kind, vector)];
+    let [_, bf16, ..] = Kind::listed();
+    Kind::listed().into_iter().flat_map(|kind| both(kind, 8)).chain(both(bf16, 1)).collect()
 }
 
 /// The sizes of one call, and what is checked of its tensors.
