@@ -1,7 +1,7 @@
 // Asynchronous copies from global to shared memory (sm_80 and later).
 //
 // Shared addresses are the 32-bit addresses of the shared state space, as `ldmatrix` and `cp.async`
-// take them. What a copy writes may be read only after `copy_wait_all` by the thread that started it,
+// take them. What a copy writes may be read only after `copy_wait_all`, or `copy_wait_group`, by the thread that started it,
 // and after a barrier as well by every other thread.
 
 #pragma once
@@ -45,6 +45,27 @@ __forceinline__ void copy_async_8(SharedAddress to, const void* from, bool exist
         "{ .reg .u64 global; cvta.to.global.u64 global, %1;"
         "  cp.async.ca.shared.global [%0], [global], 8, %2; }"
         :: "r"(to), "l"(from), "r"(exists ? 8 : 0) : "memory");
+}
+
+// Copies 4 bytes; writes zeros where `exists` is false. Both addresses are multiples of 4.
+// PTX ISA: Data Movement and Conversion Instructions: cp.async.
+__forceinline__ void copy_async_4(SharedAddress to, const void* from, bool exists) {
+    asm volatile(
+        "{ .reg .u64 global; cvta.to.global.u64 global, %1;"
+        "  cp.async.ca.shared.global [%0], [global], 4, %2; }"
+        :: "r"(to), "l"(from), "r"(exists ? 4 : 0) : "memory");
+}
+
+// Closes the group of the copies that this thread has started since it closed the last one.
+// PTX ISA: Data Movement and Conversion Instructions: cp.async.commit_group.
+__forceinline__ void copy_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Waits until at most the last PENDING groups of this thread are not done.
+// PTX ISA: Data Movement and Conversion Instructions: cp.async.wait_group.
+template <int PENDING> __forceinline__ void copy_wait_group() {
+    asm volatile("cp.async.wait_group %0;" :: "n"(PENDING) : "memory");
 }
 
 // Waits for every copy this thread has started.

@@ -92,6 +92,7 @@ counts_are_held! {
     cross_entropy_counts_what_it_did: CrossEntropy,
     elementwise_operations_count_what_they_did: Elementwise,
     embedding_counts_what_it_did: Embedding,
+    kv_cache_counts_what_it_did: KvCache,
     matrix_products_count_what_they_did: Matmul,
     norm_counts_what_it_did: Norm,
     reductions_count_what_they_did: Reduction,

@@ -44,13 +44,31 @@ impl Multiprocessor {
 /// ```
 #[must_use]
 pub fn occupancy(arch: Arch, threads: u32, registers: u32, shared_bytes: u32) -> f64 {
+    let blocks = blocks_per_multiprocessor(arch, threads, registers, shared_bytes);
+    f64::from(blocks * warps(threads)) / f64::from(Multiprocessor::of(arch).warps)
+}
+
+/// How many blocks of such a kernel a multiprocessor holds at once; 0 where not even one fits.
+///
+/// ```
+/// use longhand_gpu::blocks_per_multiprocessor;
+///
+/// // 70 KiB of shared memory and the system's 1: three times in 228 KiB.
+/// assert_eq!(blocks_per_multiprocessor("sm_90a".parse()?, 128, 128, 70 << 10), 3);
+/// # Ok::<(), longhand_gpu::Error>(())
+/// ```
+#[must_use]
+pub fn blocks_per_multiprocessor(arch: Arch, threads: u32, registers: u32, shared_bytes: u32) -> u32 {
     let has = Multiprocessor::of(arch);
-    let warps = threads.div_ceil(THREADS_PER_WARP).max(1);
+    let warps = warps(threads);
     let registers = (registers.max(1) * THREADS_PER_WARP).next_multiple_of(REGISTER_UNIT);
     let by_registers = REGISTERS_PER_PART / registers * PARTS / warps;
     let by_shared = has.shared_bytes / (shared_bytes + RESERVED_SHARED).next_multiple_of(SHARED_UNIT);
-    let blocks = (has.warps / warps).min(has.blocks).min(by_registers).min(by_shared);
-    f64::from(blocks * warps) / f64::from(has.warps)
+    (has.warps / warps).min(has.blocks).min(by_registers).min(by_shared)
+}
+
+fn warps(threads: u32) -> u32 {
+    threads.div_ceil(THREADS_PER_WARP).max(1)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ pub mod elementwise;
 pub mod embedding;
 mod error;
 mod held;
+pub mod kv_cache;
 mod loaded;
 pub mod matmul;
 pub mod norm;

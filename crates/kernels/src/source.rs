@@ -3,8 +3,8 @@
 use longhand_gpu::{Arch, Constants, Program};
 
 use crate::{
-    activation, adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction, rope,
-    sampling, softmax,
+    activation, adamw, attention, cross_entropy, elementwise, embedding, kv_cache, matmul, norm, reduction,
+    rope, sampling, softmax,
 };
 
 macro_rules! cuda_files {
@@ -24,6 +24,7 @@ const COMMON: &[(&str, &str)] = cuda_files![
     "common/matrix.cuh",
     "common/memory.cuh",
     "common/philox.cuh",
+    "common/quantised.cuh",
     "common/reduce.cuh",
     "common/row.cuh",
     "common/softmax.cuh",
@@ -60,10 +61,12 @@ pub fn variants(arch: Arch) -> Vec<Variant> {
         activation::variants(),
         adamw::variants(),
         attention::variants(arch),
+        attention::decode_variants(),
         attention::merge_variants(),
         cross_entropy::variants(),
         elementwise::variants(),
         embedding::variants(),
+        kv_cache::variants(),
         matmul::variants(),
         norm::variants(),
         reduction::variants(),

@@ -21,6 +21,7 @@
 //! | embedding | [`embedding`] | [`embedding_backward`] | |
 //! | rotary position embedding | [`rope`](rope()) | [`rope_backward`] | Su et al. 2021 |
 //! | numbers in 8 bits | [`dynamic_map`](dynamic_map()) | | Dettmers et al. 2022 |
+//! | and 8-bit floats | [`to_e4m3`], [`e4m3`](e4m3()) | | OCP 8-bit Floating Point Specification |
 //! | random bits | [`philox`](philox()) | | Salmon et al. 2011 |
 //!
 //! An oracle has no error to return: a slice whose length contradicts the shapes is a mistake in the test that
@@ -39,6 +40,7 @@ mod linear;
 mod merge;
 mod norm;
 mod philox;
+mod quantise;
 mod rope;
 mod sampling;
 mod softmax;
@@ -60,6 +62,7 @@ pub use norm::{
     LayerNorm, NormGradients, RmsNorm, layer_norm, layer_norm_backward, rms_norm, rms_norm_backward,
 };
 pub use philox::philox;
+pub use quantise::{e4m3, to_e4m3, to_int8};
 pub use rope::{Rope, rope, rope_backward};
 pub use sampling::{SampleOptions, sample};
 pub use softmax::{Softmax, softmax, softmax_backward};

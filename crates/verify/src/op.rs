@@ -1,8 +1,8 @@
 //! The operations by name.
 
 use crate::cases::{
-    Activation, AdamW, Attention, AttentionMerge, AxisSum, ColumnSum, Copy, CrossEntropy, Embedding,
-    GradientNorm, GradientScale, Map, Matmul, Norm, Rope, Sample, Softmax, Sum,
+    Activation, AdamW, Attention, AttentionDecode, AttentionMerge, AxisSum, ColumnSum, Copy, CrossEntropy,
+    Embedding, GradientNorm, GradientScale, KvAppend, Map, Matmul, Norm, Rope, Sample, Softmax, Sum,
 };
 use crate::{Canonical, Case};
 
@@ -16,6 +16,7 @@ pub enum Op {
     CrossEntropy,
     Elementwise,
     Embedding,
+    KvCache,
     Matmul,
     Norm,
     Reduction,
@@ -26,13 +27,14 @@ pub enum Op {
 
 impl Op {
     /// All of them, in the order of their names.
-    pub const ALL: [Op; 12] = [
+    pub const ALL: [Op; 13] = [
         Op::Activation,
         Op::AdamW,
         Op::Attention,
         Op::CrossEntropy,
         Op::Elementwise,
         Op::Embedding,
+        Op::KvCache,
         Op::Matmul,
         Op::Norm,
         Op::Reduction,
@@ -51,6 +53,7 @@ impl Op {
             Op::CrossEntropy => "cross_entropy",
             Op::Elementwise => "elementwise",
             Op::Embedding => "embedding",
+            Op::KvCache => "kv_cache",
             Op::Matmul => "matmul",
             Op::Norm => "norm",
             Op::Reduction => "reduction",
@@ -67,10 +70,14 @@ impl Op {
         match self {
             Op::Activation => boxed(Activation::telling()),
             Op::AdamW => boxed(AdamW::telling()),
-            Op::Attention => [boxed(Attention::telling()), boxed(AttentionMerge::telling())]
-                .into_iter()
-                .flatten()
-                .collect(),
+            Op::Attention => [
+                boxed(Attention::telling()),
+                boxed(AttentionDecode::telling()),
+                boxed(AttentionMerge::telling()),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
             Op::CrossEntropy => [boxed(CrossEntropy::telling()), boxed(GradientScale::telling())]
                 .into_iter()
                 .flatten()
@@ -79,6 +86,7 @@ impl Op {
                 [boxed(Map::telling()), boxed(Copy::telling())].into_iter().flatten().collect()
             }
             Op::Embedding => boxed(Embedding::telling()),
+            Op::KvCache => boxed(KvAppend::telling()),
             Op::Matmul => boxed(Matmul::telling()),
             Op::Norm => boxed(Norm::telling()),
             Op::Reduction => [
@@ -103,11 +111,15 @@ impl Op {
             Op::Activation => Activation::canonical(),
             Op::AdamW => AdamW::canonical(),
             Op::Attention => {
-                [Attention::canonical(), AttentionMerge::canonical()].into_iter().flatten().collect()
+                [Attention::canonical(), AttentionDecode::canonical(), AttentionMerge::canonical()]
+                    .into_iter()
+                    .flatten()
+                    .collect()
             }
             Op::CrossEntropy => CrossEntropy::canonical(),
             Op::Elementwise => [Map::canonical(), Copy::canonical()].into_iter().flatten().collect(),
             Op::Embedding => Embedding::canonical(),
+            Op::KvCache => KvAppend::canonical(),
             Op::Matmul => Matmul::canonical(),
             Op::Norm => Norm::canonical(),
             Op::Rope => Rope::canonical(),

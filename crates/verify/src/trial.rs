@@ -144,6 +144,20 @@ impl Trial {
         self.judge(Rule::Exact, written, reference, reference)
     }
 
+    /// Judges values that were read from where no [`View`] is.
+    pub fn judge_values(
+        &mut self,
+        rule: Rule,
+        name: &'static str,
+        precision: Precision,
+        written: Vec<f64>,
+        plain: &[f64],
+        reference: &[f64],
+    ) {
+        self.judged.push(Output::new(name, precision, &written, plain, reference).judge(rule));
+        self.written.push(Written { name, precision, values: written });
+    }
+
     /// Judges one number that has to be exactly this.
     pub fn judge_number(&mut self, name: &'static str, was: f64, must: f64) {
         self.judged.push(Output::new(name, Precision::F32, &[was], &[must], &[must]).judge(Rule::Exact));

@@ -36,7 +36,7 @@ const BENCHES: [&str; 13] = [
     "emulator",
 ];
 /// What `longhand verify` knows.
-const VERIFIED: [&str; 12] = [
+const VERIFIED: [&str; 13] = [
     "attention",
     "norm",
     "adamw",
@@ -49,6 +49,7 @@ const VERIFIED: [&str; 12] = [
     "reduction",
     "sampling",
     "softmax",
+    "kv_cache",
 ];
 /// The context lengths that are measured first, and those that take long.
 const USUAL: &str = "/(64|1024|2048|4096|8192|16384|32768|65536)$";

@@ -1,4 +1,4 @@
-//! Attention, forward and backward.
+//! Attention, forward and backward; and of new tokens over a cache, forward alone.
 //!
 //! Dimensions: `B` batch, `T` query tokens, `S` key tokens, `H` query heads, `Hkv` key heads, of which each serves
 //! `H / Hkv` query heads, `D` head dim, `Dv` that of values. Tensors are `(batch, token, head, D)` with any strides, as long
@@ -45,6 +45,7 @@ mod arguments;
 mod backward;
 mod bias;
 mod block_mask;
+mod decode;
 mod description;
 mod expression;
 mod forward;
@@ -59,6 +60,8 @@ use longhand_gpu::Arch;
 pub use arguments::{AttentionShape, Heads, Strides};
 pub use backward::{AttentionBackwardArgs, AttentionBackwardPlan};
 pub use block_mask::{BlockKind, BlockMaskArgs, BlockMaskPlan, Blocks};
+pub(crate) use decode::variants as decode_variants;
+pub use decode::{AttentionDecode, AttentionDecodeArgs, AttentionDecodePlan, MAX_NEW_TOKENS};
 pub use description::{Attention, dropout_word};
 pub use expression::{Named, NamedType};
 pub use forward::{AttentionForwardArgs, AttentionForwardPlan};

@@ -14,6 +14,7 @@ mod linear;
 mod merge;
 mod norm;
 mod philox;
+mod quantise;
 mod rope;
 mod sampling;
 mod softmax;

@@ -2,8 +2,10 @@
 
 mod activation;
 mod adamw;
+mod append;
 mod attention;
 mod axis;
+mod cache;
 mod columns;
 mod copy;
 mod cross_entropy;
@@ -20,7 +22,8 @@ mod sums;
 
 pub use activation::Activation;
 pub use adamw::{AdamW, ParameterSize};
-pub use attention::{Attention, Blocks, HeadLayout, Mask, Pass, Scores};
+pub use append::KvAppend;
+pub use attention::{Attention, AttentionDecode, Blocks, HeadLayout, Mask, Pass, Scores};
 pub use axis::AxisSum;
 pub use columns::ColumnSum;
 pub use copy::Copy;

@@ -9,6 +9,7 @@ mod attention;
 mod cross_entropy;
 mod merge;
 mod norm;
+mod quantise;
 mod rope;
 mod softmax;
 
@@ -18,6 +19,7 @@ pub use attention::{attention, attention_backward};
 pub use cross_entropy::{cross_entropy, cross_entropy_backward};
 pub use merge::{attention_merge, attention_merge_backward};
 pub use norm::Norm;
+pub use quantise::requantised;
 pub use rope::rope;
 pub use softmax::{softmax, softmax_backward};
 

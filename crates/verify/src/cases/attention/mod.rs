@@ -2,10 +2,12 @@
 
 mod blocks;
 mod canonical;
+mod decode;
 mod mask;
 mod scores;
 
 pub use blocks::Blocks;
+pub use decode::AttentionDecode;
 pub use mask::Mask;
 pub use scores::Scores;
 
