@@ -1,9 +1,8 @@
 //! One transformer block: attention and a feed-forward network, each after a layer norm.
 
-use longhand_tensor::Tensor;
 use longhand_tensor::ops::{self, AttentionOptions, Gelu, NormOptions};
+use longhand_tensor::{KvCache, Tensor};
 
-use super::cache::LayerCache;
 use super::parameters::Tensors;
 use super::{Activation, Gpt2Config};
 use crate::Result;
@@ -53,7 +52,7 @@ impl Block {
         &self,
         x: &Tensor,
         residual: Option<&Tensor>,
-        cache: Option<&mut LayerCache>,
+        cache: Option<&mut KvCache>,
     ) -> Result<(Tensor, Tensor)> {
         let (normed, residual) = self.ln_1.forward(x, residual)?;
         let attended = self.attend(&normed, cache)?;
@@ -64,14 +63,18 @@ impl Block {
 
     /// (B, T, C) -> (B, T, C). Queries, keys and values, each (B, T, H, D), are views of the one product that makes
     /// all three.
-    fn attend(&self, x: &Tensor, cache: Option<&mut LayerCache>) -> Result<Tensor> {
+    fn attend(&self, x: &Tensor, cache: Option<&mut KvCache>) -> Result<Tensor> {
         let (batch, tokens) = (x.shape()[0], x.shape()[1]);
         let qkv = self.c_attn.forward(x)?.reshape(&[batch, tokens, 3 * self.heads, self.head_dim])?;
-        let mut views = qkv.split(&[self.heads; 3], 2)?;
-        if let Some(cache) = cache {
-            (views[1], views[2]) = cache.append(&views[1], &views[2])?;
-        }
-        let out = ops::attention(&views[0], &views[1], &views[2], &self.attention)?;
+        let views = qkv.split(&[self.heads; 3], 2)?;
+        let (q, k, v) = (&views[0], &views[1], &views[2]);
+        let out = match cache {
+            None => ops::attention(q, k, v, &self.attention)?,
+            Some(cache) => {
+                cache.append(k, v, None)?;
+                ops::attention_decode(q, cache, &self.attention)?
+            }
+        };
         self.attn_c_proj.forward(&out.reshape(x.shape())?)
     }
 }

@@ -144,13 +144,15 @@ impl Gpt2 {
         let &[batch, tokens @ (1..)] = ids.shape() else {
             return Err(ids_shape("Gpt2::forward_with_cache", ids, "(B, T) with T at least 1"));
         };
-        no_grad(|| {
-            let mut grown = cache.clone();
-            let last = self.run(ids, Some(&mut grown))?.narrow(1, tokens - 1, 1)?;
-            let logits = self.logits(&last.reshape(&[batch, self.config.n_embd])?)?;
-            *cache = grown;
-            Ok(logits)
-        })
+        let seen = cache.tokens();
+        let logits = no_grad(|| {
+            let last = self.run(ids, Some(cache))?.narrow(1, tokens - 1, 1)?;
+            self.logits(&last.reshape(&[batch, self.config.n_embd])?)
+        });
+        if logits.is_err() {
+            cache.truncate(seen)?;
+        }
+        logits
     }
 
     fn run(&self, ids: &Tensor, mut cache: Option<&mut KvCache>) -> Result<Tensor> {

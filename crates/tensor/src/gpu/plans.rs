@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use longhand_gpu::cublaslt::{self, Cublaslt};
 use longhand_kernels::{
-    Dtype, activation, adamw, attention, cross_entropy, elementwise, embedding, matmul, norm, reduction,
-    rope, sampling, softmax,
+    Dtype, activation, adamw, attention, cross_entropy, elementwise, embedding, kv_cache, matmul, norm,
+    reduction, rope, sampling, softmax,
 };
 
 use crate::Result;
@@ -29,6 +29,8 @@ pub(crate) struct Plans {
     pub(crate) norm: Cache<norm::Norm, norm::NormForwardPlan>,
     pub(crate) norm_backward: Cache<norm::Norm, norm::NormBackwardPlan>,
     pub(crate) attention: Cache<attention::Attention, attention::AttentionForwardPlan>,
+    pub(crate) attention_decode: Cache<attention::AttentionDecode, attention::AttentionDecodePlan>,
+    pub(crate) kv_append: Cache<kv_cache::KvAppend, kv_cache::KvAppendPlan>,
     pub(crate) attention_backward: Cache<attention::Attention, attention::AttentionBackwardPlan>,
     pub(crate) block_mask: Cache<attention::Attention, attention::BlockMaskPlan>,
     /// By head dim and number of parts.

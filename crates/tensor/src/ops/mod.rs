@@ -3,7 +3,7 @@
 mod activation;
 mod add;
 mod add_scaled;
-mod attention;
+pub(crate) mod attention;
 mod axis;
 mod cast;
 mod cat;
@@ -30,7 +30,8 @@ mod transpose;
 
 pub use activation::{Activation, Gelu, activation, gated, gated_halves, gelu};
 pub use attention::{
-    AttentionOptions, BlockMask, Documents, Named, Score, ScoreMask, attention, attention_with_lse,
+    AttentionOptions, BlockMask, Documents, Named, Score, ScoreMask, attention, attention_decode,
+    attention_with_lse,
 };
 pub use cross_entropy::{IGNORE_INDEX, LossOptions, cross_entropy};
 pub use embedding::{embedding, embedding_with_padding};
@@ -65,7 +66,7 @@ pub(crate) fn widened(operation: &str, tensor: &Tensor) -> Result<Tensor> {
 }
 
 /// Arguments of one operation must be of one type and on one device.
-fn check_alike(operation: &str, tensors: &[&Tensor]) -> Result<()> {
+pub(crate) fn check_alike(operation: &str, tensors: &[&Tensor]) -> Result<()> {
     let Some((first, rest)) = tensors.split_first() else { return Ok(()) };
     for other in rest {
         check_device(operation, first, other)?;

@@ -35,6 +35,26 @@ impl Rope {
         let frequencies = Tensor::from_slice(&frequencies, &[frequencies.len()], device)?;
         Ok(Rope { frequencies, factor: 1.0, interleaved: false })
     }
+
+    /// Whether it turns heads like those of `x`, of `dim` elements.
+    pub(crate) fn check(&self, x: &Tensor, dim: usize) -> Result<()> {
+        let frequencies = &self.frequencies;
+        check_device(NAME, x, frequencies)?;
+        if frequencies.dtype() != Dtype::F32 {
+            return Err(Error::dtype(NAME, frequencies.dtype(), "f32 for the frequencies"));
+        }
+        if !matches!(frequencies.shape(), &[pairs] if pairs > 0 && 2 * pairs <= dim) {
+            let rule = format!("frequencies must be (n), with n at least 1 and 2 n at most D, {dim}");
+            return Err(Error::shapes(NAME, frequencies.shape(), x.shape(), rule));
+        }
+        Ok(())
+    }
+
+    /// Turns keys on the CPU, `(B, T, Hkv, D)`, whose tokens have these positions, `(B, T)`.
+    pub(crate) fn turn_keys(&self, k: &Tensor, positions: Vec<u32>) -> Result<Tensor> {
+        let positions = Tensor::from_vec(positions, &k.shape()[..2], &Device::Cpu)?;
+        Rotation(self.clone()).cpu(k, &positions, Direction::Forward)
+    }
 }
 
 /// Turns each pair of elements of each head by its token's position times the pair's frequency (Su et al. 2021, RoFormer,
@@ -92,7 +112,6 @@ impl Rotation {
     fn check(&self, q: &Tensor, k: &Tensor, positions: &Tensor) -> Result<()> {
         check_alike(NAME, &[q, k])?;
         check_device(NAME, q, positions)?;
-        check_device(NAME, q, &self.0.frequencies)?;
         let (&[batch, tokens, _, dim], &[batch_k, tokens_k, _, dim_k]) = (q.shape(), k.shape()) else {
             let rule = "q must be (B, T, H, D), and k (B, T, Hkv, D)";
             return Err(Error::shapes(NAME, q.shape(), k.shape(), rule));
@@ -107,15 +126,7 @@ impl Rotation {
             let rule = "positions must be (T) or (B, T)";
             return Err(Error::shapes(NAME, positions.shape(), q.shape(), rule));
         }
-        let frequencies = &self.0.frequencies;
-        if frequencies.dtype() != Dtype::F32 {
-            return Err(Error::dtype(NAME, frequencies.dtype(), "f32 for the frequencies"));
-        }
-        if !matches!(frequencies.shape(), &[pairs] if pairs > 0 && 2 * pairs <= dim) {
-            let rule = format!("frequencies must be (n), with n at least 1 and 2 n at most D, {dim}");
-            return Err(Error::shapes(NAME, frequencies.shape(), q.shape(), rule));
-        }
-        Ok(())
+        self.0.check(q, dim)
     }
 
     fn turn(&self, q: &Tensor, k: &Tensor, positions: &Tensor, direction: Direction) -> Result<[Tensor; 2]> {

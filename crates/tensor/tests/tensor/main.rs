@@ -3,6 +3,7 @@
 mod attention;
 mod attention_features;
 mod autograd;
+mod decode;
 mod errors;
 mod gpu;
 mod gradients;

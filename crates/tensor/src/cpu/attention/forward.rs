@@ -174,7 +174,7 @@ fn refill<T: Real>(values: &mut Vec<T>, count: usize, value: T) {
 vectorised! {
     /// Turns the scores `start .. end` of a row into weights relative to the largest score so far, the others into 0,
     /// and brings what was summed before to the same footing.
-    fn online_softmax<T: Real>(scores: &mut [T], start: usize, end: usize, max: &mut T, sum: &mut T, out: &mut [T]) {
+    pub(super) fn online_softmax<T: Real>(scores: &mut [T], start: usize, end: usize, max: &mut T, sum: &mut T, out: &mut [T]) {
         let (scores, hidden) = scores.split_at_mut(end);
         hidden.fill(T::ZERO);
         let (hidden, scores) = scores.split_at_mut(start);

@@ -2,6 +2,7 @@
 //! Gimelshein 2018, arXiv 1805.02867): memory grows with T and S, never with their product.
 
 mod backward;
+mod decode;
 mod dropout;
 mod dual;
 mod forward;
@@ -11,6 +12,7 @@ mod score;
 use std::ops::Range;
 
 pub(crate) use backward::{Upstream, Wanted, backward};
+pub(crate) use decode::{Cache, Decode, decode};
 pub(crate) use dropout::Dropping;
 pub use dual::Dual;
 pub(crate) use forward::forward;

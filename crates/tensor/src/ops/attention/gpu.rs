@@ -235,7 +235,7 @@ impl Attention {
 }
 
 /// A tensor `(B, T, H, D)` as kernels take it.
-pub(in crate::ops) fn kernel_heads(tensor: &Tensor) -> Result<kernel::Heads> {
+pub(crate) fn kernel_heads(tensor: &Tensor) -> Result<kernel::Heads> {
     let [batch, token, head] = as_heads(tensor.strides()).map(|stride| stride as i64);
     Ok(kernel::Heads { data: tensor.pointer(NAME)?, strides: kernel::Strides { batch, token, head } })
 }

@@ -2,11 +2,13 @@
 
 mod blocks;
 mod cpu;
+mod decode;
 mod gpu;
 mod options;
 
 pub use blocks::BlockMask;
-pub(super) use gpu::kernel_heads;
+pub use decode::attention_decode;
+pub(crate) use gpu::kernel_heads;
 pub use options::{AttentionOptions, Documents, Named, Score, ScoreMask};
 
 use longhand_kernels::random::Dropout;
@@ -155,6 +157,11 @@ impl Attention {
 
     fn check(&self, inputs: &Inputs) -> Result<Sizes> {
         let sizes = sizes(inputs)?;
+        self.check_options(inputs, sizes)?;
+        Ok(sizes)
+    }
+
+    fn check_options(&self, inputs: &Inputs, sizes: Sizes) -> Result<()> {
         let Sizes { batch, queries, keys, heads, .. } = sizes;
         let options = &self.0;
         for (name, tensor) in [("alibi", options.alibi.as_ref()), ("sinks", inputs.sinks)] {
@@ -194,7 +201,7 @@ impl Attention {
             let expected = "0 to less than 1";
             return Err(Error::argument(NAME, "dropout probability", probability.to_string(), expected));
         }
-        Ok(sizes)
+        Ok(())
     }
 
     fn check_prefix(&self, inputs: &Inputs, sequences: usize) -> Result<()> {
@@ -227,7 +234,7 @@ fn bias_error(bias: &Tensor, shape: &[usize]) -> Error {
 }
 
 /// The tensor, copied where its last dimension is not contiguous.
-pub(super) fn with_contiguous_heads(tensor: &Tensor) -> Result<Tensor> {
+pub(crate) fn with_contiguous_heads(tensor: &Tensor) -> Result<Tensor> {
     match (tensor.shape().last(), tensor.strides().last()) {
         (Some(&size), Some(&stride)) if size > 1 && stride != 1 => tensor.contiguous(),
         _ => Ok(tensor.clone()),

@@ -1,0 +1,245 @@
+//! A few queries over the keys and values of a cache: bound by how fast memory gives them, so each is read once for all
+//! the heads that share it, and nothing is packed.
+
+use std::ops::Range;
+
+use super::forward::online_softmax;
+use super::mask::{Mask, Visible};
+use super::score::{Hidden, MaskFunction, Scores};
+use super::{Block, Heads, KEYS, Sizes, copy_rows};
+use crate::cpu::cached::CachedRows;
+use crate::cpu::parallel::map_indices;
+use crate::cpu::simd::vectorised;
+use crate::cpu::{Real, pool};
+
+/// Keys of a piece of work, a multiple of [`KEYS`]: pieces do not depend on the number of threads.
+const PIECE: usize = 8 * KEYS;
+
+/// What is attended with, and how.
+pub(crate) struct Decode<'a, T> {
+    pub(crate) q: Heads<'a, T>,
+    /// Those of a sequence are its length.
+    pub(crate) sizes: Sizes,
+    pub(crate) scale: f64,
+    pub(crate) mask: &'a Mask,
+    /// What hides further keys.
+    pub(crate) hides: Option<&'a MaskFunction<'a>>,
+    pub(crate) scores: Scores<'a, T>,
+    /// `(H)`: a score that takes part in the softmax of each query and has no value.
+    pub(crate) sinks: Option<&'a [T]>,
+}
+
+/// What is attended to.
+pub(crate) struct Cache<'a> {
+    pub(crate) keys: CachedRows<'a>,
+    pub(crate) values: CachedRows<'a>,
+    /// Of each sequence.
+    pub(crate) lengths: &'a [usize],
+    /// The row of a token of a head of a sequence, and how many tokens lie in rows that follow, itself included.
+    pub(crate) run: &'a (dyn Fn(usize, usize, usize) -> [usize; 2] + Sync),
+}
+
+/// Some keys of one key head of one sequence.
+struct Piece {
+    sequence: usize,
+    kv_head: usize,
+    keys: Range<usize>,
+}
+
+/// What the rows of a piece have so far: T queries of each head that shares its keys.
+struct Partial<T> {
+    max: Vec<T>,
+    sum: Vec<T>,
+    /// `(rows, width of a row of values)`.
+    out: Vec<T>,
+}
+
+/// `softmax(scores) v` as `(B, T, H, Dv)`, and the log-sum-exp of the scores as `(B, H, T)`. Queries are the last of their
+/// sequence.
+pub(crate) fn decode<T: Real>(problem: &Decode<T>, cache: &Cache) -> (Vec<T>, Vec<T>) {
+    let Sizes { batch, queries, heads, kv_heads, value_dim, .. } = problem.sizes;
+    let visible: Vec<Visible> = cache.lengths.iter().map(|&keys| problem.visible(keys)).collect();
+    // Those of each key head of each sequence follow each other.
+    let (mut pieces, mut firsts) = (Vec::new(), Vec::new());
+    for (sequence, visible) in visible.iter().enumerate() {
+        let seen = seen(visible, queries);
+        for kv_head in 0..kv_heads {
+            firsts.push(pieces.len());
+            let starts = (seen.start / KEYS * KEYS..seen.end).step_by(PIECE);
+            pieces.extend(starts.map(|start| {
+                let keys = start.max(seen.start)..seen.end.min(start + PIECE);
+                Piece { sequence, kv_head, keys }
+            }));
+        }
+    }
+    firsts.push(pieces.len());
+    let partials =
+        map_indices(pieces.len(), |i| problem.attend(cache, &visible[pieces[i].sequence], &pieces[i]));
+
+    let mut out = pool::zeros::<T>(batch * queries * heads * value_dim);
+    let mut lse = pool::buffer::<T>(batch * heads * queries);
+    let group = heads / kv_heads.max(1);
+    for (row, lse) in lse.iter_mut().enumerate() {
+        let (sequence, head, query) = (row / queries / heads, row / queries % heads, row % queries);
+        let shared = sequence * kv_heads + head / group;
+        let parts = &partials[firsts[shared]..firsts[shared + 1]];
+        let out = &mut out[((sequence * queries + query) * heads + head) * value_dim..][..value_dim];
+        let sink = problem.sinks.map_or(T::NEG_INFINITY, |sinks| sinks[head]);
+        *lse = merge(parts, head % group * queries + query, cache.values.width, sink, out);
+    }
+    (out, lse)
+}
+
+/// The keys outside of which no query sees any.
+fn seen(visible: &Visible, queries: usize) -> Range<usize> {
+    let rows = (0..queries).map(|query| visible.row(0, query).keys.clone()).filter(|keys| !keys.is_empty());
+    rows.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end)).unwrap_or(0..0)
+}
+
+/// Adds up what pieces have for a row, in their order, and returns its log-sum-exp.
+fn merge<T: Real>(parts: &[Partial<T>], row: usize, width: usize, sink: T, out: &mut [T]) -> T {
+    let max = parts.iter().fold(sink, |max, part| max.max(part.max[row]));
+    if max == T::NEG_INFINITY {
+        return max;
+    }
+    let mut sum = (sink - max).exp();
+    for part in parts {
+        let weight = (part.max[row] - max).exp();
+        sum += weight * part.sum[row];
+        for (out, value) in out.iter_mut().zip(&part.out[row * width..]) {
+            *out += weight * *value;
+        }
+    }
+    out.iter_mut().for_each(|out| *out /= sum);
+    max + sum.ln()
+}
+
+impl<T: Real> Decode<'_, T> {
+    /// What the queries of a sequence of so many keys see.
+    fn visible(&self, keys: usize) -> Visible {
+        self.mask.visible(&Sizes { batch: 1, keys, ..self.sizes })
+    }
+
+    fn attend(&self, cache: &Cache, visible: &Visible, piece: &Piece) -> Partial<T> {
+        let Sizes { queries, heads, kv_heads, dim, .. } = self.sizes;
+        let (group, key_width, width) = (heads / kv_heads, cache.keys.width, cache.values.width);
+        let rows = group * queries;
+        let mut q = Vec::new();
+        let mut wide_q = vec![T::ZERO; rows * key_width];
+        for i in 0..group {
+            let head = piece.kv_head * group + i;
+            copy_rows(&mut q, self.q.of(piece.sequence, head, 0..queries, dim), T::from_f64(self.scale));
+            let to = wide_q[i * queries * key_width..].chunks_exact_mut(key_width);
+            to.zip(q.chunks_exact(dim)).for_each(|(to, q)| to[..dim].copy_from_slice(q));
+        }
+        let mut partial = Partial {
+            max: vec![T::NEG_INFINITY; rows],
+            sum: vec![T::ZERO; rows],
+            out: vec![T::ZERO; rows * width],
+        };
+        let (mut scores, mut hidden) = (vec![T::ZERO; queries * KEYS], Hidden::new());
+        let (mut key_buffer, mut value_buffer) = (Vec::new(), Vec::new());
+        let mut key = piece.keys.start;
+        while key < piece.keys.end {
+            let [row, run] = (cache.run)(piece.sequence, piece.kv_head, key);
+            let cols = run.min(KEYS).min(piece.keys.end - key);
+            let keys = cache.keys.read::<T>(row, cols, &mut key_buffer);
+            let values = cache.values.read::<T>(row, cols, &mut value_buffer);
+            for i in 0..group {
+                let head = piece.kv_head * group + i;
+                let block = Block { batch: piece.sequence, head, query: 0, rows: queries, key, cols };
+                let q = &wide_q[i * queries * key_width..][..queries * key_width];
+                let of_head = i * queries..(i + 1) * queries;
+                for (q, scores) in q.chunks_exact(key_width).zip(scores.chunks_exact_mut(KEYS)) {
+                    products(q, keys, &mut scores[..cols]);
+                }
+                if !self.look(visible, &block, &mut hidden) {
+                    continue;
+                }
+                for (query, row) in of_head.enumerate() {
+                    let (scores, seen) =
+                        (&mut scores[query * KEYS..][..cols], self.seen(visible, &block, query));
+                    self.scores.apply(visible, &block, query, seen.clone(), scores, None);
+                    if self.hides.is_some() {
+                        hidden.apply(query, seen.clone(), scores);
+                    }
+                    let out = &mut partial.out[row * width..][..width];
+                    let (max, sum) = (&mut partial.max[row], &mut partial.sum[row]);
+                    online_softmax(scores, seen.start, seen.end, max, sum, out);
+                    add_weighted(scores, values, out);
+                }
+            }
+            key += cols;
+        }
+        partial
+    }
+
+    /// The block's keys that its query sees, counted from the block's first, unless the user's mask hides them.
+    fn seen(&self, visible: &Visible, block: &Block, query: usize) -> Range<usize> {
+        let keys = &visible.row(block.batch, query).keys;
+        let at = |key: usize| key.clamp(block.key, block.key + block.cols) - block.key;
+        at(keys.start)..at(keys.end)
+    }
+
+    /// Whether any query of the block sees any key of it.
+    fn look(&self, visible: &Visible, block: &Block, hidden: &mut Hidden) -> bool {
+        let seen = |query| self.seen(visible, block, query);
+        match self.hides {
+            Some(mask) => hidden.look(mask, visible, block, seen),
+            None => (0..block.rows).any(|query| !seen(query).is_empty()),
+        }
+    }
+}
+
+vectorised! {
+    /// The products of `q` with rows of its width.
+    fn products<T: Real>(q: &[T], keys: &[T], scores: &mut [T]) {
+        for (score, key) in scores.iter_mut().zip(keys.chunks_exact(q.len())) {
+            *score = dot(q, key);
+        }
+    }
+}
+
+/// In 32 interleaved sums: four vector registers of f32, so that none waits for the one before.
+#[inline(always)]
+fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    let mut lanes = [T::ZERO; 32];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<32>(), b.as_chunks::<32>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..32 {
+            lanes[i] = a[i].mul_add(b[i], lanes[i]);
+        }
+    }
+    for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+        *lane = a.mul_add(*b, *lane);
+    }
+    let mut width = 16;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+vectorised! {
+    /// `out += weights values`, of rows of the width of `out`: four at a time, for which `out` is loaded and stored once.
+    fn add_weighted<T: Real>(weights: &[T], values: &[T], out: &mut [T]) {
+        let width = out.len();
+        let (fours, rest) = weights.as_chunks::<4>();
+        let mut rows = values.chunks_exact(width);
+        for weights in fours {
+            let [Some(a), Some(b), Some(c), Some(d)] = [rows.next(), rows.next(), rows.next(), rows.next()] else { return };
+            for (i, out) in out.iter_mut().enumerate() {
+                let sum = weights[1].mul_add(b[i], weights[0].mul_add(a[i], *out));
+                *out = weights[3].mul_add(d[i], weights[2].mul_add(c[i], sum));
+            }
+        }
+        for (weight, row) in rest.iter().zip(rows) {
+            for (out, value) in out.iter_mut().zip(row) {
+                *out = weight.mul_add(*value, *out);
+            }
+        }
+    }
+}
