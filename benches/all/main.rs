@@ -13,6 +13,8 @@ mod ceilings;
 mod compile;
 #[path = "../cross_entropy/main.rs"]
 mod cross_entropy;
+#[path = "../decode/main.rs"]
+mod decode;
 #[path = "../embedding.rs"]
 mod embedding;
 #[path = "../emulator/main.rs"]
@@ -36,13 +38,14 @@ use anyhow::{Result, bail};
 const VARIABLE: &str = "LONGHAND_BENCH";
 type Run = fn() -> Result<()>;
 
-const BENCHES: [(&str, Run); 15] = [
+const BENCHES: [(&str, Run); 16] = [
     ("activation", activation::main),
     ("adamw", adamw::main),
     ("attention", attention::main),
     ("ceilings", ceilings::main),
     ("compile", compile::main),
     ("cross_entropy", cross_entropy::main),
+    ("decode", decode::main),
     ("embedding", embedding::main),
     ("emulator", emulator::main),
     ("exchange", exchange::main),

@@ -21,6 +21,7 @@ import torch._functorch.config
 import torch.nn.functional as F
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "u8": torch.uint8}
+DTYPES |= {"int8": torch.int8, "e4m3": torch.float8_e4m3fn}
 SAMPLES = 10
 SAMPLE_SECONDS = 0.03
 WARM_UP_SECONDS = 0.1
@@ -57,6 +58,22 @@ def measure(call, device):
     while len(samples) < SAMPLES and (len(samples) < FEWEST_SAMPLES or time.monotonic() - start < MOST_SECONDS):
         samples.append(clock(call, count, device))
     return samples
+
+
+def measure_flushed(call, device):
+    """As `measure`, each call by itself after a GPU's second-level cache was filled with something else."""
+    if device != "cuda":
+        return measure(call, device)
+    other = torch.empty(2 * torch.cuda.get_device_properties(0).L2_cache_size, dtype=torch.uint8, device=device)
+
+    def flushed(count):
+        nanoseconds = 0
+        for _ in range(count):
+            other.zero_()
+            nanoseconds += clock(call, 1, device)
+        return nanoseconds / count
+    count = max(1, int(SAMPLE_SECONDS * 1e9 / max(flushed(3), 1)))
+    return [flushed(min(count, 100)) for _ in range(SAMPLES)]
 
 
 def forward_or_backward(work, device, size, inputs, function, seeds=None):
@@ -176,6 +193,41 @@ def number_after(word, variant):
     """The number that follows a word of the variant, or none."""
     words = variant.split()
     return float(words[words.index(word) + 1]) if word in words else None
+
+
+def attention_decode(work, device, dtype):
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    s = work["sizes"]
+    if not work["variant"].startswith("contiguous") or not dtype.is_floating_point or dtype.itemsize == 1:
+        return {}  # PyTorch has neither pages nor elements of 8 bits
+    # Heads before tokens in memory, as ours.
+    q = random(device, dtype, s["B"], s["H"], s["T"], s["D"])
+    gqa = {"enable_gqa": True} if s["H"] != s["Hkv"] else {}
+
+    def timed(function):
+        k, v = (random(device, dtype, s["B"], s["Hkv"], s["S"], s["D"]) for _ in range(2))
+
+        def run():
+            with torch.no_grad():
+                return function(q, k, v, **gqa)
+        return measure_flushed(run, device)
+
+    def flash(q, k, v, **gqa):
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return F.scaled_dot_product_attention(q, k, v, **gqa)
+
+    def flex():
+        from torch.nn.attention.flex_attention import flex_attention
+
+        return timed(torch.compile(flex_attention, dynamic=False))
+
+    # One new token sees all keys: no mask.
+    found = {"SDPA flash": lambda: timed(flash)}
+    if device == "cuda":
+        found["SDPA"] = lambda: timed(F.scaled_dot_product_attention)
+        found["FlexAttention compiled"] = flex
+    return found
 
 
 def triton_tutorial():
@@ -462,6 +514,7 @@ def training_step(work, device, dtype):
 OPERATIONS = {
     "attention forward": attention,
     "attention backward": attention,
+    "attention decode": attention_decode,
     "layer norm forward": norm,
     "layer norm backward": norm,
     "RMSNorm forward": norm,

@@ -20,10 +20,11 @@ pub enum Part {
 }
 
 /// The benches, the most important first.
-const BENCHES: [&str; 13] = [
+const BENCHES: [&str; 14] = [
     "attention",
     "norm",
     "adamw",
+    "decode",
     "training_step",
     "cross_entropy",
     "matmul",

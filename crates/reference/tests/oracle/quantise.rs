@@ -2,7 +2,8 @@ use longhand_reference::{e4m3, to_e4m3, to_int8};
 
 #[test]
 fn the_codes_of_e4m3_are_the_values_of_the_specification() {
-    let known = [(0x00, 0.0), (0x01, 2f64.powi(-9)), (0x08, 2f64.powi(-6)), (0x38, 1.0), (0x3c, 1.5), (0x7e, 448.0)];
+    let known =
+        [(0x00, 0.0), (0x01, 2f64.powi(-9)), (0x08, 2f64.powi(-6)), (0x38, 1.0), (0x3c, 1.5), (0x7e, 448.0)];
     for (code, value) in known {
         assert_eq!((e4m3(code), e4m3(code | 0x80)), (value, -value));
     }
