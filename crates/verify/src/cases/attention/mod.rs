@@ -183,25 +183,21 @@ impl Attention {
     fn telling_blocks() -> Vec<Attention> {
         let found = Blocks { per_batch: true, per_head: true, ..Blocks::default() };
         let documents = vec![[130, 260], [0, 3], [257, 129]];
+        let shared = Blocks::default();
         let masks = [
-            (500, 390, 64, Mask { blocks: Some(found), ..Mask::default() }),
-            (390, 390, 128, Mask { causal: true, blocks: Some(Blocks::default()), ..Mask::default() }),
-            (
-                600,
-                520,
-                64,
-                Mask { left: Some(300), blocks: Some(Blocks { larger: 1, ..found }), ..Mask::default() },
-            ),
-            (387, 392, 64, Mask { causal: true, documents, blocks: Some(found), ..Mask::default() }),
-            (390, 500, 64, Mask { blocks: Some(Blocks { chosen: true, ..found }), ..Mask::default() }),
+            (2, 300, 390, 64, found, Mask::default()),
+            (1, 390, 390, 128, shared, Mask { causal: true, ..Mask::default() }),
+            (1, 300, 520, 64, Blocks { larger: 1, ..shared }, Mask { left: Some(300), ..Mask::default() }),
+            (1, 387, 392, 64, found, Mask { causal: true, documents, ..Mask::default() }),
+            (2, 390, 300, 64, Blocks { chosen: true, ..found }, Mask::default()),
         ];
-        let case = |(queries, keys, head_dim, mask): (usize, usize, usize, Mask)| {
-            let batch = if mask.documents.is_empty() && head_dim == 64 { 2 } else { 1 };
+        let case = |(batch, queries, keys, head_dim, blocks, mask)| {
             let shape = shape(batch, queries, keys, [2, 1], head_dim);
+            let mask = Mask { blocks: Some(blocks), ..mask };
             let scores = Scores { mask_expression: true, ..Scores::default() };
             Attention { mask, scores, ..Attention::new(Precision::Bf16, shape, false) }
         };
-        masks.into_iter().map(case).collect()
+        masks.map(case).into()
     }
 
     /// Each feature of scores, over several blocks.
