@@ -28,7 +28,7 @@ pub(super) struct Gradients {
 ///
 /// All of them, and the one of forward, take `mma.sync` and `cp.async`, which every architecture from sm_80 on has, with
 /// tiles by architecture (tuning.rs). Kernels with `wgmma` and TMA, which sm_90a alone has, would be chosen here for the
-/// head dims and features that they have, before all others.
+/// head dims and features that they have, before all others. Decoding is an operation of its own: decode/.
 pub(super) fn backward(attention: &Attention, arch: Arch) -> Vec<Kernel> {
     use Kernel::{Convert, Key, Query};
     let added = if arch.number() >= 90 { 4 } else { 1 };

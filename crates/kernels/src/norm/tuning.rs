@@ -78,7 +78,11 @@ pub(super) fn backward(norm: &Norm, vector: usize) -> Block {
 
 /// Whether backward keeps the sums over rows in registers while it walks along them. Beyond, they take a kernel of
 /// their own, and a second reading of its inputs: `dy` and `sum` of such a row, of 32 KiB each, would no longer fit in
-/// shared memory.
+/// shared memory. Counted for 64 rows of 32,768 bf16, that is 2.11 times the least that must be moved: 0.57 for the second
+/// reading, 0.50 for the weight, which each row reads twice, from L2, and 0.04 for the last sums.
+///
+/// A cluster of blocks could hold such a row and its sums, from sm_90 on. The totals of a row would then be added up in
+/// another order than on sm_80, where there are no clusters, and results are to have the same bits on every GPU.
 pub(super) fn backward_is_fused(norm: &Norm) -> bool {
     norm.width * norm.dtype.size() <= 32 << 10
 }

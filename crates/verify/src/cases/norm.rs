@@ -156,6 +156,8 @@ impl Norm {
     pub fn canonical() -> Vec<Canonical> {
         let (rows, width) = (12_288, 128);
         let layer = |pass| Norm::layer(pass, Precision::Bf16, rows, width);
+        // Of which `dy` and `sum` are read twice.
+        let (few, wide) = (64, 32_768);
         let rms = |pass| Norm::rms(pass, Precision::Bf16, rows, width);
         // Four tensors; the statistics; weight and bias, or weight and the gradients.
         let bytes = |statistics: usize, vectors: usize| {
@@ -166,6 +168,11 @@ impl Norm {
             Canonical::moving("layer_norm_backward", layer(Pass::Backward), bytes(2, 3)),
             Canonical::moving("rms_norm_forward", rms(Pass::Forward), bytes(1, 1)),
             Canonical::moving("rms_norm_backward", rms(Pass::Backward), bytes(1, 2)),
+            Canonical::moving(
+                "rms_norm_backward_wide",
+                Norm::rms(Pass::Backward, Precision::Bf16, few, wide),
+                2 * 4 * few * wide + 4 * few + 2 * 2 * wide,
+            ),
         ]
     }
 

@@ -143,7 +143,7 @@ impl Attention {
         };
         let scored = Attention { scores, ..usual[0].clone() };
         let cases = usual.into_iter().chain([scored]).chain(Attention::telling_dims());
-        let cases = cases.chain(Attention::telling_masks());
+        let cases = cases.chain(Attention::telling_masks()).chain(Attention::telling_blocks());
         cases.map(|case| Attention { pass: Pass::Backward, atomic: true, ..case })
     }
 
