@@ -6,12 +6,12 @@ use proptest::prelude::*;
 
 #[test]
 fn decoding_is_as_close_to_the_reference_as_its_precision_allows() {
-    check_all(24, cases());
+    check_all(16, cases());
 }
 
 #[test]
 fn decoding_holds_for_combinations_of_features() {
-    check_all(6, featured());
+    check_all(4, featured());
 }
 
 /// Kernels are specialised on all of these, and each takes a second to compile: so there are few.
