@@ -228,14 +228,15 @@ vectorised! {
     fn add_weighted<T: Real>(weights: &[T], values: &[T], out: &mut [T]) {
         let width = out.len();
         let (fours, rest) = weights.as_chunks::<4>();
-        let mut rows = values.chunks_exact(width);
-        for weights in fours {
-            let [Some(a), Some(b), Some(c), Some(d)] = [rows.next(), rows.next(), rows.next(), rows.next()] else { return };
-            for (i, out) in out.iter_mut().enumerate() {
-                let sum = weights[1].mul_add(b[i], weights[0].mul_add(a[i], *out));
-                *out = weights[3].mul_add(d[i], weights[2].mul_add(c[i], sum));
+        for (weights, block) in fours.iter().zip(values.chunks_exact(4 * width)) {
+            let (ab, cd) = block.split_at(2 * width);
+            let ((a, b), (c, d)) = (ab.split_at(width), cd.split_at(width));
+            for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+                let sum = weights[1].mul_add(*b, weights[0].mul_add(*a, *out));
+                *out = weights[3].mul_add(*d, weights[2].mul_add(*c, sum));
             }
         }
+        let rows = values[fours.len() * 4 * width..].chunks_exact(width);
         for (weight, row) in rest.iter().zip(rows) {
             for (out, value) in out.iter_mut().zip(row) {
                 *out = weight.mul_add(*value, *out);
