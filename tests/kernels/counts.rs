@@ -2,16 +2,17 @@
 //! on every machine, as long as NVRTC is: a snapshot that fails shows which one moved, from what to what. One that
 //! moved for good is accepted with `cargo insta accept`, or by running the test with `INSTA_UPDATE=always`.
 
+use crate::catalogue::{self, is_pinned_nvrtc};
 use crate::devices::Devices;
+use longhand_gpu::Arch;
 use longhand_gpu::emulator::Report;
-use longhand_gpu::nvrtc::{PINNED_WHEEL, locate};
-use longhand_verify::{Canonical, Op};
+use longhand_verify::{Canonical, Op, Outcome, cards};
 use std::fmt::Write;
 
 /// One text for all architectures that count the same.
-fn counts(devices: &Devices, canonical: &Canonical) -> String {
+fn counts(outcomes: &[(Arch, Outcome)], canonical: &Canonical) -> String {
     let mut merged: Vec<(String, String)> = Vec::new();
-    for (arch, outcome) in devices.emulated_outcomes(&*canonical.case) {
+    for (arch, outcome) in outcomes {
         let text = describe(canonical, &outcome.reports);
         match merged.iter_mut().find(|(_, known)| *known == text) {
             Some((arches, _)) => *arches += &format!(", {arch}"),
@@ -57,17 +58,20 @@ fn line(name: &str, count: u64, best: u64) -> String {
 }
 
 fn hold_counts(op: Op) {
-    let pinned = locate().is_ok_and(|found| PINNED_WHEEL.contains(&format!("=={}.", found.version)));
-    if !pinned {
-        println!("skipped: the counts are those of {PINNED_WHEEL}");
+    if !is_pinned_nvrtc() {
         return;
     }
     let Some(devices) = Devices::open() else { return };
     let canonical = op.canonical();
     assert!(!canonical.is_empty(), "no launch of {} is counted", op.name());
+    let mut launches = Vec::new();
     for canonical in &canonical {
-        insta::assert_snapshot!(canonical.name, counts(&devices, canonical));
+        let outcomes = devices.emulated_outcomes(&*canonical.case);
+        insta::assert_snapshot!(canonical.name, counts(&outcomes, canonical));
+        let on_card = outcomes.into_iter().find(|(arch, _)| arch.to_string() == cards::ARCH);
+        launches.extend(on_card.map(|(_, outcome)| (canonical, outcome)));
     }
+    catalogue::assert_has(op, &cards::launches(launches).unwrap());
 }
 
 /// A test for each operation, so that they run beside each other.

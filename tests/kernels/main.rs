@@ -5,6 +5,7 @@ mod activation;
 mod adamw;
 mod attention;
 mod block_mask;
+mod catalogue;
 mod compile;
 mod counts;
 mod cross_entropy;
