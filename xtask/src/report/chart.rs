@@ -99,6 +99,7 @@ fn draw_on(
 pub fn axis_name(axis: &str) -> &str {
     match axis {
         "T" => "context length (tokens)",
+        "S" => "tokens in the cache",
         "N" => "rows",
         "M" => "rows of the result",
         "W" => "width of a row",
