@@ -185,6 +185,7 @@ impl Kernel {
                     out,
                     grad_out: self.heads(&set.grad_out, shape.queries, shape.heads),
                     lse,
+                    grad_lse: DevicePtr::NULL,
                     workspace: workspace.ptr(),
                     grad_q: self.heads(&set.grad_q, shape.queries, shape.heads),
                     grad_k: self.heads(&set.grad_k, shape.keys, shape.kv_heads),

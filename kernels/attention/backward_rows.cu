@@ -1,6 +1,6 @@
 // Attention, backward, first step: what the other steps need of each query (B, H, T):
 //
-//   delta    = sum(out * grad_out, over VALUE_DIM)       (Dao 2023, FlashAttention-2, algorithm 2, line 4)
+//   delta    = sum(out * grad_out, over VALUE_DIM) - grad_lse    (Dao 2023, FlashAttention-2, algorithm 2, line 4)
 //   lse_log2 = lse in base 2; +inf for a query that sees no key, so that its probabilities come out as 0
 //
 // LANES threads to a row, each of which takes 16 bytes at a time. `rows` is overwritten. Sums are f32.
@@ -18,6 +18,7 @@ struct Params {
     const Element* out;       // (B, T, H, VALUE_DIM)
     const Element* grad_out;  // (B, T, H, VALUE_DIM)
     const float*   lse;       // (B, H, T), contiguous
+    const float*   grad_lse;  // (B, H, T), contiguous; null where nothing depends on the LSE
     RowStatistics* rows;      // (B, H, T), contiguous
     Strides out_strides, grad_out_strides;
     Documents documents;
@@ -49,6 +50,7 @@ attention_backward_rows(const __grid_constant__ Params p) {
     if (lane == 0 && query < sequence.T) {
         const long long row = sequence.row(p, gridDim.y, head, query);
         const float lse = p.lse[row];
+        if (p.grad_lse != nullptr) delta -= p.grad_lse[row];
         p.rows[row] = {lse == -infinity() ? infinity() : lse * LOG2_E, delta};
     }
 }

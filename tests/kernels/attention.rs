@@ -99,12 +99,13 @@ prop_compose! {
         precision in prop::sample::select(vec![Precision::Bf16, Precision::F16]),
         batch in batches, queries in lengths.clone(), keys in prop::option::of(lengths),
         kv_heads in 1..3usize, group in 1..4usize, head_dim in prop::sample::select(vec![64, 128]),
-        causal: bool, scale in 0.03..0.3f32, layouts in [layouts(), layouts(), layouts()], seed: u64,
+        causal: bool, scale in 0.03..0.3f32, layouts in [layouts(), layouts(), layouts()], lse_gradient: bool, seed: u64,
     ) -> Attention {
         let keys = keys.unwrap_or(queries);
         let heads = kv_heads * group;
         let shape = AttentionShape { batch, queries, keys, heads, kv_heads, head_dim, value_dim: head_dim };
-        Attention { pass, scale, layouts, seed, ..Attention::new(precision, shape, causal) }
+        let lse_gradient = lse_gradient && pass == Pass::Backward;
+        Attention { pass, lse_gradient, scale, layouts, seed, ..Attention::new(precision, shape, causal) }
     }
 }
 

@@ -85,6 +85,7 @@ fn attention(device: &Device, strides: [usize; 3]) -> Vec<Vec<u8>> {
         out,
         grad_out,
         lse: lse.ptr(),
+        grad_lse: DevicePtr::NULL,
         workspace: workspace.ptr(),
         grad_q,
         grad_k,

@@ -187,7 +187,8 @@ pub fn attention_backward(
     visible: impl Fn(usize, usize, usize, usize) -> bool,
     dout: &[f64],
 ) -> AttentionGradients {
-    attention_scored_backward(shape, q, k, v, scale, &Scoring { visible: &visible, ..Scoring::PLAIN }, dout)
+    let scoring = Scoring { visible: &visible, ..Scoring::PLAIN };
+    attention_scored_backward(shape, q, k, v, scale, &scoring, [dout, &[]])
 }
 
 /// Backward of [`attention_scored`], for each `b`, `h`, `t`:
@@ -195,13 +196,16 @@ pub fn attention_backward(
 /// ```text
 /// p[s]       = exp(score[s] - lse)
 /// dp[s]      = keep[s] * dout[t]·v[s]
-/// delta      = dout[t]·out[t]
+/// delta      = dout[t]·out[t] - dlse
 /// dscore[s]  = p[s] * (dp[s] - delta)
 /// dv[s]     += keep[s] * p[s] * dout[t]
 /// dq[t]     += scale * score'[s] * dscore[s] * k[s]
 /// dk[s]     += scale * score'[s] * dscore[s] * q[t]
 /// dsinks[h] -= exp(sinks[h] - lse) * delta
 /// ```
+///
+/// The gradients of what forward returned are `dout`, `(B, T, H, Dv)`, and `dlse`, `(B, H, T)`, or empty where nothing
+/// depends on the LSE.
 ///
 /// # Panics
 /// As [`attention_scored`].
@@ -212,9 +216,12 @@ pub fn attention_scored_backward(
     v: &[f64],
     scale: f64,
     scoring: &Scoring<'_>,
-    dout: &[f64],
+    [dout, dlse]: [&[f64]; 2],
 ) -> AttentionGradients {
     check_len("dout (B, T, H, Dv)", dout, shape.out_len());
+    if !dlse.is_empty() {
+        check_len("dlse (B, H, T)", dlse, shape.batch * shape.heads * shape.queries);
+    }
     let Attention { out, lse } = attention_scored(shape, q, k, v, scale, scoring);
     let mut dq = vec![0.0; q.len()];
     let mut dk = vec![0.0; k.len()];
@@ -226,7 +233,7 @@ pub fn attention_scored_backward(
         let index = shape.lse_index(b, h, t);
         let lse = lse[index];
         let dout_row = &dout[shape.out_row(b, t, h)];
-        let delta = dot(dout_row, &out[shape.out_row(b, t, h)]);
+        let delta = dot(dout_row, &out[shape.out_row(b, t, h)]) - dlse.get(index).unwrap_or(&0.0);
         if let Some(sink) = scoring.sinks.get(h)
             && lse > f64::NEG_INFINITY
         {

@@ -33,6 +33,7 @@ mod rows {
             pub out: DevicePtr,
             pub grad_out: DevicePtr,
             pub lse: DevicePtr,
+            pub grad_lse: DevicePtr,
             pub rows: DevicePtr,
             pub out_strides: Strides,
             pub grad_out_strides: Strides,
@@ -230,6 +231,8 @@ pub struct AttentionBackwardArgs<'a> {
     pub grad_out: Heads,
     /// `(B, H, T)` contiguous f32, as forward returned it.
     pub lse: DevicePtr,
+    /// `(B, H, T)` contiguous f32, the gradient of `lse`; null where nothing depends on it.
+    pub grad_lse: DevicePtr,
     /// [`AttentionBackwardPlan::workspace_bytes`] that the launch may use; a multiple of 16 bytes.
     pub workspace: DevicePtr,
     /// `(B, T, H, D)`.
@@ -342,6 +345,7 @@ impl AttentionBackwardPlan {
             out: args.out.data,
             grad_out: args.grad_out.data,
             lse: args.lse,
+            grad_lse: args.grad_lse,
             rows: call.rows,
             out_strides: args.out.strides,
             grad_out_strides: args.grad_out.strides,
@@ -496,6 +500,9 @@ fn check(attention: &Attention, args: &AttentionBackwardArgs<'_>) -> Result<Argu
         arguments.check_keys(name, tensor)?;
     }
     arguments.check_per_query("lse", args.lse, 4)?;
+    if !args.grad_lse.is_null() {
+        arguments.check_per_query("grad_lse", args.grad_lse, 4)?;
+    }
     args.operands.check_grad_bias(attention, &arguments, &args.grad_bias)?;
     if attention.sinks {
         if args.shape.heads > 0 {

@@ -63,6 +63,7 @@ proptest! {
         let [q, k, v, dout] = inputs(&shape, seed);
         let mut draw = Draw::new(seed ^ 1);
         let sinks = draw.vec(shape.heads);
+        let dlse = draw.vec(shape.batch * shape.heads * shape.queries);
         let bias = draw.vec(shape.batch * shape.heads * shape.queries * shape.keys);
         let kept = |b, h, t, s| if drawn_mask(seed ^ 2)(b, h, t, s) { 2.0 } else { 0.0 };
         let index = |[b, h, t, s]: [usize; 4]| {
@@ -72,14 +73,15 @@ proptest! {
         let with = |q: &[f64], k: &[f64], v: &[f64], sinks: &[f64], bias: &[f64]| {
             let score = |x: f64, place: [usize; 4]| (2.0 * (x / 2.0).tanh() + bias[index(place)], 0.0);
             let scoring = Scoring { visible: &visible, score: &score, sinks, keep: &kept };
-            dot(&attention_scored(&shape, q, k, v, scale, &scoring).out, &dout)
+            let result = attention_scored(&shape, q, k, v, scale, &scoring);
+            dot(&result.out, &dout) + dot(&result.lse, &dlse)
         };
         let score = |x: f64, place: [usize; 4]| {
             let t = (x / 2.0).tanh();
             (2.0 * t + bias[index(place)], 1.0 - t * t)
         };
         let scoring = Scoring { visible: &visible, score: &score, sinks: &sinks, keep: &kept };
-        let gradients = attention_scored_backward(&shape, &q, &k, &v, scale, &scoring, &dout);
+        let gradients = attention_scored_backward(&shape, &q, &k, &v, scale, &scoring, [&dout, &dlse]);
         assert_gradient("dq", &q, &gradients.dq, |q| with(q, &k, &v, &sinks, &bias));
         assert_gradient("dk", &k, &gradients.dk, |k| with(&q, k, &v, &sinks, &bias));
         assert_gradient("dv", &v, &gradients.dv, |v| with(&q, &k, v, &sinks, &bias));

@@ -113,7 +113,7 @@ impl Case {
             tensor(&[batch, keys, kv_heads, value_dim], seed ^ 2),
         ];
         if let Some(one) = self.bias {
-            let sizes = [batch, self.heads(), queries, keys];
+            let sizes = self.bias_sizes();
             let shape: Vec<usize> =
                 sizes.iter().zip(one).map(|(&size, one)| if one { 1 } else { size }).collect();
             inputs.push(tensor(&shape, seed ^ 3));
@@ -122,6 +122,16 @@ impl Case {
             inputs.push(tensor(&[self.heads()], seed ^ 4));
         }
         inputs
+    }
+
+    /// Of a bias that does not broadcast.
+    fn bias_sizes(&self) -> [usize; 4] {
+        let longest = |side: usize| self.documents.iter().map(|lengths| lengths[side]).max().unwrap_or(0);
+        if self.documents.is_empty() {
+            [self.batch, self.heads(), self.queries, self.keys]
+        } else {
+            [self.documents.len(), self.heads(), longest(0), longest(1)]
+        }
     }
 
     fn slopes(&self) -> Vec<f64> {
@@ -239,10 +249,10 @@ impl Case {
             score -= self.slopes()[head] * distance.abs() as f64;
         }
         if let (Some(one), Some(bias)) = (self.bias, bias) {
-            let sizes = [self.batch, self.heads(), self.queries, self.keys];
+            let sizes = self.bias_sizes();
             let index = (0..4).fold(0, |index, dim| match one[dim] {
                 true => index,
-                false => index * sizes[dim] + [at.batch, head, at.query, at.key][dim],
+                false => index * sizes[dim] + [sequence, head, t, s][dim],
             });
             score += bias[index];
         }
@@ -391,21 +401,36 @@ fn features_on_a_gpu_are_those_on_the_cpu() {
         Case { causal: true, prefix: Some(80), ..PLAIN },
         Case { causal: true, left: Some(12), ..packed.clone() },
         Case { right: Some(3), prefix: Some(5), ..packed.clone() },
-        Case { softcap: true, alibi: true, sinks: true, causal: true, ..PLAIN },
+        Case {
+            softcap: true,
+            alibi: true,
+            sinks: true,
+            causal: true,
+            bias: Some([true, false, false, false]),
+            ..PLAIN
+        },
+        Case { bias: Some([false, true, false, true]), ..packed.clone() },
         Case { mask: true, score: true, softcap: true, dropout: true, sinks: true, ..packed },
     ];
     for device in gpus() {
         for case in &cases {
+            // A bias and sinks may be of another type than what is attended to.
+            let dtype = |i| if i < 3 { Dtype::Bf16 } else { Dtype::F32 };
+            let inputs = case.inputs();
             let inputs: Vec<Tensor> =
-                case.inputs().iter().map(|input| input.to_dtype(Dtype::Bf16).unwrap()).collect();
+                inputs.iter().enumerate().map(|(i, input)| input.to_dtype(dtype(i)).unwrap()).collect();
             let run = |device: &Device| -> Result<Vec<Vec<f64>>> {
                 let leaves: Vec<Tensor> = inputs
                     .iter()
                     .map(|input| Ok(input.to_device(device)?.requires_grad()))
                     .collect::<Result<_>>()?;
                 let outputs = case.run(&leaves)?;
-                let weights = tensor(outputs[0].shape(), 77).to_dtype(Dtype::Bf16)?.to_device(device)?;
-                let gradients = outputs[0].mul(&weights)?.sum_all()?.backward()?;
+                let weighed = |output: &Tensor, seed| {
+                    let weights = tensor(output.shape(), seed).to_dtype(output.dtype())?.to_device(device)?;
+                    output.mul(&weights)?.sum_all()?.to_dtype(Dtype::F32)
+                };
+                let loss = weighed(&outputs[0], 77)?.add(&weighed(&outputs[1], 78)?)?;
+                let gradients = loss.backward()?;
                 let gradients = leaves.iter().filter_map(|leaf| gradients.get(leaf));
                 Ok(outputs.iter().chain(gradients).map(doubles).collect())
             };
@@ -448,6 +473,40 @@ fn a_block_mask_is_for_its_masks_and_sizes() {
     let window = AttentionOptions { causal: true, window_left: Some(1), ..Default::default() };
     let expected = doubles(&ops::attention(&x, &x, &x, &window).unwrap())[129 * 4..].to_vec();
     assert!(largest_difference(&last, &expected) < 1e-12);
+}
+
+/// What ring attention and cascades do, with all gradients through the log-sum-exp of each half.
+#[test]
+fn halves_of_the_keys_merge_to_attention_over_all_of_them_forward_and_backward() {
+    let inputs = [tensor(&[1, 40, 2, 64], 1), tensor(&[1, 100, 1, 64], 2), tensor(&[1, 100, 1, 64], 3)];
+    let options = AttentionOptions::default();
+    let run = |device: &Device, dtype: Dtype, halved: bool| -> Result<Vec<Vec<f64>>> {
+        let leaves =
+            inputs.each_ref().map(|x| x.to_dtype(dtype).unwrap().to_device(device).unwrap().requires_grad());
+        let [q, k, v] = &leaves;
+        let (out, lse) = if halved {
+            let half = |start, len| {
+                ops::attention_with_lse(q, &k.narrow(1, start, len)?, &v.narrow(1, start, len)?, &options)
+            };
+            ops::attention_merge(&[half(0, 37)?, half(37, 63)?])?
+        } else {
+            ops::attention_with_lse(q, k, v, &options)?
+        };
+        let weighed =
+            |x: &Tensor, seed| x.mul(&tensor(x.shape(), seed).to_dtype(dtype)?.to_device(device)?)?.sum_all();
+        let gradients = weighed(&out, 4)?.add(&weighed(&lse, 5)?)?.backward()?;
+        let gradients = leaves.iter().filter_map(|leaf| gradients.get(leaf));
+        Ok([&out, &lse].into_iter().chain(gradients).map(doubles).collect())
+    };
+    let expected = run(&Device::Cpu, Dtype::F64, false).unwrap();
+    assert_eq!(expected.len(), 5);
+    let on_gpus = gpus().into_iter().map(|device| (device, Dtype::F32, 1e-5));
+    for (device, dtype, tolerance) in [(Device::Cpu, Dtype::F64, 1e-12)].into_iter().chain(on_gpus) {
+        for (found, expected) in run(&device, dtype, true).unwrap().iter().zip(&expected) {
+            let error = largest_difference(found, expected);
+            assert!(error < tolerance, "off by {error} on {device}");
+        }
+    }
 }
 
 /// With a bias of minus infinity, as masks are often made.

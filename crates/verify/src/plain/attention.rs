@@ -40,7 +40,7 @@ pub fn attention_backward(
     v: &[f64],
     scale: f64,
     scoring: &Scoring<'_>,
-    dout: &[f64],
+    [dout, dlse]: [&[f64]; 2],
 ) -> AttentionGradients {
     let round = |x| precision.round(x);
     let scale = scale as f32;
@@ -64,7 +64,9 @@ pub fn attention_backward(
             let dp = head.kept(&dout.times(&head.v.transposed()).rounded(precision), scoring);
             let mut ds = Matrix::zeros(shape.queries, shape.keys);
             for (t, &lse) in lse.iter().enumerate() {
-                let delta = sum(dout.row(t).iter().zip(out.row(t)).map(|(dout, out)| dout * out));
+                let row = (b * shape.heads + h) * shape.queries + t;
+                let dlse = dlse.get(row).copied().unwrap_or(0.0) as f32;
+                let delta = sum(dout.row(t).iter().zip(out.row(t)).map(|(dout, out)| dout * out)) - dlse;
                 if let Some(&sink) = scoring.sinks.get(h)
                     && lse > f32::NEG_INFINITY
                 {
@@ -73,8 +75,7 @@ pub fn attention_backward(
                 }
                 for s in 0..shape.keys {
                     let of_score = round(p.row(t)[s] * (dp.row(t)[s] - delta));
-                    gradients.dscore[((b * shape.heads + h) * shape.queries + t) * shape.keys + s] =
-                        of_score.into();
+                    gradients.dscore[row * shape.keys + s] = of_score.into();
                     ds.row_mut(t)[s] = round(of_score * slope.row(t)[s]);
                 }
             }

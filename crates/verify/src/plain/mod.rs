@@ -95,7 +95,7 @@ mod tests {
             assert_near("out", precision, 10.0, &plain.out, &expected.out);
             assert_near("lse", Precision::F32, 10.0, &plain.lse, &expected.lse);
             let expected = reference::attention_backward(&shape, &q, &k, &v, 0.25, visible, &dout);
-            let plain = attention_backward(precision, &shape, &q, &k, &v, 0.25, &scoring, &dout);
+            let plain = attention_backward(precision, &shape, &q, &k, &v, 0.25, &scoring, [&dout, &[]]);
             assert_near("dq", precision, 30.0, &plain.dq, &expected.dq);
             assert_near("dk", precision, 30.0, &plain.dk, &expected.dk);
             assert_near("dv", precision, 30.0, &plain.dv, &expected.dv);

@@ -222,45 +222,63 @@ impl<T: Real> Pass<'_, T> {
     }
 
     /// The gradient of the additive bias: the sum of those of the scores that each of its elements is added to. Each piece
-    /// of work owns a block of its rows.
+    /// of work owns a block of its rows, counted from the first query of a sequence.
     fn bias(&self) -> Option<Vec<T>> {
         let Bias { sizes, .. } = self.problem.scores.bias?;
-        let Sizes { batch, queries, keys, heads, .. } = self.problem.sizes;
-        let [by_batch, by_head, by_query, by_key] = sizes.map(|size| size > 1);
+        let sequences = self.problem.visible.sequences(&self.problem.sizes);
+        let [by_sequence, by_head, by_query, by_key] = sizes.map(|size| size > 1);
         let mut grads = vec![T::ZERO; sizes.iter().product()];
-        let blocks = if by_query { queries.div_ceil(QUERIES) } else { 1 };
+        let blocks = if by_query { sizes[2].div_ceil(QUERIES) } else { 1 };
         let shared = Shared::new(&mut grads);
         first_come(sizes[0] * sizes[1] * blocks, Tile::new, |tile, i| {
-            let (own_batch, own_head, own_block) = (i / blocks / sizes[1], i / blocks % sizes[1], i % blocks);
-            let first = if by_query { own_block * QUERIES } else { 0 };
-            let rows = if by_query { QUERIES.min(sizes[2] - first) } else { sizes[2].min(1) };
-            let start = ((own_batch * sizes[1] + own_head) * sizes[2] + first) * sizes[3];
+            let (own_sequence, own_head, own_block) =
+                (i / blocks / sizes[1], i / blocks % sizes[1], i % blocks);
+            let first = own_block * QUERIES;
+            let rows = QUERIES.min(sizes[2] - first);
+            let start = ((own_sequence * sizes[1] + own_head) * sizes[2] + first) * sizes[3];
             // SAFETY: `grads` outlives the threads, and no other piece has these rows.
             let own = unsafe { shared.slice(start, rows * sizes[3]) };
             let all = |by: bool, own: usize, count: usize| if by { own..own + 1 } else { 0..count };
-            for b in all(by_batch, own_batch, batch) {
-                for head in all(by_head, own_head, heads) {
-                    for key in (0..keys).step_by(KEYS) {
-                        let range = key..keys.min(key + KEYS);
-                        let mut loaded = false;
-                        for seeing in self.queries(b, range.clone()) {
-                            if by_query && seeing.start != first {
-                                continue;
-                            }
-                            if !std::mem::replace(&mut loaded, true) {
-                                tile.take_keys(self.problem, b, self.problem.kv_head(head), range.clone());
-                            }
-                            let (query, rows, cols) = (seeing.start, seeing.len(), range.len());
-                            let block = Block { batch: b, head, query, rows, key, cols };
-                            if tile.differentiate(self, &block, By::Scores) {
-                                tile.add_score_gradients(&block, by_query, by_key, sizes[3], own);
-                            }
-                        }
+            for sequence in &sequences[all(by_sequence, own_sequence, sequences.len())] {
+                let queries = sequence.queries.clone();
+                let queries = if by_query { part(&queries, first, QUERIES) } else { queries };
+                for head in all(by_head, own_head, self.problem.sizes.heads) {
+                    for key in (0..sequence.keys.len()).step_by(KEYS) {
+                        let keys = part(&sequence.keys, key, KEYS);
+                        self.bias_of(tile, (sequence.batch, head), queries.clone(), keys, |tile, block| {
+                            let first_key = if by_key { key } else { 0 };
+                            tile.add_score_gradients(block, by_query, by_key, sizes[3], first_key, own);
+                        });
                     }
                 }
             }
         });
         Some(grads)
+    }
+
+    /// Calls `add` with each block of these queries that sees some of these keys, which are a block.
+    fn bias_of(
+        &self,
+        tile: &mut Tile<T>,
+        (batch, head): (usize, usize),
+        queries: Range<usize>,
+        keys: Range<usize>,
+        mut add: impl FnMut(&Tile<T>, &Block),
+    ) {
+        let mut loaded = false;
+        for query in queries.clone().step_by(QUERIES) {
+            let rows = QUERIES.min(queries.end - query);
+            let block = Block { batch, head, query, rows, key: keys.start, cols: keys.len() };
+            if (0..rows).all(|row| self.problem.seen(&block, row).is_empty()) {
+                continue;
+            }
+            if !std::mem::replace(&mut loaded, true) {
+                tile.take_keys(self.problem, batch, self.problem.kv_head(head), keys.clone());
+            }
+            if tile.differentiate(self, &block, By::Scores) {
+                add(tile, &block);
+            }
+        }
     }
 
     /// The gradient of the sinks, whose weights have no value: `-exp(sink - lse) delta`, summed over batch and queries.
@@ -274,6 +292,12 @@ impl<T: Real> Pass<'_, T> {
         }
         Some(grads.into_iter().map(T::from_f64).collect())
     }
+}
+
+/// At most so many of these tokens, from the one that is `first` among them.
+fn part(tokens: &Range<usize>, first: usize, most: usize) -> Range<usize> {
+    let start = (tokens.start + first).min(tokens.end);
+    start..tokens.end.min(start + most)
 }
 
 /// What gradients are taken by.
@@ -415,12 +439,20 @@ impl<T: Real> Tile<T> {
 
     /// Adds the gradients of the scores to those of the rows of a bias, which has a row for each query or one for all, and
     /// an element for each key or one for all.
-    fn add_score_gradients(&self, block: &Block, by_query: bool, by_key: bool, width: usize, rows: &mut [T]) {
+    fn add_score_gradients(
+        &self,
+        block: &Block,
+        by_query: bool,
+        by_key: bool,
+        width: usize,
+        first_key: usize,
+        rows: &mut [T],
+    ) {
         for row in 0..block.rows {
             let target = &mut rows[if by_query { row * width } else { 0 }..][..width];
             let grads = &self.grads[row * KEYS..][..block.cols];
             if by_key {
-                let target = &mut target[block.key..][..block.cols];
+                let target = &mut target[first_key..][..block.cols];
                 target.iter_mut().zip(grads).for_each(|(target, grad)| *target += *grad);
             } else {
                 grads.iter().for_each(|grad| target[0] += *grad);
@@ -462,7 +494,7 @@ vectorised! {
             values[end..].fill(T::ZERO);
         }
         for (score, grad) in scores[start..end].iter_mut().zip(&mut grads[start..end]) {
-            let weight = (*score - lse).exp();
+            let weight = (*score - lse).exp_negative();
             *grad = weight * (*grad - delta);
             *score = weight;
         }

@@ -198,7 +198,7 @@ vectorised! {
             *max = new_max;
         }
         for score in scores.iter_mut() {
-            *score = (*score - new_max).exp();
+            *score = (*score - new_max).exp_negative();
         }
         *sum += sum_lanes(scores, |weight| weight);
     }

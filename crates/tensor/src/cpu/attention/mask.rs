@@ -36,6 +36,13 @@ pub(crate) struct Place {
     pub(crate) first_key: usize,
 }
 
+/// Tokens that attend to each other.
+pub(crate) struct Sequence {
+    pub(crate) batch: usize,
+    pub(crate) queries: Range<usize>,
+    pub(crate) keys: Range<usize>,
+}
+
 /// What every query sees.
 pub(crate) struct Visible {
     /// For each query, of each batch or of all.
@@ -96,6 +103,20 @@ impl Visible {
         };
         let sequence = queries.partition_point(|&start| start as usize <= query) - 1;
         Place { sequence, query: query - queries[sequence] as usize, first_key: keys[sequence] as usize }
+    }
+
+    /// Batch, queries and keys of every sequence: a batch, or a document of the only one.
+    pub(crate) fn sequences(&self, sizes: &Sizes) -> Vec<Sequence> {
+        let range = |ends: &[u32]| ends[0] as usize..ends[1] as usize;
+        match &self.documents {
+            Some((queries, keys)) => {
+                let pairs = queries.windows(2).zip(keys.windows(2));
+                pairs.map(|(q, k)| Sequence { batch: 0, queries: range(q), keys: range(k) }).collect()
+            }
+            None => (0..sizes.batch)
+                .map(|batch| Sequence { batch, queries: 0..sizes.queries, keys: 0..sizes.keys })
+                .collect(),
+        }
     }
 
     /// The keys outside of which no query of this block of [`QUERIES`] sees any.

@@ -34,7 +34,7 @@ pub(crate) struct Scores<'a, T> {
     pub(crate) bias: Option<Bias<'a, T>>,
 }
 
-/// A tensor that broadcasts to `(B, H, T, S)`.
+/// A tensor that broadcasts to `(B, H, T, S)`; of documents, to how many there are, H, and T and S of the longest.
 #[derive(Clone, Copy)]
 pub(crate) struct Bias<'a, T> {
     pub(crate) data: &'a [T],
@@ -83,9 +83,10 @@ impl<T: Real> Scores<'_, T> {
         }
         if let Some(bias) = &self.bias {
             let [b, h, t, s] = bias.strides;
-            let start = block.batch * b + block.head * h + query * t;
+            let Place { sequence, query, first_key } = visible.place(block.batch, query);
+            let start = sequence * b + block.head * h + query * t + (first - first_key) * s;
             for (i, score) in scores.iter_mut().enumerate() {
-                *score += bias.data[start + (first + i) * s];
+                *score += bias.data[start + i * s];
             }
         }
     }

@@ -77,7 +77,10 @@ impl Attention {
         let bias = inputs.bias.map(|bias| bias.to_dtype(T::DTYPE)).transpose()?;
         let bias_data = bias.as_ref().map(|bias| bias.read::<T>(NAME)).transpose()?;
         let bias = match (&bias, &bias_data) {
-            (Some(bias), Some(data)) => Some(broadcast_bias(bias, data, sizes)?),
+            (Some(bias), Some(data)) => {
+                let (own, strides) = self.broadcast_bias(bias, sizes)?;
+                Some(Bias { data, sizes: own, strides })
+            }
             _ => None,
         };
         let mask = Mask {
@@ -112,13 +115,4 @@ impl Attention {
 fn heads<'a, T>(data: &'a [T], tensor: &Tensor) -> Heads<'a, T> {
     let [batch, token, head] = as_heads(tensor.strides());
     Heads { data, strides: [batch, token, head] }
-}
-
-fn broadcast_bias<'a, T>(bias: &Tensor, data: &'a [T], sizes: Sizes) -> Result<Bias<'a, T>> {
-    let shape = [sizes.batch, sizes.heads, sizes.queries, sizes.keys];
-    let layout = bias.layout().broadcast_to(&shape).ok_or_else(|| super::bias_error(bias, &shape))?;
-    let mut own = [1; 4];
-    own[4 - bias.shape().len()..].copy_from_slice(bias.shape());
-    let strides = [0, 1, 2, 3].map(|dim| if own[dim] == 1 { 0 } else { layout.strides[dim] });
-    Ok(Bias { data, sizes: own, strides })
 }

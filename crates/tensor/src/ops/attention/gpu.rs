@@ -5,7 +5,7 @@ use longhand_kernels::attention as kernel;
 
 use super::options::Expression;
 use super::{Attention, BlockMask, Documents, Inputs, NAME, Named, Saved, as_heads};
-use crate::cpu::attention::Sizes;
+use crate::cpu::attention::{Sizes, Wanted};
 use crate::gpu::kernel_dtype;
 use crate::ops::check_device;
 use crate::{Dtype, Error, Gpu, Result, Tensor};
@@ -14,6 +14,7 @@ use crate::{Dtype, Error, Gpu, Result, Tensor};
 pub(super) struct Held {
     slopes: Option<Tensor>,
     sinks: Option<Tensor>,
+    bias: Option<Tensor>,
     named: Vec<(String, Named)>,
 }
 
@@ -48,9 +49,6 @@ impl Attention {
     /// What there is no kernel for.
     fn refuse(&self) -> Result<()> {
         let options = &self.0;
-        if options.bias.is_some() {
-            return Err(Error::argument(NAME, "bias", "given on a GPU", "given on the CPU alone"));
-        }
         let without = [
             ("mask", options.mask.as_ref().is_some_and(|mask| mask.cuda.is_none())),
             ("score", options.score.as_ref().is_some_and(|score| score.cuda.is_none())),
@@ -87,7 +85,12 @@ impl Attention {
             };
             named.push((name.clone(), value));
         }
-        Ok(Held { slopes: by_head(self.0.alibi.as_ref())?, sinks: by_head(inputs.sinks)?, named })
+        Ok(Held {
+            slopes: by_head(self.0.alibi.as_ref())?,
+            sinks: by_head(inputs.sinks)?,
+            bias: inputs.bias.map(|bias| bias.to_dtype(inputs.q.dtype())).transpose()?,
+            named,
+        })
     }
 
     /// As kernels take it.
@@ -103,6 +106,7 @@ impl Attention {
             .blocks(options.blocks.as_ref().map(BlockMask::described))
             .softcap(options.softcap.map(|cap| cap as f32))
             .alibi(options.alibi.is_some())
+            .bias(options.bias.is_some())
             .sinks(options.sinks.is_some())
             .dropout(options.dropout.map(|dropout| dropout.probability as f32));
         let [mask, score] = self.expressions();
@@ -130,13 +134,9 @@ impl Attention {
         held: &Held,
         named: &'a [(&'a str, kernel::Named)],
     ) -> Result<kernel::Operands<'a>> {
-        let pointer = |tensor: &Option<Tensor>| match tensor {
-            Some(tensor) => tensor.pointer(NAME),
-            None => Ok(DevicePtr::NULL),
-        };
         let mut operands = kernel::Operands {
-            slopes: pointer(&held.slopes)?,
-            sinks: pointer(&held.sinks)?,
+            slopes: pointer_or_null(held.slopes.as_ref())?,
+            sinks: pointer_or_null(held.sinks.as_ref())?,
             random: self.0.dropout.map(|dropout| dropout.random).unwrap_or_default(),
             named,
             ..Default::default()
@@ -161,11 +161,19 @@ impl Attention {
         Ok(operands)
     }
 
+    /// Null where there is none.
+    fn kernel_bias(&self, bias: Option<&Tensor>, sizes: Sizes) -> Result<kernel::Bias> {
+        let Some(bias) = bias else { return Ok(kernel::Bias::default()) };
+        let (_, strides) = self.broadcast_bias(bias, sizes)?;
+        Ok(kernel::Bias { data: bias.pointer(NAME)?, strides: strides.map(|stride| stride as i64) })
+    }
+
     pub(super) fn on_gpu(&self, gpu: &Gpu, inputs: &Inputs, sizes: Sizes) -> Result<[Tensor; 2]> {
         let Inputs { q, k, v, .. } = *inputs;
         let described = self.described(q, sizes)?;
         let held = self.held(inputs)?;
         let named = held.values()?;
+        let bias = self.kernel_bias(held.bias.as_ref(), sizes)?;
         let plan = gpu.plans().attention.get(described, |described| described.forward(gpu.device()))?;
         let out = gpu.empty(&[sizes.batch, sizes.queries, sizes.heads, sizes.value_dim], q.dtype())?;
         let lse = gpu.empty(&[sizes.batch, sizes.heads, sizes.queries], Dtype::F32)?;
@@ -177,7 +185,7 @@ impl Attention {
             v: kernel_heads(v)?,
             out: kernel_heads(&out)?,
             lse: lse.pointer(NAME)?,
-            operands: self.operands(q, &held, &named)?,
+            operands: kernel::Operands { bias, ..self.operands(q, &held, &named)? },
         };
         // SAFETY: the inputs lie in memory as their strides say, the outputs are new, all on this device and freed on
         // this stream.
@@ -190,20 +198,21 @@ impl Attention {
         gpu: &Gpu,
         saved: &Saved,
         sizes: Sizes,
+        wanted: Wanted,
     ) -> Result<Vec<Option<Tensor>>> {
-        if saved.grad_lse.is_some() {
-            let expected = "not to depend on the log-sum-exp on a GPU";
-            return Err(Error::argument(NAME, "what backward is taken of", "one that does", expected));
-        }
         let Inputs { q, k, v, .. } = saved.inputs;
         let described = self.described(q, sizes)?;
         let held = self.held(&saved.inputs)?;
         let named = held.values()?;
+        let bias = self.kernel_bias(held.bias.as_ref(), sizes)?;
         let plan =
             gpu.plans().attention_backward.get(described, |described| described.backward(gpu.device()))?;
         let like = |tensor: &Tensor| gpu.empty(tensor.shape(), tensor.dtype());
         let grads = [like(q)?, like(k)?, like(v)?];
         let grad_sinks = held.sinks.as_ref().map(like).transpose()?;
+        // What no score is added to is not written.
+        let zeros = |bias: &Tensor| gpu.zeros(bias.shape(), bias.dtype());
+        let grad_bias = held.bias.as_ref().filter(|_| wanted.bias).map(zeros).transpose()?;
         let shape = self.kernel_shape(sizes);
         let workspace = gpu.workspace(plan.workspace_bytes(&shape))?;
         let args = kernel::AttentionBackwardArgs {
@@ -215,23 +224,30 @@ impl Attention {
             out: kernel_heads(saved.out)?,
             grad_out: kernel_heads(&saved.grad)?,
             lse: saved.lse.pointer(NAME)?,
+            grad_lse: pointer_or_null(saved.grad_lse.as_ref())?,
             workspace: workspace.ptr(),
             grad_q: kernel_heads(&grads[0])?,
             grad_k: kernel_heads(&grads[1])?,
             grad_v: kernel_heads(&grads[2])?,
-            grad_sinks: grad_sinks.as_ref().map_or(Ok(DevicePtr::NULL), |grad| grad.pointer(NAME))?,
-            operands: self.operands(q, &held, &named)?,
-            grad_bias: kernel::Bias::default(),
+            grad_sinks: pointer_or_null(grad_sinks.as_ref())?,
+            operands: kernel::Operands { bias, ..self.operands(q, &held, &named)? },
+            grad_bias: self.kernel_bias(grad_bias.as_ref(), sizes)?,
         };
         // SAFETY: the inputs lie in memory as their strides say, outputs and workspace are new, all on this device and
         // freed on this stream.
         unsafe { plan.launch(gpu.stream(), &args)? };
         let mut all: Vec<Option<Tensor>> = grads.map(Some).into();
-        if let (Some(grad), Some(sinks)) = (grad_sinks, saved.inputs.sinks) {
-            all.push(Some(grad.to_dtype(sinks.dtype())?));
+        for (input, grad) in [(saved.inputs.bias, grad_bias), (saved.inputs.sinks, grad_sinks)] {
+            if let Some(input) = input {
+                all.push(grad.map(|grad| grad.to_dtype(input.dtype())).transpose()?);
+            }
         }
         Ok(all)
     }
+}
+
+fn pointer_or_null(tensor: Option<&Tensor>) -> Result<DevicePtr> {
+    tensor.map_or(Ok(DevicePtr::NULL), |tensor| tensor.pointer(NAME))
 }
 
 /// A tensor `(B, T, H, D)` as kernels take it.

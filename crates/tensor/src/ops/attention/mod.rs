@@ -25,8 +25,8 @@ use crate::{Backward, Device, Dtype, Error, Forward, Operation, Result, Tensor};
 /// multiple of Hkv: query head `h` reads key-value head `h / (H / Hkv)`. The last dimension should be contiguous (else it
 /// is copied); other strides are taken as they are. A query that sees no key gives 0.
 ///
-/// On a GPU D and Dv are multiples of 8 from 8 to 256 (kernels are tuned for 64, 128 and 256 in `bf16` and `f16`), and there
-/// is no bias. The user's own mask and score are CUDA expressions there.
+/// On a GPU D and Dv are multiples of 8 from 8 to 256 (kernels are tuned for 64, 128 and 256 in `bf16` and `f16`), a bias
+/// is rounded to the element type of `q`, and the user's own mask and score are CUDA expressions.
 ///
 /// ```
 /// # fn main() -> longhand_tensor::Result<()> {
@@ -47,8 +47,18 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &AttentionOptions)
 }
 
 /// [`attention`], and the natural logarithm of the sum of `exp(score)` over the keys that a query sees, and its head's
-/// sink: `(B, H, T)`, in f32 (f64 for f64), minus infinity where there is none. Both are differentiable, the second on the CPU alone. This is what
-/// merging results over disjoint keys takes.
+/// sink: `(B, H, T)`, in f32 (f64 for f64), minus infinity where there is none. Both are differentiable. This is what
+/// [merging](super::attention_merge) results over disjoint keys takes.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::{Device, Dtype, Tensor, ops};
+/// let x = Tensor::zeros(&[1, 4, 1, 8], Dtype::F32, &Device::Cpu)?;
+/// let (_, lse) = ops::attention_with_lse(&x, &x, &x, &ops::AttentionOptions::default())?;
+/// assert!((lse.slice((0, 0, 0))?.item()? - 4f64.ln()).abs() < 1e-6); // four scores of 0
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// As [`attention`].
@@ -133,7 +143,7 @@ impl Operation for Attention {
         };
         match saved.out.device() {
             Device::Cpu => self.cpu_backward(&saved, sizes, wanted),
-            Device::Gpu(gpu) => self.on_gpu_backward(gpu, &saved, sizes),
+            Device::Gpu(gpu) => self.on_gpu_backward(gpu, &saved, sizes, wanted),
         }
     }
 }
@@ -176,8 +186,7 @@ impl Attention {
         if let Some(bias) = inputs.bias {
             check_device(NAME, inputs.q, bias)?;
             check_floating(bias)?;
-            let shape = [batch, heads, queries, keys];
-            bias.layout().broadcast_to(&shape).ok_or_else(|| bias_error(bias, &shape))?;
+            self.broadcast_bias(bias, sizes)?;
         }
         if let Some(documents) = &options.documents {
             documents.check(batch, queries, keys)?;
@@ -204,6 +213,25 @@ impl Attention {
         Ok(())
     }
 
+    /// Sizes of the bias in each of its dimensions, `(B, H, T, S)`, and the strides, 0 where it has one for all. Of
+    /// documents, those are their number, H, and T and S of the longest.
+    fn broadcast_bias(&self, bias: &Tensor, sizes: Sizes) -> Result<([usize; 4], [usize; 4])> {
+        let Sizes { batch, queries, keys, heads, .. } = sizes;
+        let (shape, rule) = match &self.0.documents {
+            None => ([batch, heads, queries, keys], "the bias must broadcast to (B, H, T, S)"),
+            Some(documents) => {
+                let [queries, keys] = documents.longest();
+                let rule = "the bias must broadcast to (documents, H, T of the longest, S of the longest)";
+                ([documents.count(), heads, queries, keys], rule)
+            }
+        };
+        let layout = bias.layout().broadcast_to(&shape);
+        let layout = layout.ok_or_else(|| Error::shapes(NAME, bias.shape(), &shape, rule))?;
+        let mut own = [1; 4];
+        own[4 - bias.shape().len()..].copy_from_slice(bias.shape());
+        Ok((own, [0, 1, 2, 3].map(|dim| if own[dim] == 1 { 0 } else { layout.strides[dim] })))
+    }
+
     fn check_prefix(&self, inputs: &Inputs, sequences: usize) -> Result<()> {
         let Some(prefix) = &self.0.prefix else { return Ok(()) };
         check_device(NAME, inputs.q, prefix)?;
@@ -227,10 +255,6 @@ fn check_floating(tensor: &Tensor) -> Result<()> {
         return Err(Error::dtype(NAME, tensor.dtype(), "a floating-point type"));
     }
     Ok(())
-}
-
-fn bias_error(bias: &Tensor, shape: &[usize]) -> Error {
-    Error::shapes(NAME, bias.shape(), shape, "the bias must broadcast to (B, H, T, S)")
 }
 
 /// The tensor, copied where its last dimension is not contiguous.

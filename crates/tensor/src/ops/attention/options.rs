@@ -41,7 +41,8 @@ pub struct AttentionOptions {
     /// `(H)`: the scores of a head fall by its slope for each token between the key and the one that the query stands at
     /// (ALiBi: Press et al. 2022, arXiv 2108.12409, section 3).
     pub alibi: Option<Tensor>,
-    /// Added to the scores; broadcasts to `(B, H, T, S)`. Has a gradient.
+    /// Added to the scores; broadcasts to `(B, H, T, S)`, or, where there are documents, to how many there are, H, and T
+    /// and S of the longest, counted from the first token of each. Has a gradient.
     pub bias: Option<Tensor>,
     /// `(H)`: a score beside those of the keys, which takes a share of the weight and has no value. Has a gradient.
     pub sinks: Option<Tensor>,
@@ -60,6 +61,19 @@ pub struct Documents {
 
 impl Documents {
     /// Documents of so many query tokens and as many keys, for tensors on `device`.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, Tensor, ops};
+    /// use longhand_tensor::ops::{AttentionOptions, Documents};
+    ///
+    /// let x = Tensor::zeros(&[1, 8, 1, 8], Dtype::F32, &Device::Cpu)?;
+    /// let documents = Documents::new(&[5, 3], &Device::Cpu)?;
+    /// let options = AttentionOptions { causal: true, documents: Some(documents), ..Default::default() };
+    /// assert_eq!(ops::attention(&x, &x, &x, &options)?.shape(), [1, 8, 1, 8]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When they have 2^32 tokens or more together, or the device has no memory for their boundaries.

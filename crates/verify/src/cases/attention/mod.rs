@@ -37,6 +37,8 @@ pub struct Attention {
     pub mask: Mask,
     /// What becomes of scores and probabilities.
     pub scores: Scores,
+    /// Whether the LSE has a gradient too; for backward.
+    pub lse_gradient: bool,
     /// What scores are multiplied by.
     pub scale: f32,
     /// Each tensor takes the next, starting over after the last.
@@ -92,7 +94,8 @@ impl fmt::Display for Attention {
         }
         write!(f, " {}{}", self.mask, self.scores)?;
         let strided = self.layouts.iter().any(|layout| *layout != HeadLayout::default());
-        write!(f, "{}", if strided { " strided" } else { "" })
+        write!(f, "{}", if strided { " strided" } else { "" })?;
+        write!(f, "{}", if self.lse_gradient { " dlse" } else { "" })
     }
 }
 
@@ -123,8 +126,11 @@ impl Attention {
         cases.extend(Attention::telling_masks());
         cases.extend(Attention::telling_blocks());
         cases.extend(Attention::telling_scores());
-        let pass = |pass| cases.iter().map(move |case| Attention { pass, ..case.clone() });
-        let backward = pass(Pass::Backward).chain(Attention::telling_atomic());
+        let backward = cases.iter().map(|case| {
+            let lse_gradient = case.precision == Precision::F16 || case.scores.sinks;
+            Attention { pass: Pass::Backward, lse_gradient, ..case.clone() }
+        });
+        let backward = backward.chain(Attention::telling_atomic());
         cases.iter().cloned().chain(backward).collect()
     }
 
@@ -233,6 +239,7 @@ impl Attention {
             shape,
             mask,
             scores: Scores::default(),
+            lse_gradient: false,
             scale,
             layouts,
             seed: 1,
@@ -240,7 +247,7 @@ impl Attention {
     }
 
     fn forward(&self, trial: &mut Trial) -> Result<(), Error> {
-        let [q, k, v, _] = self.inputs();
+        let [q, k, v, ..] = self.inputs();
         let (scale, shape) = (self.scale.into(), &self.shape);
         let drawn = self.drawn();
         let (expected, plain) = drawn.with_scoring(|scoring| {
@@ -275,15 +282,16 @@ impl Attention {
     }
 
     fn backward(&self, trial: &mut Trial) -> Result<(), Error> {
-        let [q, k, v, dout_values] = self.inputs();
+        let [q, k, v, dout_values, dlse_values] = self.inputs();
+        let upstream = [&dout_values[..], &dlse_values];
         let (scale, shape) = (self.scale.into(), &self.shape);
         let drawn = self.drawn();
         let (forward, expected, plain) = drawn.with_scoring(|scoring| {
-            let (q, k, v, dout) = (&q, &k, &v, &dout_values);
+            let (q, k, v) = (&q, &k, &v);
             (
                 reference::attention_scored(shape, q, k, v, scale, scoring),
-                reference::attention_scored_backward(shape, q, k, v, scale, scoring, dout),
-                plain::attention_backward(self.precision, shape, q, k, v, scale, scoring, dout),
+                reference::attention_scored_backward(shape, q, k, v, scale, scoring, upstream),
+                plain::attention_backward(self.precision, shape, q, k, v, scale, scoring, upstream),
             )
         });
 
@@ -297,6 +305,8 @@ impl Attention {
         let out = trial.input("out", self.precision, &returned(0), &forward.out)?;
         let dout = trial.input("dout", self.precision, &returned(1), &dout_values)?;
         let lse = trial.input("lse", Precision::F32, &self.lse_layout(), &forward.lse)?;
+        let dlse =
+            trial.input("dlse", Precision::F32, &Layout::contiguous(&[dlse_values.len()]), &dlse_values)?;
         let dq = trial.output("dq", self.precision, &query(2))?;
         let dk = trial.output("dk", self.precision, &key(0))?;
         let dv = trial.output("dv", self.precision, &value(1))?;
@@ -315,6 +325,7 @@ impl Attention {
             out: heads(&out),
             grad_out: heads(&dout),
             lse: lse.ptr(),
+            grad_lse: if self.lse_gradient { dlse.ptr() } else { DevicePtr::NULL },
             workspace: workspace.ptr(),
             grad_q: heads(&dq),
             grad_k: heads(&dk),
@@ -378,11 +389,13 @@ impl Attention {
         Ok(given)
     }
 
-    /// q, k, v and dout.
-    fn inputs(&self) -> [Vec<f64>; 4] {
+    /// q, k, v, dout and dlse, which has no elements where the LSE has no gradient.
+    fn inputs(&self) -> [Vec<f64>; 5] {
         let mut draw = Draw::new(self.precision, self.seed);
-        [self.query_shape(), self.key_shape(), self.value_shape(), self.out_shape()]
-            .map(|shape| draw.vec(shape.iter().product()))
+        let rows = if self.lse_gradient { self.lse_layout().count() } else { 0 };
+        let shapes = [self.query_shape(), self.key_shape(), self.value_shape(), self.out_shape()];
+        let [q, k, v, dout] = shapes.map(|shape| draw.vec(shape.iter().product()));
+        [q, k, v, dout, draw.vec(rows)]
     }
 
     fn described(&self) -> kernel::Attention {
