@@ -18,6 +18,17 @@ pub enum Device {
 impl Device {
     /// The GPU of this number, counted from 0.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Device;
+    /// match Device::gpu(0) {
+    ///     Ok(device) => println!("{device}"),
+    ///     Err(missing) => println!("{missing}"), // and what to install
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Says what to install when there is no driver or no GPU.
     pub fn gpu(ordinal: usize) -> Result<Device> {
@@ -29,6 +40,17 @@ impl Device {
     ///
     /// Each call makes a new one, whose tensors fit no other.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, Tensor};
+    /// use longhand_gpu::emulator::Options;
+    ///
+    /// let device = Device::emulated("sm_80".parse()?, Options::default())?;
+    /// assert!(!Tensor::zeros(&[2], Dtype::F32, &device)?.device().is_cpu());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When the emulator does not know the architecture.
     pub fn emulated(arch: Arch, options: emulator::Options) -> Result<Device> {
@@ -36,6 +58,15 @@ impl Device {
     }
 
     /// The first GPU where there is one, else the CPU.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, Tensor};
+    /// let x = Tensor::zeros(&[2], Dtype::F32, &Device::default_device())?;
+    /// assert_eq!(x.to_vec::<f32>()?, [0.0, 0.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn default_device() -> Device {
         Device::gpu(0).unwrap_or(Device::Cpu)
     }

@@ -1,5 +1,8 @@
 //! What can go wrong, said so that the reader knows what to change.
 
+use std::io;
+use std::path::PathBuf;
+
 use crate::Dtype;
 
 /// The result of a tensor operation.
@@ -127,6 +130,19 @@ pub enum Error {
         /// The parameter's name.
         parameter: String,
     },
+    /// A file could not be read or written.
+    #[error("safetensors: cannot {verb} {}: {source}", path.display())]
+    File {
+        /// What was to be done with it: `read` or `write`.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Bytes are not those of a safetensors file, or tensors cannot be stored in one.
+    #[error("safetensors: {0}")]
+    Safetensors(String),
     /// An operation's kernel does not take its arguments.
     #[error(transparent)]
     Kernel(#[from] longhand_kernels::Error),

@@ -99,18 +99,10 @@ fn like(input: &Tensor, values: Vec<f64>) -> Result<Tensor> {
     let mut order: Vec<usize> = (0..input.shape().len()).collect();
     order.sort_by_key(|&dim| std::cmp::Reverse(input.strides()[dim]));
     // Lay the elements out in that order of dimensions, then look at them in the original one.
-    let permuted = permute(&contiguous, &order)?.contiguous()?;
+    let permuted = contiguous.permute(&order)?.contiguous()?;
     let mut inverse = vec![0; order.len()];
     order.iter().enumerate().for_each(|(i, &dim)| inverse[dim] = i);
-    permute(&permuted, &inverse)
-}
-
-fn permute(tensor: &Tensor, order: &[usize]) -> Result<Tensor> {
-    let mut layout = tensor.layout().clone();
-    for (i, &dim) in order.iter().enumerate() {
-        (layout.shape[i], layout.strides[i]) = (tensor.shape()[dim], tensor.strides()[dim]);
-    }
-    Ok(tensor.view(layout))
+    permuted.permute(&inverse)
 }
 
 fn weighted_sum(outputs: &[Tensor]) -> Result<Tensor> {

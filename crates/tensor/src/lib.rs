@@ -4,7 +4,8 @@
 //! of which return a [`Result`]; [`Tensor::backward`] returns the [`Gradients`]; [`AdamW`] applies them. An
 //! operation of your own implements [`Operation`], as all of these do.
 //!
-//! Results on the CPU do not depend on the number of threads.
+//! Results on the CPU do not depend on the number of threads. `docs/autograd.md` in the repository is a guide, from the first
+//! tensor to a kernel of one's own.
 //!
 //! ```
 //! # fn main() -> longhand_tensor::Result<()> {
@@ -27,6 +28,11 @@
 //! # }
 //! ```
 
+/// The guide, whose blocks are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/autograd.md")]
+mod guide {}
+
 mod autograd;
 mod cpu;
 mod device;
@@ -37,8 +43,12 @@ mod gpu;
 mod gradcheck;
 mod kv_cache;
 mod layout;
+pub mod memory;
+mod operators;
 pub mod ops;
 mod optim;
+pub mod profile;
+pub mod safetensors;
 mod storage;
 mod tensor;
 

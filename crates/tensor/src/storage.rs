@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::cpu::pool;
-use crate::{Dtype, Element};
+use crate::{Dtype, Element, memory};
 
 /// Elements in the memory of the CPU. An implementation detail of [`Element`].
 #[doc(hidden)]
@@ -33,10 +33,12 @@ pub(crate) enum Data {
 impl Storage {
     pub(crate) fn cpu(host: Host) -> Self {
         pool::adopt(&host);
+        memory::add(host.bytes());
         Storage { data: Data::Cpu(RwLock::new(host)), version: AtomicU64::new(0) }
     }
 
     pub(crate) fn gpu(buffer: longhand_gpu::Buffer) -> Self {
+        memory::add(buffer.len());
         Storage { data: Data::Gpu(buffer), version: AtomicU64::new(0) }
     }
 
@@ -134,9 +136,13 @@ impl Host {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        if let Data::Cpu(lock) = &mut self.data {
-            let host = lock.get_mut().unwrap_or_else(PoisonError::into_inner);
-            pool::give_back(std::mem::replace(host, Host::U32(Vec::new())));
+        match &mut self.data {
+            Data::Cpu(lock) => {
+                let host = lock.get_mut().unwrap_or_else(PoisonError::into_inner);
+                memory::remove(host.bytes());
+                pool::give_back(std::mem::replace(host, Host::U32(Vec::new())));
+            }
+            Data::Gpu(buffer) => memory::remove(buffer.len()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The tensor: a cheap handle on elements, their layout, and where they came from.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -52,6 +53,15 @@ impl TensorId {
 impl Tensor {
     /// A tensor of `shape` with these elements in row-major order.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Tensor};
+    /// let x = Tensor::from_vec(vec![1.0f32, 2.0, 3.0, 4.0], &[2, 2], &Device::Cpu)?;
+    /// assert_eq!(x.shape(), [2, 2]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When the number of elements is not the product of `shape`.
     pub fn from_vec<E: Element>(values: Vec<E>, shape: &[usize], device: &Device) -> Result<Tensor> {
@@ -61,6 +71,15 @@ impl Tensor {
 
     /// A tensor of `shape` with a copy of these elements, in row-major order.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Tensor};
+    /// let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2], &Device::Cpu)?;
+    /// assert_eq!(x.shape(), [2, 2]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When the number of elements is not the product of `shape`.
     pub fn from_slice<E: Element>(values: &[E], shape: &[usize], device: &Device) -> Result<Tensor> {
@@ -68,7 +87,33 @@ impl Tensor {
         Tensor::from_host(E::into_host(values.to_vec()), shape).to_device(device)
     }
 
+    /// The numbers of a range, `u32`, of shape `[n]`: positions of tokens, for one.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Tensor};
+    /// assert_eq!(Tensor::arange(2..5, &Device::Cpu)?.to_vec::<u32>()?, [2, 3, 4]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub fn arange(range: Range<u32>, device: &Device) -> Result<Tensor> {
+        let values: Vec<u32> = range.collect();
+        let count = values.len();
+        Tensor::from_vec(values, &[count], device)
+    }
+
     /// A tensor of `shape` filled with 0.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, Tensor};
+    /// assert_eq!(Tensor::zeros(&[2], Dtype::F32, &Device::Cpu)?.to_vec::<f32>()?, [0.0, 0.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the device is out of memory or does not take `dtype`.
@@ -79,7 +124,31 @@ impl Tensor {
         }
     }
 
+    /// A tensor of `shape` filled with 1.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, Tensor};
+    /// assert_eq!(Tensor::ones(&[2], Dtype::F32, &Device::Cpu)?.to_vec::<f32>()?, [1.0, 1.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the device is out of memory or does not take `dtype`.
+    pub fn ones(shape: &[usize], dtype: Dtype, device: &Device) -> Result<Tensor> {
+        Tensor::full(shape, 1.0, dtype, device)
+    }
+
     /// A tensor of `shape` filled with `value`.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, Tensor};
+    /// assert_eq!(Tensor::full(&[2], 1.5, Dtype::F32, &Device::Cpu)?.to_vec::<f32>()?, [1.5, 1.5]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the device is out of memory or does not take `dtype`.
@@ -99,6 +168,17 @@ impl Tensor {
     /// A tensor of `shape` with normally distributed elements of mean 0 and the given standard deviation.
     ///
     /// The numbers depend on `rng` alone: the same on every device, for every `dtype` up to its rounding.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, Tensor};
+    /// use rand::{SeedableRng, rngs::StdRng};
+    ///
+    /// let draw = || Tensor::randn(&[2, 3], 0.02, Dtype::F32, &Device::Cpu, &mut StdRng::seed_from_u64(1));
+    /// assert_eq!(draw()?.to_vec::<f32>()?, draw()?.to_vec::<f32>()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the device is out of memory or does not take `dtype`.
@@ -122,7 +202,29 @@ impl Tensor {
         &self.0.layout.shape
     }
 
+    /// The number of dimensions.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, Tensor};
+    /// assert_eq!(Tensor::zeros(&[2, 3, 4], Dtype::F32, &Device::Cpu)?.rank(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn rank(&self) -> usize {
+        self.shape().len()
+    }
+
     /// Distance in elements between neighbours along each dimension; 0 where one element is repeated.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, Tensor};
+    /// let x = Tensor::zeros(&[2, 3], Dtype::F32, &Device::Cpu)?;
+    /// assert_eq!((x.strides(), x.transpose(0, 1)?.strides()), (&[3, 1][..], &[1, 3][..]));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn strides(&self) -> &[usize] {
         &self.0.layout.strides
     }
@@ -160,18 +262,46 @@ impl Tensor {
     /// The same elements as a new leaf whose gradient is wanted: a parameter.
     ///
     /// The gradient is found in [`Gradients`] under the tensor returned here.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// let weight = Tensor::from([2.0f32]).requires_grad();
+    /// assert!(weight.mul(&weight)?.needs_gradient());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn requires_grad(&self) -> Tensor {
         let id = TensorId::new();
         self.derive(id, Some(Edge::Leaf(id)))
     }
 
     /// The same elements with no way back: gradients stop here.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// let weight = Tensor::from([2.0f32]).requires_grad();
+    /// assert!(!weight.detach().needs_gradient());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn detach(&self) -> Tensor {
         if self.0.edge.is_none() { self.clone() } else { self.derive(TensorId::new(), None) }
     }
 
     /// Gradients of this one number by every leaf that [`requires_grad`](Tensor::requires_grad) and that it was
     /// computed from. Frees what the operations had saved, so it can be called once per forward pass.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// let x = Tensor::from([1.0f32, 2.0]).requires_grad();
+    /// let gradients = x.mul(&x)?.sum_all()?.backward()?;
+    /// assert_eq!(gradients.get(&x).unwrap().to_vec::<f32>()?, [2.0, 4.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the tensor is not a single number, depends on no such leaf, was walked before, or when an operation
@@ -181,6 +311,14 @@ impl Tensor {
     }
 
     /// The elements in row-major order, copied to CPU memory.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// assert_eq!(Tensor::from([1.0f32, 2.0]).scale(2.0)?.to_vec::<f32>()?, [2.0, 4.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When `E` is not the element type.
@@ -194,6 +332,14 @@ impl Tensor {
     }
 
     /// The single element.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// assert_eq!(Tensor::from([1.0f32, 2.0]).sum_all()?.item()?, 3.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When there is more or less than one.
@@ -311,6 +457,61 @@ impl Tensor {
 
     fn wrong_element<E: Element>(&self, operation: &str) -> Error {
         Error::Dtypes { operation: operation.into(), left: self.dtype(), right: E::DTYPE }
+    }
+}
+
+/// Of shape `[n]`, on the CPU.
+///
+/// ```
+/// let x = longhand_tensor::Tensor::from(vec![1.0f32, 2.0]);
+/// assert_eq!(x.shape(), [2]);
+/// ```
+impl<E: Element> From<Vec<E>> for Tensor {
+    fn from(values: Vec<E>) -> Tensor {
+        let count = values.len();
+        Tensor::from_elements(values, &[count])
+    }
+}
+
+/// Of shape `[n]`, on the CPU.
+///
+/// ```
+/// let x = longhand_tensor::Tensor::from(&[1u32, 2, 3][..]);
+/// assert_eq!(x.shape(), [3]);
+/// ```
+impl<E: Element> From<&[E]> for Tensor {
+    fn from(values: &[E]) -> Tensor {
+        values.to_vec().into()
+    }
+}
+
+/// Of shape `[n]`, on the CPU.
+///
+/// ```
+/// let x = longhand_tensor::Tensor::from([1.0f64, 2.0]);
+/// assert_eq!(x.shape(), [2]);
+/// ```
+impl<E: Element, const N: usize> From<[E; N]> for Tensor {
+    fn from(values: [E; N]) -> Tensor {
+        values.to_vec().into()
+    }
+}
+
+/// [`Tensor::to_vec`].
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// let x = longhand_tensor::Tensor::from([1.0f32, 2.0]);
+/// let values: Vec<f32> = (&x).try_into()?;
+/// assert_eq!(values, [1.0, 2.0]);
+/// # Ok(())
+/// # }
+/// ```
+impl<E: Element> TryFrom<&Tensor> for Vec<E> {
+    type Error = Error;
+
+    fn try_from(tensor: &Tensor) -> Result<Vec<E>> {
+        tensor.to_vec()
     }
 }
 

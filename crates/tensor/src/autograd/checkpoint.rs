@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 
 use super::{Input, Node, RECORDING, Rule, Saved, Walk, no_grad, record, with_recording};
+use crate::profile::{Phase, phase};
 use crate::{Error, Result, Tensor};
 
 pub(super) const NAME: &str = "checkpoint";
@@ -94,7 +95,7 @@ impl Walk {
                 None => tensor,
             })
             .collect();
-        let outputs = with_recording(true, || body(&inputs))?;
+        let outputs = phase(Phase::Recompute, || with_recording(true, || body(&inputs)))?;
         let same = outputs.len() == node.outputs.len()
             && outputs
                 .iter()

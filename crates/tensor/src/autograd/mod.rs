@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use checkpoint::checkpoint;
 
+use crate::profile::{self, Phase};
 use crate::{Device, Dtype, Error, Result, Tensor, TensorId};
 
 /// Something that computes tensors from tensors, and knows its derivative. Longhand's own operations and yours
@@ -167,7 +168,9 @@ pub fn apply(operation: impl Operation, inputs: &[&Tensor]) -> Result<Vec<Tensor
     }
     let needs: Vec<bool> = inputs.iter().map(|input| recording && input.edge().is_some()).collect();
     let plain: Vec<Tensor> = inputs.iter().map(|input| input.detach()).collect();
-    let Forward { outputs, saved } = operation.forward(&plain, &needs)?;
+    let device = inputs.first().map(|input| input.device());
+    let forward = || operation.forward(&plain, &needs);
+    let Forward { outputs, saved } = profile::operation(operation.name(), device, forward)?;
     if !needs.contains(&true) {
         return Ok(outputs);
     }
@@ -361,16 +364,47 @@ pub struct Gradients {
 impl Gradients {
     /// The gradient by `leaf`, a tensor that [`requires_grad`](Tensor::requires_grad) returned; `None` when the
     /// number does not depend on it. Gradients by intermediate results are not kept.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// let x = Tensor::from([3.0f32]).requires_grad();
+    /// assert_eq!(x.mul(&x)?.backward()?.get(&x).unwrap().item()?, 6.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn get(&self, leaf: &Tensor) -> Option<&Tensor> {
         self.by_leaf.get(&leaf.id())
     }
 
     /// Puts `gradient` in place of the gradient by `leaf`.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// let x = Tensor::from([3.0f32]).requires_grad();
+    /// let mut gradients = x.scale(2.0)?.backward()?;
+    /// gradients.set(&x, Tensor::from([0.0f32]));
+    /// assert_eq!(gradients.get(&x).unwrap().item()?, 0.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set(&mut self, leaf: &Tensor, gradient: Tensor) {
         self.by_leaf.insert(leaf.id(), gradient);
     }
 
     /// Adds the gradients of another number: those of the sum of both.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// let x = Tensor::from([3.0f32]).requires_grad();
+    /// let mut gradients = x.mul(&x)?.backward()?;
+    /// gradients.accumulate(x.scale(2.0)?.backward()?)?;
+    /// assert_eq!(gradients.get(&x).unwrap().item()?, 8.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When there is no memory for a sum.
@@ -389,7 +423,10 @@ impl Gradients {
 fn added(sum: Option<Tensor>, gradient: Tensor) -> Result<Tensor> {
     match sum {
         None => Ok(gradient),
-        Some(sum) => sum.add_consuming(&gradient),
+        Some(sum) => {
+            let device = gradient.device();
+            profile::operation("accumulate", Some(device), || sum.add_consuming(&gradient))
+        }
     }
 }
 
@@ -406,20 +443,7 @@ pub(crate) fn backward(result: &Tensor) -> Result<Gradients> {
     }
     let mut walk = Walk::default();
     walk.send(edge, Tensor::full(result.shape(), 1.0, result.dtype(), result.device())?)?;
-    while let Some((_, Waiting { node, grads })) = walk.waiting.pop_last() {
-        match &node.rule {
-            Rule::Again(body) => walk.again(&node, body, grads)?,
-            Rule::Operation(operation) => {
-                let grads_of_inputs = node.backward(operation.as_ref(), &grads)?;
-                drop(grads);
-                for (input, grad) in node.inputs.iter().zip(grads_of_inputs) {
-                    if let (Some(edge), Some(grad)) = (&input.edge, grad) {
-                        walk.send(edge, grad.detach())?;
-                    }
-                }
-            }
-        }
-    }
+    profile::phase(Phase::Backward, || walk.run())?;
     Ok(walk.gradients)
 }
 
@@ -436,6 +460,26 @@ struct Waiting {
 }
 
 impl Walk {
+    fn run(&mut self) -> Result<()> {
+        while let Some((_, Waiting { node, grads })) = self.waiting.pop_last() {
+            match &node.rule {
+                Rule::Again(body) => self.again(&node, body, grads)?,
+                Rule::Operation(operation) => {
+                    let backward = || node.backward(operation.as_ref(), &grads);
+                    let device = node.outputs.first().map(|output| &output.device);
+                    let grads_of_inputs = profile::operation(operation.name(), device, backward)?;
+                    drop(grads);
+                    for (input, grad) in node.inputs.iter().zip(grads_of_inputs) {
+                        if let (Some(edge), Some(grad)) = (&input.edge, grad) {
+                            self.send(edge, grad.detach())?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn send(&mut self, edge: &Edge, grad: Tensor) -> Result<()> {
         match edge {
             Edge::Leaf(id) => self.gradients.add(*id, grad),

@@ -86,6 +86,14 @@ pub(crate) fn give_back(host: Host) {
     }
 }
 
+/// Gives what is kept back to the system.
+pub(crate) fn clear() {
+    let mut pool = pool();
+    pool.free.clear();
+    pool.free_bytes = 0;
+    pool.peak_bytes = pool.live_bytes;
+}
+
 impl Pool {
     fn shrink(&mut self) {
         while self.live_bytes + self.free_bytes > self.peak_bytes {

@@ -36,6 +36,15 @@ pub fn gelu(x: &Tensor, form: Gelu) -> Result<Tensor> {
 impl Tensor {
     /// GELU of each element.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Tensor, ops::Gelu};
+    /// let y = Tensor::from([0.0f32, 10.0]).gelu(Gelu::Tanh)?;
+    /// assert_eq!(y.to_vec::<f32>()?, [0.0, 10.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When the elements are integers.
     pub fn gelu(&self, form: Gelu) -> Result<Tensor> {

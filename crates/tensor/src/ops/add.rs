@@ -12,6 +12,15 @@ use crate::{Backward, Device, Dtype, Forward, Operation, Result, Tensor};
 impl Tensor {
     /// `self + other`, elementwise; shapes broadcast as in NumPy.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// let y = Tensor::from([1.0f32, 2.0]).add(&Tensor::from([10.0f32]))?;
+    /// assert_eq!(y.to_vec::<f32>()?, [11.0, 12.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When shapes, element types or devices do not fit.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {

@@ -33,6 +33,15 @@ impl Tensor {
 
     /// The mean along dimension `dim`, which the result does not have; NaN where that has no elements.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Tensor};
+    /// let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2], &Device::Cpu)?;
+    /// assert_eq!(x.mean(0)?.to_vec::<f32>()?, [2.0, 3.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Tensor::sum`].
     pub fn mean(&self, dim: usize) -> Result<Tensor> {

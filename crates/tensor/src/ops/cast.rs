@@ -12,6 +12,15 @@ use crate::{Backward, Device, Dtype, Element, Forward, Operation, Result, Tensor
 impl Tensor {
     /// The elements as `dtype`, each rounded to the nearest; itself where that is their type.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Dtype, Tensor, bf16};
+    /// let x = Tensor::from([1.0f32, 1.001]).to_dtype(Dtype::Bf16)?;
+    /// assert_eq!(x.to_vec::<bf16>()?, [bf16::ONE; 2]); // eight bits of mantissa
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When the device does not take `dtype`.
     pub fn to_dtype(&self, dtype: Dtype) -> Result<Tensor> {

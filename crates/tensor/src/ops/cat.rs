@@ -10,6 +10,15 @@ use crate::{Backward, Device, Element, Error, Forward, Operation, Result, Tensor
 impl Tensor {
     /// The tensors one after another along dimension `dim`; their other dimensions must agree.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// let (a, b) = (Tensor::from([1.0f32, 2.0]), Tensor::from([3.0f32]));
+    /// assert_eq!(Tensor::cat(&[&a, &b], 0)?.to_vec::<f32>()?, [1.0, 2.0, 3.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When there are none, or shapes, element types or devices do not fit.
     pub fn cat(tensors: &[&Tensor], dim: usize) -> Result<Tensor> {

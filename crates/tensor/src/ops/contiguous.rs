@@ -8,6 +8,15 @@ use crate::{Backward, Device, Forward, Operation, Result, Tensor};
 impl Tensor {
     /// The same tensor with its elements in row-major order in memory: itself where they are, else a copy.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, Tensor};
+    /// let x = Tensor::zeros(&[2, 3], Dtype::F32, &Device::Cpu)?.transpose(0, 1)?;
+    /// assert!(!x.is_contiguous() && x.contiguous()?.is_contiguous());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When there is no memory for the copy.
     pub fn contiguous(&self) -> Result<Tensor> {

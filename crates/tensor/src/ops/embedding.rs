@@ -15,6 +15,16 @@ use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Ten
 
 /// Row `ids[i]` of `weight` `(V, C)` for each index: `ids` is `u32` of any shape, the result has that shape and C.
 ///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::{Device, Tensor, ops};
+/// let table = Tensor::from_slice(&[0.0f32, 1.0, 10.0, 11.0], &[2, 2], &Device::Cpu)?;
+/// let ids = Tensor::from([1u32, 0, 1]);
+/// assert_eq!(ops::embedding(&table, &ids)?.to_vec::<f32>()?, [10.0, 11.0, 0.0, 1.0, 10.0, 11.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// When an index is V or more (on a GPU, which is not waited for, its row is NaN instead), or shapes, element types
 /// or devices do not fit.

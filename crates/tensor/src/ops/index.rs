@@ -36,6 +36,16 @@ impl Tensor {
     /// `ids` is `u32` of shape `[N]`, and `source` has N slices. Each slice is added up in the order of `ids`, whatever the
     /// device: deterministic.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// let x = Tensor::from([1.0f32, 2.0, 3.0]);
+    /// let sum = x.index_add(0, &Tensor::from([2u32, 0, 2]), &Tensor::from([10.0f32, 20.0, 30.0]))?;
+    /// assert_eq!(sum.to_vec::<f32>()?, [21.0, 2.0, 43.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When there is no such dimension or slice (on a GPU, which is not waited for, what is to be added to it is left out),
     /// or shapes, element types or devices do not fit.

@@ -13,6 +13,17 @@ use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
 /// `x weight + bias`: `x` is `(.., in)`, `weight` is `(in, out)` with any strides, `bias` is `(out)`; the result is
 /// `(.., out)`. For a weight stored as `(out, in)`, pass its [`transpose`](Tensor::transpose): nothing is copied.
 ///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::{Device, Tensor, ops};
+/// let x = Tensor::from_slice(&[1.0f32, 2.0], &[1, 2], &Device::Cpu)?;
+/// let weight = Tensor::from_slice(&[1.0f32, 0.0, 0.0, 1.0], &[2, 2], &Device::Cpu)?;
+/// let bias = Tensor::from([10.0f32, 20.0]);
+/// assert_eq!(ops::linear(&x, &weight, Some(&bias))?.to_vec::<f32>()?, [11.0, 22.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// When shapes, element types or devices do not fit.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {

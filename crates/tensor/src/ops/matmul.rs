@@ -15,6 +15,17 @@ impl Tensor {
     /// Matrix product over the last two dimensions: `(.., M, K)` by `(.., K, N)` gives `(.., M, N)`. Leading
     /// dimensions broadcast. Any strides are taken as they are.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Tensor};
+    /// let a = Tensor::from_slice(&[1.0f32, 2.0], &[1, 2], &Device::Cpu)?;
+    /// let b = Tensor::from_slice(&[10.0f32, 20.0], &[2, 1], &Device::Cpu)?;
+    /// assert_eq!(a.matmul(&b)?.to_vec::<f32>()?, [50.0]);
+    /// assert_eq!(b.matmul(&a)?.shape(), [2, 2]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When shapes, element types or devices do not fit.
     pub fn matmul(&self, other: &Tensor) -> Result<Tensor> {

@@ -12,6 +12,14 @@ use crate::{Backward, Device, Forward, Operation, Result, Tensor};
 impl Tensor {
     /// The sum of all elements, of shape `[]`.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// assert_eq!(Tensor::from([1.0f32, 2.0, 6.0]).sum_all()?.item()?, 9.0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When the elements are integers.
     pub fn sum_all(&self) -> Result<Tensor> {
@@ -19,6 +27,14 @@ impl Tensor {
     }
 
     /// The mean of all elements, of shape `[]`; NaN where there are none.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// assert_eq!(Tensor::from([1.0f32, 2.0, 6.0]).mean_all()?.item()?, 3.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the elements are integers.

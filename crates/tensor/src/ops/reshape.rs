@@ -6,6 +6,14 @@ use crate::{Backward, Error, Forward, Operation, Result, Tensor};
 impl Tensor {
     /// The same elements in row-major order as `shape`. A view where the strides allow one, else a copy.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// assert_eq!(Tensor::from([1.0f32; 6]).reshape(&[2, 3])?.shape(), [2, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When `shape` holds another number of elements.
     pub fn reshape(&self, shape: &[usize]) -> Result<Tensor> {

@@ -33,6 +33,15 @@ pub fn sample(logits: &Tensor, options: &SampleOptions, random: Random) -> Resul
 
 /// The index of the largest element of each row of `x` `(N, W)`, the first of them if there are more, as `(N)` of `u32`.
 ///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::{Device, Tensor, ops};
+/// let logits = Tensor::from_slice(&[0.0f32, 3.0, 1.0], &[1, 3], &Device::Cpu)?;
+/// assert_eq!(ops::argmax(&logits)?.to_vec::<u32>()?, [1]);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// As [`sample`].
 pub fn argmax(x: &Tensor) -> Result<Tensor> {

@@ -11,6 +11,14 @@ use crate::{Backward, Device, Element, Forward, Operation, Result, Tensor};
 impl Tensor {
     /// Every element times `factor`.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// assert_eq!(Tensor::from([1.0f32, 2.0]).scale(-3.0)?.to_vec::<f32>()?, [-3.0, -6.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When the elements are integers.
     pub fn scale(&self, factor: f64) -> Result<Tensor> {

@@ -7,6 +7,14 @@ use crate::{Backward, Error, Forward, Operation, Result, Tensor};
 impl Tensor {
     /// Elements `start .. start + len` along dimension `dim`: a view.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// assert_eq!(Tensor::from([1.0f32, 2.0, 3.0]).narrow(0, 1, 2)?.to_vec::<f32>()?, [2.0, 3.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When they reach beyond the dimension.
     pub fn narrow(&self, dim: usize, start: usize, len: usize) -> Result<Tensor> {
@@ -15,6 +23,15 @@ impl Tensor {
 
     /// Consecutive parts of these sizes along dimension `dim`: views. When every part is wanted, its gradient is much
     /// cheaper than that of as many [`narrow`](Tensor::narrow)s.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// let parts = Tensor::from([1.0f32, 2.0, 3.0]).split(&[1, 2], 0)?;
+    /// assert_eq!(parts[1].to_vec::<f32>()?, [2.0, 3.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the sizes do not add up to the dimension's.

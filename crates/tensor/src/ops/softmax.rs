@@ -34,6 +34,15 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
 /// The logarithm of the sum of exponentials over the last dimension, which falls away; in `f32` for 16-bit elements. A row
 /// of -∞, or of no elements, gives -∞.
 ///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::{Device, Tensor, ops};
+/// let x = Tensor::from_slice(&[0.0f32, 0.0], &[1, 2], &Device::Cpu)?;
+/// assert!((ops::log_sum_exp(&x)?.item()? - 2f64.ln()).abs() < 1e-6);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// When `x` has no dimension, or the elements are integers.
 pub fn log_sum_exp(x: &Tensor) -> Result<Tensor> {

@@ -8,6 +8,15 @@ use crate::{Backward, Device, Forward, Operation, Result, Tensor};
 impl Tensor {
     /// The same elements on `device`; itself where they are there.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Tensor};
+    /// let x = Tensor::from([1.0f32]).to_device(&Device::default_device())?;
+    /// assert_eq!(x.item()?, 1.0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When the device is out of memory or does not take the element type.
     pub fn to_device(&self, device: &Device) -> Result<Tensor> {

@@ -7,6 +7,15 @@ use crate::{Backward, Forward, Operation, Result, Tensor};
 impl Tensor {
     /// Dimensions `a` and `b` exchanged: a view.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Tensor};
+    /// let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2], &Device::Cpu)?;
+    /// assert_eq!(x.transpose(0, 1)?.to_vec::<f32>()?, [1.0, 3.0, 2.0, 4.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When there are no such dimensions.
     pub fn transpose(&self, a: usize, b: usize) -> Result<Tensor> {

@@ -18,6 +18,17 @@ const NAME: &str = "clip_grad_norm";
 /// [`AdamW`](crate::AdamW) clips by itself, without another pass over the gradients:
 /// [`AdamWOptions::max_grad_norm`](crate::AdamWOptions::max_grad_norm).
 ///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::{Tensor, clip_grad_norm};
+/// let x = Tensor::from([3.0f32, 4.0]).requires_grad();
+/// let mut gradients = x.mul(&x)?.sum_all()?.backward()?; // (6, 8)
+/// assert_eq!(clip_grad_norm(&mut gradients, [&x], 5.0)?.item()?, 10.0);
+/// assert!((gradients.get(&x).unwrap().slice(0)?.item()? - 3.0).abs() < 1e-5);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// When `max_norm` is not positive, gradients are on several devices, or there is no memory for a scaled gradient.
 pub fn clip_grad_norm<'a>(

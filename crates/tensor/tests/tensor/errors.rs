@@ -1,7 +1,7 @@
 //! What does not fit is refused with a message that names the operation and what was given.
 
 use longhand_tensor::ops::{Activation, AttentionOptions, LossOptions, NormOptions, Rope};
-use longhand_tensor::{AdamW, Device, Dtype, Result, Tensor, ops};
+use longhand_tensor::{AdamW, Device, Dtype, Result, Tensor, ops, safetensors};
 
 fn zeros(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, Dtype::F32, &Device::Cpu).unwrap()
@@ -47,6 +47,9 @@ fn shapes_that_do_not_fit_are_both_shown() {
             message(zeros(&[2, 1, 3]).matmul(&zeros(&[4, 3, 1]))),
             "matmul: shapes [2, 1, 3] and [4, 3, 1] do not fit",
         ),
+        (message(x.broadcast_to(&[3, 3])), "broadcast_to: shapes [2, 3] and [3, 3] do not fit"),
+        (message(Tensor::stack(&[&x, &zeros(&[2, 2])], 0)), "stack: shapes [2, 3] and [2, 2] do not fit"),
+        (message(&x + &zeros(&[2])), "add: shapes [2, 3] and [2] do not fit"),
         (message(x.reshape(&[4])), "reshape: shapes [2, 3] and [4] do not fit"),
         (message(Tensor::cat(&[&x, &zeros(&[2, 4])], 0)), "cat: shapes [2, 3] and [2, 4] do not fit"),
         (message(ops::linear(&x, &zeros(&[2, 3]), None)), "linear: shapes [2, 3] and [2, 3] do not fit"),
@@ -110,6 +113,19 @@ fn arguments_out_of_range_are_named_with_the_range() {
             message(x.narrow(1, usize::MAX, 2)),
             "narrow: start + len is 18446744073709551615 + 2, expected at most 3",
         ),
+        (message(x.slice((.., 1..4))), "slice: a range is 1..4, expected within 0..3, dimension 1 of [2, 3]"),
+        (message(x.slice(2)), "slice: a range is index 2, expected within 0..2, dimension 0 of [2, 3]"),
+        (message(x.slice(usize::MAX)), "slice: a range is index 18446744073709551615, expected within 0..2"),
+        (message(x.slice(..=2)), "slice: a range is ..=2, expected within 0..2, dimension 0 of [2, 3]"),
+        (
+            message(x.slice((.., .., ..))),
+            "slice: number of ranges is 3, expected at most 2, the rank of shape [2, 3]",
+        ),
+        (message(x.unsqueeze(3)), "unsqueeze: dim is 3, expected at most the rank of shape [2, 3]"),
+        (message(x.squeeze(1)), "squeeze: dimension 1 of [2, 3] is of size 3, expected of size 1"),
+        (message(x.squeeze(2)), "squeeze: dim is 2, expected less than the rank of shape [2, 3]"),
+        (message(x.permute(&[1, 1])), "permute: dims is [1, 1], expected each dimension of [2, 3] once"),
+        (message(x.permute(&[0])), "permute: dims is [0], expected each dimension of [2, 3] once"),
         (message(x.narrow(2, 0, 0)), "narrow: dim is 2, expected less than the rank of shape [2, 3]"),
         (message(x.transpose(0, 2)), "transpose: dim is 2, expected less than the rank of shape [2, 3]"),
         (
@@ -184,6 +200,32 @@ fn element_types_that_do_not_fit_are_named() {
     for (found, expected) in found {
         assert!(found.starts_with(expected), "{found:?} does not start with {expected:?}");
     }
+}
+
+#[test]
+fn safetensors_that_cannot_be_written_or_read_are_errors() {
+    let x = zeros(&[2]);
+    let twice = [("a", &x), ("a", &x)];
+    assert_eq!(
+        message(safetensors::serialize(twice)),
+        "safetensors: tensor `a` is there twice, expected there once"
+    );
+    let bytes = safetensors::serialize([("a", &x)]).unwrap();
+    let load = |bytes: &[u8]| message(safetensors::deserialize(bytes, &Device::Cpu));
+    assert_eq!(load(&bytes), "no error");
+    for damaged in [&bytes[..bytes.len() - 1], &bytes[..4], b"GGUF and what follows it"] {
+        assert!(load(damaged).starts_with("safetensors: "), "{}", load(damaged));
+    }
+    let other = String::from_utf8(bytes.clone()).unwrap().replace("\"F32\"", "\"I32\"");
+    let expected = "safetensors: tensor `a` is of I32, expected f64, f32, bf16, f16 or u32";
+    assert_eq!(load(other.as_bytes()), expected);
+    let nowhere = std::path::Path::new("/nowhere/x.safetensors");
+    assert!(
+        message(safetensors::save(nowhere, [("a", &x)])).starts_with("safetensors: cannot write /nowhere/x")
+    );
+    assert!(
+        message(safetensors::load(nowhere, &Device::Cpu)).starts_with("safetensors: cannot read /nowhere/x")
+    );
 }
 
 #[test]

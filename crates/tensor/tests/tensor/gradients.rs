@@ -55,6 +55,16 @@ proptest! {
     }
 
     #[test]
+    fn slices_and_views_match(a in 1..4usize, b in 1..4usize, c in 1..4usize, seed: u64) {
+        let x = [strided(&[a, b, c], 0, 2, seed)];
+        agrees(|x| x[0].slice((a - 1, ..b / 2 + 1, 1.min(c)..)), &x)?;
+        agrees(|x| x[0].permute(&[2, 0, 1]), &x)?;
+        agrees(|x| x[0].unsqueeze(3)?.broadcast_to(&[2, a, b, c, 2]), &x)?;
+        agrees(|x| x[0].unsqueeze(1)?.squeeze(1), &x)?;
+        agrees(|x| Tensor::stack(&[&x[0], &x[0]], 1), &x)?;
+    }
+
+    #[test]
     fn an_input_used_twice_gets_both_gradients(n in 0..6usize, seed: u64) {
         agrees(|x| x[0].mul(&x[0])?.add(&x[0]), &[tensor(&[n], seed)])?;
     }

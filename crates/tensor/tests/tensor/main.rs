@@ -9,6 +9,7 @@ mod gpu;
 mod gradients;
 mod numerics;
 mod optimiser;
+mod profile;
 mod threads;
 
 use longhand_tensor::{Device, Dtype, Tensor};

@@ -11,6 +11,7 @@ use state::State;
 
 use super::norm;
 use crate::ops::check_device;
+use crate::profile::{Phase, operation, phase};
 use crate::{Device, Dtype, Error, Gradients, Result, Tensor};
 
 /// The constants of [`AdamW`]; the learning rate is an argument of [`AdamW::step`].
@@ -193,9 +194,26 @@ impl AdamW {
     /// Changes every parameter in place, unless a gradient is not finite. Returns the norm of all gradients together,
     /// before clipping, of shape `[]`; on a GPU it stays there, and reading it waits.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{AdamW, Tensor};
+    /// let x = Tensor::from([1.0f32]).requires_grad();
+    /// let mut optimiser = AdamW::new(vec![("x".into(), x.clone())], Default::default())?;
+    /// optimiser.step(&x.mul(&x)?.backward()?, 0.1)?;
+    /// assert!(x.item()? < 1.0); // changed in place
+    /// assert_eq!(optimiser.steps()?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When a parameter has no gradient, or one of another shape: then nothing was changed.
     pub fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<Tensor> {
+        let device = self.device.clone();
+        phase(Phase::Update, || operation(NAME, Some(&device), || self.update(gradients, lr)))
+    }
+
+    fn update(&mut self, gradients: &Gradients, lr: f64) -> Result<Tensor> {
         let gradients = self
             .parameters
             .iter()
@@ -239,6 +257,20 @@ impl AdamW {
     /// parameter `NAME.exp_avg` and `NAME.exp_avg_sq` (the names PyTorch uses), with `_scale` for 8-bit ones, whose
     /// codes are four to a `u32`; and `NAME.master` where there is one. The tensors are the optimiser's own: write them
     /// out before the next step. Waits for the GPU.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{AdamW, Tensor};
+    /// let x = Tensor::from([1.0f32]).requires_grad();
+    /// let new = || AdamW::new(vec![("x".into(), x.clone())], Default::default());
+    /// let mut optimiser = new()?;
+    /// optimiser.step(&x.mul(&x)?.backward()?, 0.1)?;
+    /// let mut other = new()?;
+    /// other.load_state(&optimiser.state()?)?;
+    /// assert_eq!(other.steps()?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the GPU fails, or there is no memory for the counters.
