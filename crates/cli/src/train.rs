@@ -1,6 +1,7 @@
 //! `longhand train`.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::{self, ExitCode},
     sync::{
@@ -10,9 +11,9 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use longhand_models::sampling::Sampling;
-use longhand_train::{Event, Metric, Outcome, Settings, Trainer, generate};
+use longhand_train::{Event, Metric, Outcome, Precision, Settings, Trainer, generate};
 
 use crate::{
     device::DeviceChoice,
@@ -36,6 +37,10 @@ pub struct Train {
     /// Where to compute
     #[arg(long, value_enum, default_value_t)]
     device: DeviceChoice,
+    /// Time the operations of so many steps after the first (10, if none is given), print a table of them, and write
+    /// profile.json, which chrome://tracing shows, into the run folder
+    #[arg(long, value_name = "STEPS", num_args = 0..=1, default_missing_value = "10")]
+    profile: Option<u64>,
     #[command(flatten)]
     options: Options,
 }
@@ -88,9 +93,30 @@ struct Options {
     /// Stop after this many evaluations without a better one, and keep the best model
     #[arg(long, value_name = "N")]
     patience: Option<u64>,
+    /// Compute blocks again in backward instead of keeping them: less memory, more time, the same losses
+    #[arg(long)]
+    gradient_checkpointing: bool,
+    /// What the model computes in [default: f32 on the CPU, bf16 on GPUs]
+    #[arg(long, value_enum, value_name = "TYPE")]
+    dtype: Option<DtypeChoice>,
     /// Decides the initial weights and the order of the text
     #[arg(long, value_name = "N", default_value_t = default().seed)]
     seed: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum DtypeChoice {
+    F32,
+    Bf16,
+}
+
+impl From<DtypeChoice> for Precision {
+    fn from(choice: DtypeChoice) -> Precision {
+        match choice {
+            DtypeChoice::F32 => Precision::F32,
+            DtypeChoice::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 fn default() -> Settings {
@@ -107,10 +133,14 @@ impl Train {
         } else {
             Trainer::create(&folder, self.options.settings()?, &device)?
         };
+        trainer.profile_steps(self.profile.unwrap_or(0));
         introduce(&trainer, &folder, &device.to_string());
         let outcome = train(&mut trainer, &stop).with_context(|| {
             format!("training stopped at step {}; {}", trainer.step(), how_to_resume(&folder))
         })?;
+        if let Some(steps) = self.profile {
+            show_profile(&trainer, &folder, steps)?;
+        }
         match outcome {
             Outcome::Interrupted => {
                 warn(format_args!("stopped at step {}; {}", trainer.step(), how_to_resume(&folder)));
@@ -150,6 +180,8 @@ impl Options {
             clip: self.clip,
             eval_every: self.eval_every,
             patience: self.patience,
+            gradient_checkpointing: self.gradient_checkpointing,
+            precision: self.dtype.map(Into::into),
             seed: self.seed,
         })
     }
@@ -213,6 +245,18 @@ fn train(trainer: &mut Trainer, stop: &AtomicBool) -> longhand_train::Result<Out
     });
     progress.finish();
     outcome
+}
+
+fn show_profile(trainer: &Trainer, folder: &Path, steps: u64) -> anyhow::Result<()> {
+    let Some(profile) = trainer.profile() else {
+        warn(format_args!("nothing to profile: of {steps} steps after the first, none was made"));
+        return Ok(());
+    };
+    let path = folder.join("profile.json");
+    fs::write(&path, profile.chrome_trace()).with_context(|| format!("cannot write {}", path.display()))?;
+    say(format_args!("profile of up to {steps} steps after the first:\n{profile}"));
+    say(format_args!("the same over time is in {}: open it in chrome://tracing", path.display()));
+    Ok(())
 }
 
 fn show_sample(trainer: &Trainer) -> anyhow::Result<()> {

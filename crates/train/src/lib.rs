@@ -65,7 +65,7 @@ pub use generate::{Ended, generate};
 pub use metrics::{Metric, Metrics, Split};
 pub use plot::plot_loss;
 pub use schedule::Schedule;
-pub use settings::Settings;
+pub use settings::{Precision, Settings};
 pub use text::{Corpus, Document, Text, repository};
 pub use tokenizer::{END_OF_TEXT, SMALLEST_VOCABULARY, Tokenizer};
 pub use trainer::{Best, Event, Outcome, Trainer};

@@ -3,9 +3,20 @@
 use std::path::{Path, PathBuf};
 
 use longhand_models::gpt2::Gpt2Config;
+use longhand_tensor::{Device, Dtype};
 use serde::{Deserialize, Serialize};
 
 use crate::{Corpus, Error, Result, Schedule, repository};
+
+/// What a model computes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// Weights and activations of 16 bits, which sums and the optimizer widen.
+    Bf16,
+}
 
 /// Everything that decides what a run computes. Kept with each checkpoint, so that a resumed run has the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +52,12 @@ pub struct Settings {
     /// Stops after this many evaluations in a row without a better one, and keeps the best model instead of the
     /// last.
     pub patience: Option<u64>,
+    /// Whether blocks are computed again in backward instead of kept: less memory, the same losses bit for bit.
+    #[serde(default)]
+    pub gradient_checkpointing: bool,
+    /// What the model computes in; `None` for f32 on the CPU, and bf16 on GPUs.
+    #[serde(default)]
+    pub precision: Option<Precision>,
     /// Decides the initial weights and the order of the text.
     pub seed: u64,
 }
@@ -64,6 +81,8 @@ impl Default for Settings {
             clip: 1.0,
             eval_every: 100,
             patience: None,
+            gradient_checkpointing: false,
+            precision: None,
             seed: 1,
         }
     }
@@ -103,6 +122,15 @@ impl Settings {
             Corpus::read_repository(&repository()?)
         } else {
             Corpus::read(&self.text, Some(run_folder))
+        }
+    }
+
+    /// The element type of weights and activations.
+    pub(crate) fn dtype(&self, device: &Device) -> Dtype {
+        let by_device = if device.is_cpu() { Precision::F32 } else { Precision::Bf16 };
+        match self.precision.unwrap_or(by_device) {
+            Precision::F32 => Dtype::F32,
+            Precision::Bf16 => Dtype::Bf16,
         }
     }
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use longhand_models::gpt2::Gpt2;
-use longhand_tensor::{AdamW, Device, Dtype, Gradients, Tensor};
+use longhand_tensor::{
+    AdamW, Device, Gradients, Tensor,
+    profile::{Profile, profile},
+};
 use rand::{SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +33,15 @@ pub struct Trainer {
     optimizer: AdamW,
     metrics: Metrics,
     state: State,
+    profiling: Profiling,
+}
+
+/// Which steps are profiled: so many after one that is not, since it compiles kernels and fills caches.
+#[derive(Default)]
+struct Profiling {
+    warm: bool,
+    left: u64,
+    profile: Option<Profile>,
 }
 
 /// What a checkpoint holds beside the model and the optimizer.
@@ -96,13 +108,16 @@ impl Trainer {
         let text = Text::new(&corpus, &tokenizer)?;
         data::check(&text.train, settings.context)?;
         let config = settings.model(tokenizer.vocabulary(), tokenizer.end_of_text());
-        let model = Gpt2::new(config, device, dtype(device), &mut StdRng::seed_from_u64(settings.seed))?;
+        let mut model =
+            Gpt2::new(config, device, settings.dtype(device), &mut StdRng::seed_from_u64(settings.seed))?;
+        model.set_gradient_checkpointing(settings.gradient_checkpointing);
         let optimizer = optimizer::new(&model, &settings)?;
         tokenizer.save(folder, settings.context)?;
         let metrics = Metrics::create(folder)?;
         let (text_bytes, text_digest) = (text.bytes, text.digest());
         let state = State { step: 0, seconds: 0.0, best: None, text_bytes, text_digest, settings };
-        Ok(Self { folder: folder.into(), tokenizer, text, model, optimizer, metrics, state })
+        let profiling = Profiling::default();
+        Ok(Self { folder: folder.into(), tokenizer, text, model, optimizer, metrics, state, profiling })
     }
 
     /// Continues the run in `folder` from its last checkpoint, as if it had never stopped.
@@ -117,11 +132,13 @@ impl Trainer {
         if text.digest() != state.text_digest {
             return Err(Error::TextChanged { path: folder.into(), was: state.text_bytes, now: text.bytes });
         }
-        let model = Gpt2::from_pretrained(&checkpoint, device, dtype(device))?;
+        let mut model = Gpt2::from_pretrained(&checkpoint, device, state.settings.dtype(device))?;
+        model.set_gradient_checkpointing(state.settings.gradient_checkpointing);
         let mut optimizer = optimizer::new(&model, &state.settings)?;
         optimizer::load(&mut optimizer, &checkpoint)?;
         let metrics = Metrics::resume(folder, state.step)?;
-        Ok(Self { folder: folder.into(), tokenizer, text, model, optimizer, metrics, state })
+        let profiling = Profiling::default();
+        Ok(Self { folder: folder.into(), tokenizer, text, model, optimizer, metrics, state, profiling })
     }
 
     /// The settings of the run in `folder`, as its last checkpoint has them.
@@ -162,6 +179,16 @@ impl Trainer {
         &self.metrics
     }
 
+    /// Profiles so many of the next steps, from the second that [`run`](Self::run) makes on.
+    pub fn profile_steps(&mut self, steps: u64) {
+        self.profiling = Profiling { left: steps, ..Profiling::default() };
+    }
+
+    /// Where the time of the profiled steps went; `None` where none was profiled.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.profiling.profile.as_ref()
+    }
+
     /// Trains until the last step, until the held-out loss no longer improves, or until `stop` is set. Each of
     /// these leaves `model.safetensors` and `loss.svg` in the run folder, and a checkpoint.
     ///
@@ -183,7 +210,7 @@ impl Trainer {
             if stop.load(Ordering::Relaxed) {
                 break Outcome::Interrupted;
             }
-            self.train(&clock, &mut observe)?;
+            self.train_profiled(&clock, &mut observe)?;
             let Settings { steps, eval_every, .. } = self.state.settings;
             if self.state.step.is_multiple_of(eval_every) || self.state.step == steps {
                 self.evaluate(&clock, &mut observe)?;
@@ -195,6 +222,19 @@ impl Trainer {
             self.model.save(&self.folder)?;
         }
         Ok(outcome)
+    }
+
+    /// [`train`](Self::train), profiled where that was asked for.
+    fn train_profiled(&mut self, clock: &Clock, observe: &mut impl FnMut(Event)) -> Result<()> {
+        let profiled = self.profiling.warm && self.profiling.left > 0;
+        self.profiling.warm = true;
+        if !profiled {
+            return self.train(clock, observe);
+        }
+        self.profiling.left -= 1;
+        let (result, found) = profile(|| self.train(clock, observe));
+        self.profiling.profile.get_or_insert_default().append(found);
+        result
     }
 
     /// Makes one optimizer step.
@@ -331,9 +371,4 @@ fn claim(folder: &Path) -> Result<()> {
         return Err(Error::FolderInUse { path: folder.into() });
     }
     Ok(())
-}
-
-/// What a device computes in: the kernels of a GPU take 16-bit elements.
-fn dtype(device: &Device) -> Dtype {
-    if device.is_cpu() { Dtype::F32 } else { Dtype::Bf16 }
 }

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
+
 use crate::workplace::{Workplace, checkpoints, losses, metrics, stderr, tiny};
 
 #[test]
@@ -148,6 +150,84 @@ fn patience_stops_the_run_and_keeps_the_best_model() {
     let best = (0..valid.len()).min_by(|&a, &b| loss(a).total_cmp(&loss(b))).unwrap();
     assert_eq!(best + 2, valid.len() - 1, "the run did not stop two evaluations after its best");
     assert!(out.contains(&format!("was at step {}; that model is kept", valid[best]["step"])), "{out}");
+}
+
+/// The second half resumed: the choice is kept with the run.
+#[test]
+fn gradient_checkpointing_changes_no_loss() {
+    let (kept, again) = (Workplace::new(), Workplace::new());
+    let options = ["--steps", "6", "--eval-every", "3", "--layers", "3"];
+    kept.train(&options);
+    again.train(&[&options[..], &["--gradient-checkpointing"]].concat());
+    assert_eq!(losses(&kept.path("run")), losses(&again.path("run")));
+    let state = fs::read_to_string(again.path("run/checkpoint-6/state.json")).unwrap();
+    assert!(state.contains("\"gradient_checkpointing\": true"), "{state}");
+}
+
+/// With f32 masters: the losses are those of f32 but for rounding, and a resumed run is the same bit for bit.
+#[test]
+fn a_run_in_bf16_on_the_cpu_learns_as_one_in_f32_and_resumes() {
+    let [wide, narrow, stopped] = [Workplace::new(), Workplace::new(), Workplace::new()];
+    let options = ["--steps", "40", "--eval-every", "20", "--lr", "0.01"];
+    let narrow_options = [&options[..], &["--dtype", "bf16"]].concat();
+    wide.train(&options);
+    narrow.train(&narrow_options);
+    let last = |place: &Workplace| metrics(&place.path("run")).last().unwrap()["loss"].as_f64().unwrap();
+    let (in_f32, in_bf16) = (last(&wide), last(&narrow));
+    assert!(in_f32 != in_bf16 && (in_f32 - in_bf16).abs() < 0.02 * in_f32, "{in_f32} and {in_bf16}");
+
+    let mut child = start_until_checkpoint(&stopped, &narrow_options, 20);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    stopped.succeed(&["train", "--resume", "--out", "run", "--device", "cpu"]);
+    assert_eq!(losses(&narrow.path("run")), losses(&stopped.path("run")));
+}
+
+#[test]
+fn a_profile_is_a_table_and_a_trace_of_what_was_run_forward_backward_and_again() {
+    let place = Workplace::new();
+    let out = place.train(&["--steps", "4", "--gradient-checkpointing", "--profile", "2"]);
+    let line = |operation: &str, phase: &str| -> Vec<String> {
+        let words = out.lines().map(|line| line.split_whitespace().map(String::from).collect::<Vec<_>>());
+        let mut found = words.filter(|words| words.starts_with(&[operation.into(), phase.into()]));
+        found.next().unwrap_or_else(|| panic!("no {operation} {phase} in\n{out}"))
+    };
+    // Two steps of one block, whose forward pass runs twice.
+    for (operation, phase, calls) in [
+        ("attention", "forward", "2"),
+        ("attention", "recompute", "2"),
+        ("attention", "backward", "2"),
+        ("linear", "backward", "8"),
+        ("AdamW", "update", "2"),
+    ] {
+        assert_eq!(line(operation, phase)[2], calls, "{operation} {phase} in\n{out}");
+    }
+
+    let trace: Value =
+        serde_json::from_str(&fs::read_to_string(place.path("run/profile.json")).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let count = |name: &str, phase: &str| {
+        let found = events.iter().filter(|event| event["name"] == name && event["cat"] == phase);
+        found
+            .inspect(|event| assert!(event["ph"] == "X" && event["dur"].as_f64() > Some(0.0), "{event}"))
+            .count()
+    };
+    assert_eq!(
+        [count("attention", "forward"), count("attention", "backward"), count("AdamW", "update")],
+        [2, 2, 2]
+    );
+    let memory = events.iter().filter(|event| event["ph"] == "C");
+    assert!(memory.map(|event| event["args"]["bytes"].as_u64().unwrap()).max() > Some(0));
+}
+
+#[test]
+fn a_profile_of_no_step_is_said() {
+    let place = Workplace::new();
+    let output = place.run(&tiny(&["--steps", "1", "--profile", "3"]));
+    assert!(output.status.success());
+    let told = stderr(&output);
+    assert!(told.contains("nothing to profile: of 3 steps after the first, none was made"), "{told}");
+    assert!(!place.path("run/profile.json").exists());
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Block {
         x: &Tensor,
         residual: Option<&Tensor>,
         cache: Option<&mut KvCache>,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> longhand_tensor::Result<(Tensor, Tensor)> {
         let (normed, residual) = self.ln_1.forward(x, residual)?;
         let attended = self.attend(&normed, cache)?;
         let (normed, residual) = self.ln_2.forward(&attended, Some(&residual))?;
@@ -63,7 +63,7 @@ impl Block {
 
     /// (B, T, C) -> (B, T, C). Queries, keys and values, each (B, T, H, D), are views of the one product that makes
     /// all three.
-    fn attend(&self, x: &Tensor, cache: Option<&mut KvCache>) -> Result<Tensor> {
+    fn attend(&self, x: &Tensor, cache: Option<&mut KvCache>) -> longhand_tensor::Result<Tensor> {
         let (batch, tokens) = (x.shape()[0], x.shape()[1]);
         let qkv = self.c_attn.forward(x)?.reshape(&[batch, tokens, 3 * self.heads, self.head_dim])?;
         let views = qkv.split(&[self.heads; 3], 2)?;
@@ -93,8 +93,8 @@ impl Linear {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(ops::linear(x, &self.weight, Some(&self.bias))?)
+    fn forward(&self, x: &Tensor) -> longhand_tensor::Result<Tensor> {
+        ops::linear(x, &self.weight, Some(&self.bias))
     }
 }
 
@@ -114,8 +114,12 @@ impl LayerNorm {
     }
 
     /// The norm of `x + residual`, and that sum.
-    pub(super) fn forward(&self, x: &Tensor, residual: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> longhand_tensor::Result<(Tensor, Tensor)> {
         let options = NormOptions::new(self.epsilon);
-        Ok(ops::layer_norm(x, residual, Some(&self.weight), Some(&self.bias), &options)?)
+        ops::layer_norm(x, residual, Some(&self.weight), Some(&self.bias), &options)
     }
 }

@@ -75,6 +75,23 @@ fn steps_of_an_optimiser_reach_the_model_and_lower_its_loss() {
 }
 
 #[test]
+fn gradient_checkpointing_gives_the_same_loss_and_gradients_bit_for_bit() {
+    let mut model = tiny();
+    let (inputs, targets) = (ids(&[5, 6, 7, 8, 9, 1], &[2, 3]), ids(&[6, 7, 8, 1, 2, 3], &[2, 3]));
+    let mut run = |again: bool| {
+        model.set_gradient_checkpointing(again);
+        let loss = model.loss(&inputs, &targets).unwrap();
+        let gradients = loss.backward().unwrap();
+        let bits = |tensor: &Tensor| tensor.to_vec::<f32>().unwrap().into_iter().map(f32::to_bits).collect();
+        let all: Vec<Vec<u32>> =
+            model.parameters().iter().map(|p| bits(gradients.get(&p.tensor).unwrap())).collect();
+        (loss.item().unwrap(), all)
+    };
+    let kept = run(false);
+    assert!(run(true) == kept);
+}
+
+#[test]
 fn no_tokens_give_no_logits() {
     let logits = tiny().forward(&ids(&[], &[2, 0])).unwrap();
     assert_eq!(logits.shape(), [2, 0, 61]);
