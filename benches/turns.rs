@@ -7,7 +7,7 @@ use std::io::{BufRead, Write, stdin, stdout};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use longhand_models::gpt2::{Gpt2, Gpt2Config, KvCache};
+use longhand_models::gpt2::{Gpt2, Gpt2Config};
 use longhand_tensor::ops::{self, AttentionOptions};
 use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, Tensor, no_grad};
 use rand::rngs::StdRng;
@@ -52,7 +52,6 @@ fn prepare(asked: &Value) -> Result<Work> {
         Some("attention forward + backward") => attention(tokens, dtype, true),
         Some("matmul") => matmul(tokens, dtype),
         Some("training step") => step(tokens, dtype, asked["checkpointing"] == true),
-        Some("decode") => decode(tokens),
         other => bail!("no such work: {other:?}"),
     }
 }
@@ -115,19 +114,6 @@ fn step(tokens: usize, dtype: Dtype, checkpointing: bool) -> Result<Work> {
         let loss = model.loss(&inputs, &targets)?;
         optimiser.step(&loss.backward()?, 1e-4)?;
         loss.item()?;
-        Ok(())
-    }))
-}
-
-/// One more token of GPT-2 124M after so many.
-fn decode(tokens: usize) -> Result<Work> {
-    let model = gpt2(tokens + 1, Dtype::F32)?;
-    let prompt = Tensor::from_slice(&ids(tokens), &[1, tokens], &Device::Cpu)?;
-    let mut cache = KvCache::new();
-    model.forward_with_cache(&prompt, &mut cache)?;
-    let next = Tensor::from_slice(&[5u32], &[1, 1], &Device::Cpu)?;
-    Ok(Box::new(move || {
-        model.forward_with_cache(&next, &mut cache.clone())?;
         Ok(())
     }))
 }

@@ -5,7 +5,7 @@
 
 Prints a table of medians, and of ratios: PyTorch's time over Longhand's, the median over the rounds of what was measured one
 right after the other; above 1, Longhand is faster. Peak memory is that of a process of its own for each, beyond what it had
-before the model was made. Decoding is beside a copy of as many bytes as it reads.
+before the model was made.
 """
 
 import argparse
@@ -22,8 +22,7 @@ ATTENTION = [{"work": work, "tokens": tokens, "dtype": dtype}
              for tokens in (1024, 4096, 8192)]
 MATMUL = [{"work": "matmul", "tokens": 2048, "dtype": dtype} for dtype in ("f32", "bf16")]
 STEP = [{"work": "training step", "tokens": tokens, "dtype": "f32"} for tokens in (512, 1024, 2048)]
-DECODE = [{"work": "decode", "tokens": 1024, "dtype": "f32"}]
-WORKS = MATMUL + ATTENTION + STEP + DECODE
+WORKS = MATMUL + ATTENTION + STEP
 
 
 class Ours:
@@ -110,20 +109,12 @@ def serve(threads):
             loss.item()
         return run
 
-    def copy(work):
-        # What decoding reads: every weight but the positions', and the keys and values of 12 layers.
-        elements = 124_439_808 - 1024 * 768 + 12 * 2 * work["tokens"] * 768
-        source = torch.ones(elements)
-        target = torch.empty_like(source)
-        return lambda: target.copy_(source)
-
     def prepare(work):
         dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[work["dtype"]]
         kind = work["work"]
         if kind.startswith("attention"):
             return attention(work, dtype, kind.endswith("backward"))
-        return {"matmul": lambda: matmul(work, dtype), "training step": lambda: step(work, dtype),
-                "decode": lambda: copy(work)}[kind]()
+        return {"matmul": matmul, "training step": step}[kind](work, dtype)
 
     run = None
     for line in sys.stdin:
