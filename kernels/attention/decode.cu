@@ -27,9 +27,8 @@
 #include "attention/score.cuh"
 #include "common/math.cuh"
 #include "common/reduce.cuh"
+#include "common/strides.cuh"
 #include "kv_cache/cache.cuh"
-
-struct Strides { long long batch, token, head; };
 
 struct Params {
     const Element*  q;            // (B, T, H, HEAD_DIM)
@@ -172,7 +171,7 @@ attention_decode(const __grid_constant__ Params p) {
     load_queries(shared, [&](int row) -> const Element* {
         const Query query(p, kv_head, first_row + row);
         if (!query.exists) return nullptr;
-        return p.q + batch * p.q_strides.batch + query.t * p.q_strides.token + query.head * p.q_strides.head;
+        return at(p.q, p.q_strides, batch, query.t, query.head);
     });
     __syncthreads();
     const SharedAddress q_tile = shared_address(shared);
@@ -282,8 +281,7 @@ attention_decode(const __grid_constant__ Params p) {
         const long long heads = static_cast<long long>(p.kv_heads) * p.heads_per_kv;
         const long long index = (batch * heads + query.head) * p.T + query.t;
         if (splits == 1) {
-            Element* out = p.out + batch * p.out_strides.batch + query.t * p.out_strides.token +
-                           query.head * p.out_strides.head;
+            Element* out = at(p.out, p.out_strides, batch, query.t, query.head);
             store(out + column, to_vec<Element>(values));
             if (column == 0) p.lse[index] = lse;
         } else {

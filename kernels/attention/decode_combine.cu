@@ -14,8 +14,7 @@
 #include "common/element.cuh"
 #include "common/math.cuh"
 #include "common/reduce.cuh"
-
-struct Strides { long long batch, token, head; };
+#include "common/strides.cuh"
 
 struct Params {
     const float* partial_out;  // (splits, B, H, T, VALUE_DIM), contiguous
@@ -70,7 +69,7 @@ attention_decode_combine(const __grid_constant__ Params p) {
     if (index >= p.rows) return;
 
     const float inverse = total == 0 ? 0 : 1 / total;
-    Element* to = p.out + batch * p.out_strides.batch + t * p.out_strides.token + head * p.out_strides.head;
+    Element* to = at(p.out, p.out_strides, batch, t, head);
 #pragma unroll
     for (int j = 0; j < VECTORS; ++j) {
         const int column = (j * GROUP + lane) * 8;

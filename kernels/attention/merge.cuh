@@ -10,11 +10,10 @@
 
 #include "common/element.cuh"
 #include "common/math.cuh"
+#include "common/strides.cuh"
 #include "constants.cuh"
 
 constexpr int VECTORS = (HEAD_DIM + GROUP * VECTOR - 1) / (GROUP * VECTOR);  // per lane
-
-struct Strides { long long batch, token, head; };
 
 // The result over some of the keys.
 struct Part {
@@ -22,10 +21,6 @@ struct Part {
     const float*   lse;  // (B, H, T), contiguous; -inf where there is no key
     Strides        strides;
 };
-
-template <class T> T* at(T* tensor, const Strides& strides, long long batch, long long token, long long head) {
-    return tensor + batch * strides.batch + token * strides.token + head * strides.head;
-}
 
 // Where a lane works. All lanes take part in exchanges: those past the last token do that one again, and write nothing.
 struct Row {

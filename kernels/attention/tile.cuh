@@ -18,18 +18,9 @@
 #include "common/element.cuh"
 #include "common/matrix.cuh"
 #include "common/memory.cuh"
+#include "common/strides.cuh"
 #include "common/thread.cuh"
 #include "constants.cuh"
-
-// Elements from one batch, token and head to the next. Within a head, elements are contiguous.
-struct Strides {
-    long long batch, token, head;
-};
-
-template <class T>
-T* at(T* tensor, const Strides& strides, long long batch, long long token, long long head) {
-    return tensor + batch * strides.batch + token * strides.token + head * strides.head;
-}
 
 constexpr int FRAGMENT_BYTES = 512;
 constexpr int FRAGMENT_COLUMNS = 32 / sizeof(Element);  // as many as a product adds up at a time

@@ -17,8 +17,8 @@
 
 #include "kv_cache/cache.cuh"
 #include "common/quantised.cuh"
-
-struct Strides { long long batch, token, head; };
+#include "common/rotary.cuh"
+#include "common/strides.cuh"
 
 struct Params {
     const Element*  k;            // (B, T, Hkv, KEY_DIM)
@@ -49,14 +49,12 @@ struct Angles {
 
     // GROUP lanes compute them.
     void set(const Params& p, int position, int lane) {
-        constexpr double TURNS_PER_RADIAN = 0.15915494309189533577;
         for (int unit = lane; unit < PAIRS; unit += GROUP) {
             const Vec<float, VECTOR> frequency = load<VECTOR>(p.frequencies + unit * VECTOR);
 #pragma unroll
             for (int i = 0; i < VECTOR; ++i) {
-                const double turns = static_cast<double>(position) * frequency.get(i) * TURNS_PER_RADIAN;
                 float s, c;
-                sincospif(2 * static_cast<float>(turns - rint(turns)), &s, &c);
+                sine_and_cosine(position, frequency.get(i), &s, &c);
                 cosine[i][unit] = c * p.factor;
                 sine[i][unit] = s * p.factor;
             }
@@ -97,21 +95,13 @@ void append(const Element* from, Stored* to, float* scale, const Angles& angles,
             const int low = INTERLEAVED ? 2 * unit * VECTOR : unit * VECTOR;
             const Vector a = load<VECTOR>(from + low);
             const Vector b = load<VECTOR>(from + (INTERLEAVED ? low + VECTOR : low + TURNED / 2));
+            float cosine[VECTOR], sine[VECTOR];
 #pragma unroll
             for (int e = 0; e < VECTOR; ++e) {
-                // Interleaved, element e of the pair (2e, 2e + 1) lies among the 2 * VECTOR that both vectors hold.
-                const auto both = [&](int place) { return place < VECTOR ? a.get(place) : b.get(place - VECTOR); };
-                const float x = INTERLEAVED ? both(2 * e) : a.get(e), y = INTERLEAVED ? both(2 * e + 1) : b.get(e);
-                const float cosine = angles.cosine[e][unit], sine = angles.sine[e][unit];
-                const float turned_x = x * cosine - y * sine, turned_y = x * sine + y * cosine;
-                if constexpr (INTERLEAVED) {
-                    (2 * e < VECTOR ? first : second)[i][2 * e % VECTOR] = turned_x;
-                    (2 * e + 1 < VECTOR ? first : second)[i][(2 * e + 1) % VECTOR] = turned_y;
-                } else {
-                    first[i][e] = turned_x;
-                    second[i][e] = turned_y;
-                }
+                cosine[e] = angles.cosine[e][unit];
+                sine[e] = angles.sine[e][unit];
             }
+            turn<INTERLEAVED>(a, b, cosine, sine, first[i], second[i]);
         } else {
             const Vector a = load<VECTOR>(from + TURNED + (unit - PAIRS) * VECTOR);
 #pragma unroll
@@ -180,7 +170,7 @@ kv_cache_append(const __grid_constant__ Params p) {
     row = __shfl_sync(0xffffffffu, row, 0, GROUP);
 
     const Strides& strides = is_key ? p.k_strides : p.v_strides;
-    const Element* from = (is_key ? p.k : p.v) + batch * strides.batch + t * strides.token + head * strides.head;
+    const Element* from = at(is_key ? p.k : p.v, strides, batch, t, head);
     Cached* to = (is_key ? p.k_cache : p.v_cache) + row;
     float* scale = (is_key ? p.k_scales : p.v_scales) + scale_row;
     if (is_key) {

@@ -17,8 +17,8 @@
 
 #include "constants.cuh"
 #include "common/element.cuh"
-
-struct Strides { long long batch, token, head; };
+#include "common/rotary.cuh"
+#include "common/strides.cuh"
 
 struct Params {
     const Element*  q;            // (B, T, H, HEAD_DIM)
@@ -51,8 +51,7 @@ Head locate(const Params& p, long long batch, int t, int head) {
     const bool is_query = head < p.q_heads;
     const int index = is_query ? head : head - p.q_heads;
     const Strides from = is_query ? p.q_strides : p.k_strides, to = is_query ? p.q_out_strides : p.k_out_strides;
-    return {(is_query ? p.q : p.k) + batch * from.batch + t * from.token + index * from.head,
-            (is_query ? p.q_out : p.k_out) + batch * to.batch + t * to.token + index * to.head};
+    return {at(is_query ? p.q : p.k, from, batch, t, index), at(is_query ? p.q_out : p.k_out, to, batch, t, index)};
 }
 
 void rotate(const Head& head, int lane, const float (&cosine)[VECTOR], const float (&sine)[VECTOR]) {
@@ -60,20 +59,7 @@ void rotate(const Head& head, int lane, const float (&cosine)[VECTOR], const flo
     const int second = INTERLEAVED ? first + VECTOR : first + ROTARY / 2;
     const Vector a = load<VECTOR>(head.from + first), b = load<VECTOR>(head.from + second);
     float low[VECTOR], high[VECTOR];
-#pragma unroll
-    for (int i = 0; i < VECTOR; ++i) {
-        // Interleaved, element i of the pair (2i, 2i + 1) lies among the 2 * VECTOR that both vectors hold.
-        const float x = !INTERLEAVED ? a.get(i) : 2 * i < VECTOR ? a.get(2 * i % VECTOR) : b.get(2 * i % VECTOR);
-        const float y = !INTERLEAVED ? b.get(i) : 2 * i + 1 < VECTOR ? a.get((2 * i + 1) % VECTOR) : b.get((2 * i + 1) % VECTOR);
-        const float turned_x = x * cosine[i] - y * sine[i], turned_y = x * sine[i] + y * cosine[i];
-        if constexpr (INTERLEAVED) {
-            (2 * i < VECTOR ? low : high)[2 * i % VECTOR] = turned_x;
-            (2 * i + 1 < VECTOR ? low : high)[(2 * i + 1) % VECTOR] = turned_y;
-        } else {
-            low[i] = turned_x;
-            high[i] = turned_y;
-        }
-    }
+    turn<INTERLEAVED>(a, b, cosine, sine, low, high);
     store(head.to + first, to_vec<Element>(low));
     store(head.to + second, to_vec<Element>(high));
 }
@@ -97,14 +83,12 @@ rope_rotate(const __grid_constant__ Params p) {
         return;
     }
 
-    constexpr double TURNS_PER_RADIAN = 0.15915494309189533577;
     const double position = p.positions[batch * p.positions_stride + t];
     const Vec<float, VECTOR> frequency = load<VECTOR>(p.frequencies + lane * VECTOR);
     float cosine[VECTOR], sine[VECTOR];
 #pragma unroll
     for (int i = 0; i < VECTOR; ++i) {
-        const double turns = position * frequency.get(i) * TURNS_PER_RADIAN;
-        sincospif(2 * static_cast<float>(turns - rint(turns)), &sine[i], &cosine[i]);
+        sine_and_cosine(position, frequency.get(i), &sine[i], &cosine[i]);
         cosine[i] *= p.factor;
         sine[i] *= p.factor * p.direction;
     }

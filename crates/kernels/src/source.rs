@@ -26,8 +26,10 @@ const COMMON: &[(&str, &str)] = cuda_files![
     "common/philox.cuh",
     "common/quantised.cuh",
     "common/reduce.cuh",
+    "common/rotary.cuh",
     "common/row.cuh",
     "common/softmax.cuh",
+    "common/strides.cuh",
     "common/thread.cuh",
 ];
 
