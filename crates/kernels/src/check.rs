@@ -10,6 +10,8 @@ use crate::{Dtype, Error, Result};
 
 /// The most blocks of a grid in x.
 pub(crate) const MAX_BLOCKS: usize = i32::MAX as usize;
+/// The most in y, and in z.
+pub(crate) const MAX_BLOCKS_YZ: usize = 65_535;
 
 /// The arguments of the operation of this name, to be checked.
 #[derive(Clone, Copy)]

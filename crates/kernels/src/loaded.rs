@@ -1,7 +1,7 @@
 //! Kernels as plans hold them.
 
 use bytemuck::Pod;
-use longhand_gpu::{Device, Kernel, Launch, Stream};
+use longhand_gpu::{Arch, Device, Kernel, Launch, Stream, blocks_per_multiprocessor};
 
 use crate::{Result, Variant};
 
@@ -19,6 +19,12 @@ impl Loaded {
         let &Variant { ref program, entry, threads, shared_bytes } = variant;
         let kernel = device.compile_and_load(program)?.kernel(entry)?.with_dynamic_shared(shared_bytes)?;
         Ok(Loaded { kernel, threads, shared_bytes })
+    }
+
+    /// How many of its blocks a multiprocessor has room for, at least one.
+    pub fn blocks_per_multiprocessor(&self, arch: Arch) -> u32 {
+        let registers = self.kernel.resources().map_or(0, |resources| resources.registers);
+        blocks_per_multiprocessor(arch, self.threads, registers, self.shared_bytes).max(1)
     }
 
     /// Enqueues `grid` blocks, in up to three dimensions.

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use longhand_gpu::DevicePtr;
 
-use crate::check::overlap;
+use crate::check::{Check, MAX_BLOCKS_YZ, overlap};
 use crate::{Dtype, Error, Result};
 
 /// Sizes of one call. Any of them may be 0.
@@ -61,9 +61,6 @@ pub struct Heads {
     pub strides: Strides,
 }
 
-/// Blocks and heads are counted in `blockIdx.y` and `.z`.
-const GRID_YZ: usize = 65_535;
-
 /// The arguments of one call of one operation, to be checked.
 pub(super) struct Arguments {
     pub operation: &'static str,
@@ -82,8 +79,8 @@ impl Arguments {
     pub fn check_shape(&self, scale: f32) -> Result<()> {
         let AttentionShape { batch, queries, keys, heads, kv_heads } = self.shape;
         for (name, size, limit) in [
-            ("batch", batch, GRID_YZ),
-            ("heads", heads, GRID_YZ),
+            ("batch", batch, MAX_BLOCKS_YZ),
+            ("heads", heads, MAX_BLOCKS_YZ),
             ("queries", queries, i32::MAX as usize),
             ("keys", keys, i32::MAX as usize),
         ] {
@@ -179,14 +176,7 @@ impl Arguments {
     }
 
     pub fn check_pointer(&self, name: &str, data: DevicePtr, alignment: u64) -> Result<()> {
-        if data.is_null() || !data.is_aligned(alignment) {
-            return Err(self.error(
-                name,
-                format!("{data:?}"),
-                format!("an address that is a multiple of {alignment}"),
-            ));
-        }
-        Ok(())
+        Check(self.operation).memory(name, data, alignment)
     }
 
     pub fn error(

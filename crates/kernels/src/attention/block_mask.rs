@@ -56,6 +56,22 @@ pub enum BlockKind {
 }
 
 impl Blocks {
+    /// How many kinds of blocks there are: of batches and of heads, 1 where all have the same; of blocks of queries and
+    /// of keys. `sizes` are the numbers of batches or documents, of heads, and of queries and keys of the longest.
+    ///
+    /// ```
+    /// use longhand_kernels::attention::Blocks;
+    /// let blocks = Blocks { size: 128, per_batch: false, per_head: true };
+    /// assert_eq!(blocks.counts([2, 4, 300, 129]), [1, 4, 3, 2]);
+    /// ```
+    #[must_use]
+    pub fn counts(self, sizes: [usize; 4]) -> [usize; 4] {
+        let [batches, heads, queries, keys] = sizes;
+        let several = |each: bool, all: usize| if each { all } else { all.min(1) };
+        let blocks = |tokens: usize| tokens.div_ceil(self.size);
+        [several(self.per_batch, batches), several(self.per_head, heads), blocks(queries), blocks(keys)]
+    }
+
     pub(super) fn check(self, operation: &'static str, attention: &Attention) -> Result<()> {
         let error = |argument: &str, was: &dyn std::fmt::Display, expected: String| {
             Err(Error::argument(operation, argument, was, expected))
@@ -92,10 +108,10 @@ pub(super) struct Counts {
 impl Counts {
     /// Of sequences that have at most `longest` queries and keys.
     pub fn new(blocks: Blocks, shape: &AttentionShape, longest: [usize; 2]) -> Counts {
-        let [query_blocks, key_blocks] = longest.map(|tokens| tokens.div_ceil(blocks.size));
-        let several = |each: bool, all: usize| if each { all } else { all.min(1) };
-        let batches = several(blocks.per_batch, shape.batch);
-        Counts { batches, heads: several(blocks.per_head, shape.heads), query_blocks, key_blocks }
+        let [queries, keys] = longest;
+        let [batches, heads, query_blocks, key_blocks] =
+            blocks.counts([shape.batch, shape.heads, queries, keys]);
+        Counts { batches, heads, query_blocks, key_blocks }
     }
 
     fn kinds(self) -> usize {

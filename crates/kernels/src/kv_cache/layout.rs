@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use longhand_gpu::{Constants, DevicePtr};
 
+use crate::attention::Strides;
 use crate::check::{Check, overlap};
 use crate::{Dtype, Result};
 
@@ -61,16 +62,21 @@ impl CacheStrides {
     /// Of a contiguous `(page, token, head, D)`, with `tokens` in a page. For scales, `D` is 1.
     #[must_use]
     pub fn token_major(tokens: usize, heads: usize, head_dim: usize) -> CacheStrides {
-        let [tokens, heads, head_dim] = [tokens, heads, head_dim].map(|n| n as i64);
-        CacheStrides { page: tokens * heads * head_dim, token: heads * head_dim, head: head_dim }
+        Strides::token_major(tokens, heads, head_dim).into()
     }
 
     /// Of a contiguous `(page, head, token, D)`, with `tokens` in a page: for scales, the layout in which the fewest
     /// bytes are read that nobody needs.
     #[must_use]
     pub fn head_major(tokens: usize, heads: usize, head_dim: usize) -> CacheStrides {
-        let [tokens, heads, head_dim] = [tokens, heads, head_dim].map(|n| n as i64);
-        CacheStrides { page: tokens * heads * head_dim, token: head_dim, head: tokens * head_dim }
+        Strides::head_major(tokens, heads, head_dim).into()
+    }
+}
+
+/// Those of a tensor whose batches are pages.
+impl From<Strides> for CacheStrides {
+    fn from(Strides { batch: page, token, head }: Strides) -> CacheStrides {
+        CacheStrides { page, token, head }
     }
 }
 

@@ -2,15 +2,13 @@
 
 mod tuning;
 
-use longhand_gpu::{
-    Arch, Constants, Device, DevicePtr, Kernel, Launch, Stream, blocks_per_multiprocessor, params,
-};
+use longhand_gpu::{Arch, Constants, Device, DevicePtr, Stream, params};
 
 use super::arguments::Arguments;
 use super::description::Number;
 use super::operands::{MaskParams, ScoringParams};
 use super::{Attention, AttentionShape, Heads, Operands, Strides};
-use crate::check::Check;
+use crate::check::{Check, MAX_BLOCKS_YZ};
 use crate::kv_cache::{CacheSizes, CacheStrides, KernelPages, KvCache, MAX_TOKENS, Storage};
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
@@ -22,8 +20,6 @@ const CHECK: Check = Check(OPERATION);
 const HEADERS: &[(&str, &str)] = cuda_files!["attention/decode_tile.cuh", "kv_cache/cache.cuh"];
 /// The most new tokens of a sequence in one launch: with more, the tiles of the forward kernel waste less.
 pub const MAX_NEW_TOKENS: usize = 16;
-/// Blocks are counted in `blockIdx.y`.
-const GRID_Y: usize = 65_535;
 const COMBINE_THREADS: u32 = 128;
 
 params! {
@@ -195,14 +191,10 @@ impl AttentionDecode {
     /// device older than sm_80; [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<AttentionDecodePlan> {
         self.check(device.arch())?;
-        let block = self.block();
-        let Variant { program, entry, threads, shared_bytes } = variant(self);
-        let kernel = device.compile_and_load(&program)?.kernel(entry)?.with_dynamic_shared(shared_bytes)?;
-        let registers = kernel.resources().map_or(0, |resources| resources.registers);
-        let resident = blocks_per_multiprocessor(device.arch(), threads, registers, shared_bytes).max(1);
+        let kernel = Loaded::new(device, &variant(self))?;
+        let resident = kernel.blocks_per_multiprocessor(device.arch());
         Ok(AttentionDecodePlan {
             decode: self.clone(),
-            block,
             blocks_at_once: (device.multiprocessors() * resident) as usize,
             kernel,
             combine: Loaded::new(device, &combine_variant(&self.attention))?,
@@ -298,10 +290,9 @@ pub struct AttentionDecodeArgs<'a> {
 #[derive(Clone, Debug)]
 pub struct AttentionDecodePlan {
     decode: AttentionDecode,
-    block: Block,
     /// That the device has room for.
     blocks_at_once: usize,
-    kernel: Kernel,
+    kernel: Loaded,
     combine: Loaded,
 }
 
@@ -317,7 +308,7 @@ impl AttentionDecodePlan {
 
     fn splits(&self, shape: &AttentionShape) -> usize {
         let blocks = shape.batch * blocks_of_sequence(shape);
-        let steps = shape.keys.div_ceil(TILE * self.block.warps);
+        let steps = shape.keys.div_ceil(TILE * self.decode.block().warps);
         self.decode.splits.unwrap_or_else(|| splits(blocks, self.blocks_at_once, steps))
     }
 
@@ -367,13 +358,9 @@ impl AttentionDecodePlan {
             kv_heads: kv_heads as i32,
             heads_per_kv: (heads / kv_heads) as i32,
         };
-        let launch = Launch {
-            grid: [splits as u32, blocks_of_sequence(&shape) as u32, batch as u32],
-            block: [self.block.warps as u32 * 32, 1, 1],
-            shared_bytes: self.shared_bytes(),
-        };
+        let grid = [splits, blocks_of_sequence(&shape), batch].map(|blocks| blocks as u32);
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
-        unsafe { self.kernel.launch(stream, launch, &params) }?;
+        unsafe { self.kernel.launch(stream, grid, &params) }?;
         if splits == 1 {
             return Ok(());
         }
@@ -393,11 +380,6 @@ impl AttentionDecodePlan {
         let blocks = (rows(&shape) * group(attention.value_dim)).div_ceil(COMBINE_THREADS as usize);
         // SAFETY: as above.
         unsafe { self.combine.launch(stream, [blocks as u32, 1], &params) }
-    }
-
-    fn shared_bytes(&self) -> u32 {
-        let AttentionDecode { attention, storage, .. } = &self.decode;
-        self.block.shared_bytes(attention.dtype, *storage, self.decode.head_dims()) as u32
     }
 }
 
@@ -423,7 +405,7 @@ fn check(
     arguments.check_shape(args.scale)?;
     CHECK.size("queries", queries, 0, MAX_NEW_TOKENS)?;
     CHECK.size("keys", keys, 0, MAX_TOKENS.min(args.cache.capacity()))?;
-    CHECK.size("heads * queries in tiles of 16", blocks_of_sequence(&args.shape), 0, GRID_Y)?;
+    CHECK.size("heads * queries in tiles of 16", blocks_of_sequence(&args.shape), 0, MAX_BLOCKS_YZ)?;
     args.operands.check(attention, &arguments)?;
     arguments.check_queries("q", &args.q)?;
     arguments.check_queries_written("out", &args.out, attention.value_dim)?;

@@ -36,7 +36,7 @@ pub use backward::{AttentionMergeBackward, AttentionMergeBackwardArgs, Attention
 pub use forward::{AttentionMerge, AttentionMergeArgs, AttentionMergePlan};
 
 use super::{Heads, Strides};
-use crate::check::{Check, MAX_BLOCKS, aligned};
+use crate::check::{Check, MAX_BLOCKS, MAX_BLOCKS_YZ, aligned};
 use crate::loaded::{ByAlignment, Loaded};
 use crate::source::cuda_files;
 use crate::{Dtype, Result, Variant};
@@ -44,8 +44,6 @@ use crate::{Dtype, Result, Variant};
 /// The most parts that one launch merges. More are merged in several.
 pub const MAX_PARTS: usize = 8;
 const MAX_HEAD_DIM: usize = 1024;
-/// Heads are counted in `blockIdx.y`.
-const MAX_HEADS: usize = 65_535;
 const THREADS: u32 = 128;
 
 const HEADERS: &[(&str, &str)] = cuda_files!["attention/merge.cuh"];
@@ -146,7 +144,7 @@ impl Call {
         let Call { check, batch, tokens, heads, .. } = *self;
         check.size("batch", batch, 0, i32::MAX as usize)?;
         check.size("tokens", tokens, 0, i32::MAX as usize)?;
-        check.size("heads", heads, 0, MAX_HEADS)?;
+        check.size("heads", heads, 0, MAX_BLOCKS_YZ)?;
         check.size("batch * tokens", batch * tokens, 0, MAX_BLOCKS / lanes * THREADS as usize)?;
         let blocks = (batch * tokens * lanes).div_ceil(THREADS as usize);
         Ok(if blocks * heads == 0 { None } else { Some(blocks as u32) })
