@@ -1,7 +1,7 @@
 //! What blocks of a block mask cost, counted on the emulator; and what there are none of.
 
+use crate::catalogue::is_pinned_nvrtc;
 use longhand_gpu::emulator::Report;
-use longhand_gpu::nvrtc::{PINNED_WHEEL, locate};
 use longhand_gpu::{Buffer, Device, DevicePtr, Stream};
 use longhand_kernels::Dtype;
 use longhand_kernels::attention::{
@@ -82,9 +82,7 @@ fn per_block(device: &Device, kind: Option<BlockKind>) -> BTreeMap<String, u64> 
 
 #[test]
 fn full_blocks_pay_nothing_for_the_mask_and_empty_ones_nothing_at_all() {
-    let pinned = locate().is_ok_and(|found| PINNED_WHEEL.contains(&format!("=={}.", found.version)));
-    if !pinned {
-        println!("skipped: the counts are those of {PINNED_WHEEL}");
+    if !is_pinned_nvrtc() {
         return;
     }
     let device = Device::emulated("sm_80".parse().unwrap()).unwrap();
