@@ -210,6 +210,11 @@ impl Tensor {
     }
 }
 
+/// [`Tensor::pointer`], or null where there is no tensor.
+pub(crate) fn pointer_or_null(operation: &str, tensor: Option<&Tensor>) -> Result<DevicePtr> {
+    tensor.map_or(Ok(DevicePtr::NULL), |tensor| tensor.pointer(operation))
+}
+
 /// The name that the kernels have for an element type.
 pub(crate) fn kernel_dtype(operation: &str, dtype: Dtype) -> Result<kernels::Dtype> {
     match dtype {

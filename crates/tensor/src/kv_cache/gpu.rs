@@ -6,7 +6,7 @@ use longhand_kernels::kv_cache::{self as kernel, CacheStrides, Cached, KvAppend,
 
 use super::pages::{Paged, Pages};
 use super::{KvCache, Memory, NAME, New, Side};
-use crate::gpu::kernel_dtype;
+use crate::gpu::{kernel_dtype, pointer_or_null};
 use crate::ops::attention::{kernel_heads, with_contiguous_heads};
 use crate::{Dtype, Gpu, Result, Tensor};
 
@@ -21,7 +21,7 @@ pub(crate) struct OnDevice {
 impl OnDevice {
     /// Null where all are of one length.
     pub(crate) fn lengths(&self) -> Result<DevicePtr> {
-        self.lengths.as_ref().map_or(Ok(DevicePtr::NULL), |lengths| lengths.pointer(NAME))
+        pointer_or_null(NAME, self.lengths.as_ref())
     }
 }
 
@@ -70,7 +70,7 @@ pub(super) fn append(
         cache: on_device.cache,
         lengths: on_device.lengths()?,
         counts: DevicePtr::NULL,
-        frequencies: frequencies.as_ref().map_or(Ok(DevicePtr::NULL), |table| table.pointer(NAME))?,
+        frequencies: pointer_or_null(NAME, frequencies.as_ref())?,
         factor: new.rope.map_or(1.0, |rope| rope.factor as f32),
     };
     // SAFETY: the new keys and values lie in memory as their strides say; the cache is as large as its pages take, no other

@@ -1,6 +1,5 @@
 //! Partial results of attention, merged by their LSE.
 
-use longhand_gpu::DevicePtr;
 use longhand_kernels::attention as kernel;
 
 use super::attention::{kernel_heads, with_contiguous_heads};
@@ -9,7 +8,7 @@ use crate::autograd::apply;
 use crate::cpu::parallel::{for_chunks, rows_per_chunk};
 use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
-use crate::gpu::kernel_dtype;
+use crate::gpu::{kernel_dtype, pointer_or_null};
 use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
 
 /// Merges results of attention over disjoint keys into the one over all their keys (Ye et al. 2025, FlashInfer, arXiv
@@ -294,7 +293,7 @@ impl Parts {
             heads: self.heads,
             parts: &self.kernel_parts()?,
             grad_out: kernel_heads(grad_out)?,
-            grad_lse: grad_lse.map_or(Ok(DevicePtr::NULL), |grad| grad.pointer(NAME))?,
+            grad_lse: pointer_or_null(NAME, grad_lse)?,
             grads: &grads,
         };
         // SAFETY: as above.

@@ -10,7 +10,7 @@ use crate::cpu::norm::{
     Forward as CpuForward, Gradients, backward as backward_rows, forward as forward_rows,
 };
 use crate::dtype::with_real;
-use crate::gpu::kernel_dtype;
+use crate::gpu::{kernel_dtype, pointer_or_null};
 use crate::{Backward, Device, Dtype, Element, Error, Forward, Gpu, Operation, Result, Tensor};
 
 /// How a norm computes.
@@ -385,6 +385,6 @@ impl Norm {
     }
 
     fn pointer(&self, tensor: Option<&Tensor>) -> Result<DevicePtr> {
-        tensor.map_or(Ok(DevicePtr::NULL), |tensor| tensor.pointer(self.name()))
+        pointer_or_null(self.name(), tensor)
     }
 }

@@ -9,7 +9,7 @@ use crate::cpu::reduce::{max_lanes, sum_lanes};
 use crate::cpu::simd::vectorised;
 use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
-use crate::gpu::kernel_dtype;
+use crate::gpu::{kernel_dtype, pointer_or_null};
 use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
 use rayon::prelude::*;
 
@@ -183,17 +183,14 @@ fn on_gpu_backward(
     let dtype = kernel_dtype(name, out.dtype())?;
     let plan =
         gpu.plans().softmax_backward.get(dtype, |dtype| SoftmaxBackward::new(dtype).plan(gpu.device()))?;
-    let pointer = |tensor: Option<&Tensor>| {
-        tensor.map_or(Ok(longhand_gpu::DevicePtr::NULL), |tensor| tensor.pointer(name))
-    };
     let width = out.shape().last().copied().unwrap_or(1);
     let dx = gpu.empty(out.shape(), out.dtype())?;
     let args = SoftmaxBackwardArgs {
         rows: out.numel() / width,
         width,
         out: out.pointer(name)?,
-        dout: pointer(dout)?,
-        dlse: pointer(dlse)?,
+        dout: pointer_or_null(name, dout)?,
+        dlse: pointer_or_null(name, dlse)?,
         dx: dx.pointer(name)?,
     };
     // SAFETY: all are contiguous tensors of this device and of out's shape, or one f32 for each row; dx is new; all are

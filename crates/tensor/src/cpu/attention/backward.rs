@@ -269,7 +269,7 @@ impl<T: Real> Pass<'_, T> {
         for query in queries.clone().step_by(QUERIES) {
             let rows = QUERIES.min(queries.end - query);
             let block = Block { batch, head, query, rows, key: keys.start, cols: keys.len() };
-            if (0..rows).all(|row| self.problem.seen(&block, row).is_empty()) {
+            if (0..rows).all(|row| self.problem.visible.seen(&block, row).is_empty()) {
                 continue;
             }
             if !std::mem::replace(&mut loaded, true) {
@@ -374,11 +374,7 @@ impl<T: Real> Tile<T> {
     fn differentiate(&mut self, pass: &Pass<T>, block: &Block, by: By) -> bool {
         let problem = pass.problem;
         let &Block { batch, head, query, rows, cols, .. } = block;
-        let any = match problem.mask {
-            Some(mask) => self.hidden.look(mask, &problem.visible, block, |row| problem.seen(block, row)),
-            None => (0..rows).any(|row| !problem.seen(block, row).is_empty()),
-        };
-        if !any {
+        if !self.hidden.look(problem.mask, &problem.visible, block) {
             return false;
         }
         self.take_queries(pass, block);
@@ -413,7 +409,7 @@ impl<T: Real> Tile<T> {
         let own = row * KEYS..row * KEYS + block.cols;
         let (scores, grads) = (&mut self.weights[own.clone()], &mut self.grads[own]);
         // Where the log-sum-exp is that of nothing, every score is hidden.
-        let seen = if lse == T::NEG_INFINITY { 0..0 } else { problem.seen(block, row) };
+        let seen = if lse == T::NEG_INFINITY { 0..0 } else { problem.visible.seen(block, row) };
         let bends = problem.scores.bends() && by == By::Products;
         let slopes = bends.then_some(&mut self.slopes[..]);
         problem.scores.apply(&problem.visible, block, row, seen.clone(), scores, slopes);

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::forward::online_softmax;
 use super::mask::{Mask, Visible};
 use super::score::{Hidden, MaskFunction, Scores};
-use super::{Block, Heads, KEYS, Sizes, copy_rows};
+use super::{Block, Heads, KEYS, Sizes};
 use crate::cpu::cached::CachedRows;
 use crate::cpu::parallel::map_indices;
 use crate::cpu::simd::vectorised;
@@ -124,13 +124,15 @@ impl<T: Real> Decode<'_, T> {
         let Sizes { queries, heads, kv_heads, dim, .. } = self.sizes;
         let (group, key_width, width) = (heads / kv_heads, cache.keys.width, cache.values.width);
         let rows = group * queries;
-        let mut q = Vec::new();
+        let scale = T::from_f64(self.scale);
+        // As wide as rows of keys.
         let mut wide_q = vec![T::ZERO; rows * key_width];
         for i in 0..group {
-            let head = piece.kv_head * group + i;
-            copy_rows(&mut q, self.q.of(piece.sequence, head, 0..queries, dim), T::from_f64(self.scale));
+            let q = self.q.of(piece.sequence, piece.kv_head * group + i, 0..queries, dim);
             let to = wide_q[i * queries * key_width..].chunks_exact_mut(key_width);
-            to.zip(q.chunks_exact(dim)).for_each(|(to, q)| to[..dim].copy_from_slice(q));
+            for (to, q) in to.zip(q.iter_rows()) {
+                to.iter_mut().zip(q).for_each(|(to, q)| *to = *q * scale);
+            }
         }
         let mut partial = Partial {
             max: vec![T::NEG_INFINITY; rows],
@@ -153,12 +155,11 @@ impl<T: Real> Decode<'_, T> {
                 for (q, scores) in q.chunks_exact(key_width).zip(scores.chunks_exact_mut(KEYS)) {
                     products(q, keys, &mut scores[..cols]);
                 }
-                if !self.look(visible, &block, &mut hidden) {
+                if !hidden.look(self.hides, visible, &block) {
                     continue;
                 }
                 for (query, row) in of_head.enumerate() {
-                    let (scores, seen) =
-                        (&mut scores[query * KEYS..][..cols], self.seen(visible, &block, query));
+                    let (scores, seen) = (&mut scores[query * KEYS..][..cols], visible.seen(&block, query));
                     self.scores.apply(visible, &block, query, seen.clone(), scores, None);
                     if self.hides.is_some() {
                         hidden.apply(query, seen.clone(), scores);
@@ -172,22 +173,6 @@ impl<T: Real> Decode<'_, T> {
             key += cols;
         }
         partial
-    }
-
-    /// The block's keys that its query sees, counted from the block's first, unless the user's mask hides them.
-    fn seen(&self, visible: &Visible, block: &Block, query: usize) -> Range<usize> {
-        let keys = &visible.row(block.batch, query).keys;
-        let at = |key: usize| key.clamp(block.key, block.key + block.cols) - block.key;
-        at(keys.start)..at(keys.end)
-    }
-
-    /// Whether any query of the block sees any key of it.
-    fn look(&self, visible: &Visible, block: &Block, hidden: &mut Hidden) -> bool {
-        let seen = |query| self.seen(visible, block, query);
-        match self.hides {
-            Some(mask) => hidden.look(mask, visible, block, seen),
-            None => (0..block.rows).any(|query| !seen(query).is_empty()),
-        }
     }
 }
 

@@ -115,12 +115,7 @@ impl<T: Real> Tile<T> {
     fn add_block(&mut self, problem: &Problem<T>, packed: &Keys<T>, block: &Block) {
         let &Block { rows, key, cols, .. } = block;
         let (dim, width) = (problem.sizes.dim, padded(problem.sizes.value_dim));
-        let seen = |row: usize| problem.seen(block, row);
-        let any = match problem.mask {
-            Some(mask) => self.hidden.look(mask, &problem.visible, block, seen),
-            None => (0..rows).any(|row| !seen(row).is_empty()),
-        };
-        if !any {
+        if !self.hidden.look(problem.mask, &problem.visible, block) {
             return;
         }
         let q = Mat::new(&self.q, (rows, dim), (dim, 1));
@@ -133,7 +128,7 @@ impl<T: Real> Tile<T> {
             KEYS,
         );
         for (row, scores) in self.scores.chunks_exact_mut(KEYS).take(rows).enumerate() {
-            let (scores, seen) = (&mut scores[..cols], seen(row));
+            let (scores, seen) = (&mut scores[..cols], problem.visible.seen(block, row));
             problem.scores.apply(&problem.visible, block, row, seen.clone(), scores, None);
             if problem.mask.is_some() {
                 self.hidden.apply(row, seen.clone(), scores);

@@ -83,16 +83,18 @@ struct Block {
     cols: usize,
 }
 
+impl Visible {
+    /// The block's keys that its query `row` sees, counted from the block's first, unless the user's mask hides them.
+    fn seen(&self, block: &Block, row: usize) -> Range<usize> {
+        let keys = &self.row(block.batch, block.query + row).keys;
+        let at = |key: usize| key.clamp(block.key, block.key + block.cols) - block.key;
+        at(keys.start)..at(keys.end)
+    }
+}
+
 impl<T: Real> Problem<'_, T> {
     fn kv_head(&self, head: usize) -> usize {
         head / (self.sizes.heads / self.sizes.kv_heads)
-    }
-
-    /// The block's keys that its query `row` sees, counted from the block's first, unless the user's mask hides them.
-    fn seen(&self, block: &Block, row: usize) -> Range<usize> {
-        let keys = &self.visible.row(block.batch, block.query + row).keys;
-        let at = |key: usize| key.clamp(block.key, block.key + block.cols) - block.key;
-        at(keys.start)..at(keys.end)
     }
 
     /// Drops some of what query `row` of the block has at these keys of it, and scales up the others.

@@ -125,21 +125,19 @@ impl Hidden {
         Hidden(Vec::new())
     }
 
-    /// Asks for every key that the queries see otherwise; returns whether any is left. `seen(row)` are keys of the block.
-    pub(super) fn look(
-        &mut self,
-        mask: &MaskFunction<'_>,
-        visible: &Visible,
-        block: &Block,
-        seen: impl Fn(usize) -> Range<usize>,
-    ) -> bool {
+    /// Whether the block's queries see any of its keys; asks the user's mask, where there is one, for all that they see
+    /// otherwise.
+    pub(super) fn look(&mut self, mask: Option<&MaskFunction<'_>>, visible: &Visible, block: &Block) -> bool {
+        let Some(mask) = mask else {
+            return (0..block.rows).any(|row| !visible.seen(block, row).is_empty());
+        };
         self.0.clear();
         self.0.resize(block.rows * KEYS, true);
         let mut any = false;
         for row in 0..block.rows {
             let Place { sequence, query, first_key } = visible.place(block.batch, block.query + row);
             let at = Position { batch: sequence, head: block.head, query, key: 0 };
-            for key in seen(row) {
+            for key in visible.seen(block, row) {
                 let shown = mask(Position { key: block.key + key - first_key, ..at });
                 self.0[row * KEYS + key] = !shown;
                 any |= shown;

@@ -129,22 +129,15 @@ impl BlockMask {
         if self.blocks.size == 0 {
             return Err(error("blocks.size", 0, "positive"));
         }
-        let expected: usize = self.counts().iter().product();
+        let counts = self.blocks.counts(self.sizes);
+        let expected: usize = counts.iter().product();
         match &self.chosen {
             Some(kinds) if kinds.len() != expected => {
                 let was = format!("{} of them", kinds.len());
-                Err(error("kinds of blocks", was, format!("{expected}: {:?}", self.counts())))
+                Err(error("kinds of blocks", was, format!("{expected}: {counts:?}")))
             }
             _ => Ok(()),
         }
-    }
-
-    /// Masks of batches and heads, blocks of queries and keys.
-    fn counts(&self) -> [usize; 4] {
-        let [batches, heads, queries, keys] = self.sizes;
-        let several = |each: bool, all: usize| if each { all } else { all.min(1) };
-        let Blocks { size, per_batch, per_head } = self.blocks;
-        [several(per_batch, batches), several(per_head, heads), queries.div_ceil(size), keys.div_ceil(size)]
     }
 
     /// Finds or lists the blocks on a GPU.
@@ -209,10 +202,11 @@ impl BlockMask {
 
     /// What the user chose, if he did.
     pub(super) fn kind(&self, at: Position) -> Option<BlockKind> {
-        let [batches, heads, queries, keys] = self.counts();
+        let kinds = self.chosen.as_ref()?;
+        let [batches, heads, queries, keys] = self.blocks.counts(self.sizes);
         let mask = at.batch.min(batches - 1) * heads + at.head.min(heads - 1);
         let block = (mask * queries + at.query / self.blocks.size) * keys + at.key / self.blocks.size;
-        self.chosen.as_ref().map(|kinds| kinds[block])
+        Some(kinds[block])
     }
 
     pub(super) fn is_chosen(&self) -> bool {

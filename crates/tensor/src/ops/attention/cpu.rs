@@ -70,10 +70,7 @@ impl Attention {
         let [q, k, v] =
             [inputs.q.to_dtype(T::DTYPE)?, inputs.k.to_dtype(T::DTYPE)?, inputs.v.to_dtype(T::DTYPE)?];
         let data = (q.read::<T>(NAME)?, k.read::<T>(NAME)?, v.read::<T>(NAME)?);
-        let by_head = |tensor: Option<&Tensor>| -> Result<Option<Vec<T>>> {
-            tensor.map(|tensor| tensor.detach().to_dtype(T::DTYPE)?.to_vec::<T>()).transpose()
-        };
-        let (sinks, slopes) = (by_head(inputs.sinks)?, by_head(options.alibi.as_ref())?);
+        let (sinks, slopes) = (by_head::<T>(inputs.sinks)?, by_head::<T>(options.alibi.as_ref())?);
         let bias = inputs.bias.map(|bias| bias.to_dtype(T::DTYPE)).transpose()?;
         let bias_data = bias.as_ref().map(|bias| bias.read::<T>(NAME)).transpose()?;
         let bias = match (&bias, &bias_data) {
@@ -83,13 +80,6 @@ impl Attention {
             }
             _ => None,
         };
-        let mask = Mask {
-            causal: options.causal,
-            left: options.window_left,
-            right: options.window_right,
-            prefix: options.prefix.as_ref().map(|prefix| prefix.detach().to_vec::<u32>()).transpose()?,
-            documents: options.documents.as_ref().map(|all| (all.queries.clone(), all.keys.clone())),
-        };
         let user_mask: &MaskFunction<'_> = &|at| self.sees(at);
         let chosen = options.blocks.as_ref().is_some_and(BlockMask::is_chosen);
         Ok(body(&Problem {
@@ -98,21 +88,37 @@ impl Attention {
             v: heads(&data.2, &v),
             sizes,
             scale: self.scale(sizes),
-            visible: mask.visible(&sizes),
+            visible: self.cpu_mask()?.visible(&sizes),
             mask: (options.mask.is_some() || chosen).then_some(user_mask),
-            scores: Scores {
-                function: options.score.as_ref().map(|score| &*score.cpu),
-                softcap: options.softcap,
-                slopes: slopes.as_deref(),
-                bias,
-            },
+            scores: Scores { bias, ..self.cpu_scores(slopes.as_deref()) },
             sinks: sinks.as_deref(),
             dropout: options.dropout.map(Dropping::new),
         }))
     }
+
+    pub(super) fn cpu_mask(&self) -> Result<Mask> {
+        let options = &self.0;
+        Ok(Mask {
+            causal: options.causal,
+            left: options.window_left,
+            right: options.window_right,
+            prefix: options.prefix.as_ref().map(|prefix| prefix.detach().to_vec::<u32>()).transpose()?,
+            documents: options.documents.as_ref().map(|all| (all.queries.clone(), all.keys.clone())),
+        })
+    }
+
+    /// Without a bias.
+    pub(super) fn cpu_scores<'a, T>(&'a self, slopes: Option<&'a [T]>) -> Scores<'a, T> {
+        let function = self.0.score.as_ref().map(|score| &*score.cpu);
+        Scores { function, softcap: self.0.softcap, slopes, bias: None }
+    }
 }
 
-fn heads<'a, T>(data: &'a [T], tensor: &Tensor) -> Heads<'a, T> {
-    let [batch, token, head] = as_heads(tensor.strides());
-    Heads { data, strides: [batch, token, head] }
+/// What there is one of for each head.
+pub(super) fn by_head<T: Real>(tensor: Option<&Tensor>) -> Result<Option<Vec<T>>> {
+    tensor.map(|tensor| tensor.detach().to_dtype(T::DTYPE)?.to_vec::<T>()).transpose()
+}
+
+pub(super) fn heads<'a, T>(data: &'a [T], tensor: &Tensor) -> Heads<'a, T> {
+    Heads { data, strides: as_heads(tensor.strides()) }
 }

@@ -2,10 +2,12 @@
 
 use longhand_kernels::attention::{self as kernel, MAX_NEW_TOKENS};
 
+use super::cpu::{by_head, heads};
 use super::gpu::kernel_heads;
 use super::{Attention, AttentionOptions, Inputs, attention_with_lse, with_contiguous_heads};
 use crate::autograd::apply;
-use crate::cpu::attention::{self, Cache, Heads, Mask, Scores, Sizes};
+use crate::cpu;
+use crate::cpu::attention::{Cache, Sizes};
 use crate::dtype::with_real;
 use crate::ops::compute_dtype;
 use crate::{Device, Dtype, Error, Forward, Gpu, KvCache, Operation, Result, Tensor};
@@ -111,42 +113,27 @@ impl Decode {
 
     fn cpu(&self, q: &Tensor, sizes: Sizes) -> Result<Tensor> {
         let options = &self.options;
-        let mask = Mask {
-            causal: options.causal,
-            left: options.window_left,
-            right: options.window_right,
-            prefix: None,
-            documents: None,
-        };
-        let Sizes { batch, queries, heads, value_dim, .. } = sizes;
+        let attention = self.attention();
+        let mask = attention.cpu_mask()?;
         with_real!(NAME, compute_dtype(NAME, q.dtype())?, T => {
             let wide = q.to_dtype(<T as crate::Element>::DTYPE)?;
             let data = wide.read::<T>(NAME)?;
-            let by_head = |tensor: Option<&Tensor>| -> Result<Option<Vec<T>>> {
-                let dtype = <T as crate::Element>::DTYPE;
-                tensor.map(|tensor| tensor.detach().to_dtype(dtype)?.to_vec::<T>()).transpose()
-            };
-            let (sinks, slopes) = (by_head(options.sinks.as_ref())?, by_head(options.alibi.as_ref())?);
-            let [by_batch, by_token, by_head, _] = [0, 1, 2, 3].map(|dim| wide.strides()[dim]);
-            let decode = attention::Decode {
-                q: Heads { data: &data, strides: [by_batch, by_token, by_head] },
+            let (sinks, slopes) = (by_head::<T>(options.sinks.as_ref())?, by_head::<T>(options.alibi.as_ref())?);
+            let decode = cpu::attention::Decode {
+                q: heads(&data, &wide),
                 sizes,
-                scale: self.attention().scale(sizes),
+                scale: attention.scale(sizes),
                 mask: &mask,
                 hides: options.mask.as_ref().map(|mask| &*mask.cpu),
-                scores: Scores {
-                    function: options.score.as_ref().map(|score| &*score.cpu),
-                    softcap: options.softcap,
-                    slopes: slopes.as_deref(),
-                    bias: None,
-                },
+                scores: attention.cpu_scores(slopes.as_deref()),
                 sinks: sinks.as_deref(),
             };
             let run = |sequence, head, token| self.cache.run(sequence, head, token);
             let out = self.cache.with_rows(|[keys, values]| {
                 let cache = Cache { keys, values, lengths: self.cache.lengths(), run: &run };
-                attention::decode(&decode, &cache).0
+                cpu::attention::decode(&decode, &cache).0
             })?;
+            let Sizes { batch, queries, heads, value_dim, .. } = sizes;
             Tensor::from_elements(out, &[batch, queries, heads, value_dim]).to_dtype(q.dtype())
         })
     }

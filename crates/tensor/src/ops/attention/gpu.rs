@@ -1,12 +1,11 @@
 //! On a GPU.
 
-use longhand_gpu::DevicePtr;
 use longhand_kernels::attention as kernel;
 
 use super::options::Expression;
 use super::{Attention, BlockMask, Documents, Inputs, NAME, Named, Saved, as_heads};
 use crate::cpu::attention::{Sizes, Wanted};
-use crate::gpu::kernel_dtype;
+use crate::gpu::{kernel_dtype, pointer_or_null};
 use crate::ops::check_device;
 use crate::{Dtype, Error, Gpu, Result, Tensor};
 
@@ -135,8 +134,8 @@ impl Attention {
         named: &'a [(&'a str, kernel::Named)],
     ) -> Result<kernel::Operands<'a>> {
         let mut operands = kernel::Operands {
-            slopes: pointer_or_null(held.slopes.as_ref())?,
-            sinks: pointer_or_null(held.sinks.as_ref())?,
+            slopes: pointer_or_null(NAME, held.slopes.as_ref())?,
+            sinks: pointer_or_null(NAME, held.sinks.as_ref())?,
             random: self.0.dropout.map(|dropout| dropout.random).unwrap_or_default(),
             named,
             ..Default::default()
@@ -224,12 +223,12 @@ impl Attention {
             out: kernel_heads(saved.out)?,
             grad_out: kernel_heads(&saved.grad)?,
             lse: saved.lse.pointer(NAME)?,
-            grad_lse: pointer_or_null(saved.grad_lse.as_ref())?,
+            grad_lse: pointer_or_null(NAME, saved.grad_lse.as_ref())?,
             workspace: workspace.ptr(),
             grad_q: kernel_heads(&grads[0])?,
             grad_k: kernel_heads(&grads[1])?,
             grad_v: kernel_heads(&grads[2])?,
-            grad_sinks: pointer_or_null(grad_sinks.as_ref())?,
+            grad_sinks: pointer_or_null(NAME, grad_sinks.as_ref())?,
             operands: kernel::Operands { bias, ..self.operands(q, &held, &named)? },
             grad_bias: self.kernel_bias(grad_bias.as_ref(), sizes)?,
         };
@@ -244,10 +243,6 @@ impl Attention {
         }
         Ok(all)
     }
-}
-
-fn pointer_or_null(tensor: Option<&Tensor>) -> Result<DevicePtr> {
-    tensor.map_or(Ok(DevicePtr::NULL), |tensor| tensor.pointer(NAME))
 }
 
 /// A tensor `(B, T, H, D)` as kernels take it.

@@ -8,7 +8,7 @@ use longhand_kernels::adamw::{self, AdamWArgs, AdamWPlan, AdamWTensor, AdamWTens
 
 use super::state::Moment;
 use super::{AdamWOptions, Counters, Moments, NAME, Parameter, Rounding};
-use crate::gpu::kernel_dtype;
+use crate::gpu::{kernel_dtype, pointer_or_null};
 use crate::optim::norm;
 use crate::{Dtype, Gpu, Result, Tensor};
 
@@ -136,7 +136,7 @@ fn entry(options: &AdamWOptions, number: usize, parameter: &Parameter) -> Result
     Ok(AdamWTensor {
         count: tensor.numel(),
         parameter: tensor.pointer(NAME)?,
-        master: state.master.as_ref().map_or(Ok(DevicePtr::NULL), |master| master.pointer(NAME))?,
+        master: pointer_or_null(NAME, state.master.as_ref())?,
         m,
         v,
         m_scale,
