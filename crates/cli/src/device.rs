@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use longhand_gpu::emulator;
-use longhand_tensor::{Device, Dtype};
+use longhand_tensor::Device;
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -28,9 +28,4 @@ impl DeviceChoice {
             Self::Emulated => Device::emulated("sm_90a".parse()?, emulator::Options::default()),
         }
     }
-}
-
-/// What a device computes in: the kernels of a GPU take 16-bit elements.
-pub fn dtype(device: &Device) -> Dtype {
-    if device.is_cpu() { Dtype::F32 } else { Dtype::Bf16 }
 }

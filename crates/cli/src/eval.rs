@@ -7,10 +7,10 @@ use std::{
 
 use clap::Args;
 use longhand_models::gpt2::Gpt2;
-use longhand_train::{Document, Tokenizer, evaluate};
+use longhand_train::{Document, Precision, Tokenizer, evaluate};
 use serde_json::json;
 
-use crate::device::{DeviceChoice, dtype};
+use crate::device::DeviceChoice;
 
 /// Measure how well a model predicts a text
 #[derive(Args)]
@@ -36,7 +36,7 @@ impl Eval {
     pub fn run(self) -> anyhow::Result<()> {
         let text = Document::read(&self.text)?.text;
         let device = self.device.open()?;
-        let model = Gpt2::from_pretrained(&self.model, &device, dtype(&device))?;
+        let model = Gpt2::from_pretrained(&self.model, &device, Precision::usual(&device).dtype())?;
         let tokenizer = Tokenizer::load(&self.model)?;
         let tokens = tokenizer.encode(&text)?;
         let longest = model.config().n_positions.min(tokens.len().saturating_sub(1)).max(1);

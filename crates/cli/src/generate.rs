@@ -7,9 +7,9 @@ use std::{
 
 use clap::Args;
 use longhand_models::{gpt2::Gpt2, sampling::Sampling};
-use longhand_train::{Ended, Tokenizer, generate};
+use longhand_train::{Ended, Precision, Tokenizer, generate};
 
-use crate::device::{DeviceChoice, dtype};
+use crate::device::DeviceChoice;
 
 /// Continue a text with a model
 #[derive(Args)]
@@ -52,7 +52,7 @@ impl Generate {
         };
         sampling.validate()?;
         let device = self.device.open()?;
-        let model = Gpt2::from_pretrained(&self.model, &device, dtype(&device))?;
+        let model = Gpt2::from_pretrained(&self.model, &device, Precision::usual(&device).dtype())?;
         let tokenizer = Tokenizer::load(&self.model)?;
         print(&self.prompt)?;
         let ended = generate(&model, &tokenizer, &self.prompt, self.max_tokens, sampling, self.seed, print)?;

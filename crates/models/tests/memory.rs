@@ -1,17 +1,12 @@
 //! What a training step allocates, counted. Alone in its process, since all share the counters.
 
-#[path = "../../tensor/tests/counting/mod.rs"]
-mod counting;
+mod step;
 
-use counting::peak;
-use longhand_models::gpt2::{Gpt2, Gpt2Config};
-use longhand_tensor::{AdamW, Device, Dtype, Tensor, memory};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
+use longhand_models::gpt2::Gpt2Config;
+use step::peak_of_step;
 
 const WIDTH: usize = 64;
 
-/// The peak of a step, beyond what there is between steps: weights and the optimiser's state.
 fn step(layers: usize, tokens: usize, gradient_checkpointing: bool) -> f64 {
     let config = Gpt2Config {
         vocab_size: 64,
@@ -21,17 +16,7 @@ fn step(layers: usize, tokens: usize, gradient_checkpointing: bool) -> f64 {
         n_head: 2,
         ..Gpt2Config::default()
     };
-    let mut model = Gpt2::new(config, &Device::Cpu, Dtype::F32, &mut StdRng::seed_from_u64(1)).unwrap();
-    model.set_gradient_checkpointing(gradient_checkpointing);
-    let parameters = model.parameters().iter().map(|p| (p.name.clone(), p.tensor.clone())).collect();
-    let mut optimiser = AdamW::new(parameters, Default::default()).unwrap();
-    let ids = Tensor::zeros(&[1, tokens], Dtype::U32, &Device::Cpu).unwrap();
-    let step = || {
-        let gradients = model.loss(&ids, &ids).unwrap().backward().unwrap();
-        optimiser.step(&gradients, 1e-3).unwrap();
-    };
-    memory::empty_cache();
-    peak(step) as f64
+    peak_of_step(config, gradient_checkpointing) as f64
 }
 
 #[test]

@@ -45,6 +45,7 @@
 #![forbid(unsafe_code)]
 
 mod checkpoint;
+mod curves;
 mod data;
 mod error;
 mod evaluate;

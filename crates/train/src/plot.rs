@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use plotters::{coord::Shift, prelude::*};
+use plotters::{chart::SeriesLabelPosition, style::RGBColor};
 
+use crate::curves::{self, Axis, Curve};
 use crate::{Error, Metric, Result, Split, files};
 
 /// Points of the training curve: enough for a picture, however long the run.
@@ -15,16 +16,11 @@ const POINTS: usize = 500;
 /// # Errors
 /// The file cannot be written.
 pub fn plot_loss(path: &Path, metrics: &[Metric]) -> Result<()> {
-    let mut svg = String::new();
-    draw(&SVGBackend::with_string(&mut svg, (800, 450)).into_drawing_area(), metrics)
-        .map_err(|error| Error::Plot { path: path.into(), reason: error.to_string() })?;
+    let svg = draw(metrics).map_err(|error| Error::Plot { path: path.into(), reason: error.to_string() })?;
     files::write(path, svg.as_bytes())
 }
 
-fn draw(
-    area: &DrawingArea<SVGBackend, Shift>,
-    metrics: &[Metric],
-) -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn draw(metrics: &[Metric]) -> std::result::Result<String, Box<dyn std::error::Error>> {
     let train = thin(&points(metrics, Split::Train));
     let valid = points(metrics, Split::Valid);
     let losses = train.iter().chain(&valid).map(|&(_, loss)| loss);
@@ -33,40 +29,15 @@ fn draw(
     let (low, high) = if low <= high { (low, high) } else { (0.0, 1.0) };
     let margin = ((high - low) * 0.05).max(0.05);
     let last = metrics.iter().map(|metric| metric.step).max().unwrap_or(0).max(1) as f64;
-
-    area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(area)
-        .margin(16)
-        .x_label_area_size(44)
-        .y_label_area_size(56)
-        .build_cartesian_2d(0.0..last, low - margin..high + margin)?;
-    chart
-        .configure_mesh()
-        .max_light_lines(0)
-        .bold_line_style(RGBColor(225, 225, 225))
-        .x_desc("step")
-        .y_desc("loss (nats per token)")
-        .x_label_formatter(&|step| format!("{step:.0}"))
-        .label_style(("sans-serif", 14))
-        .axis_desc_style(("sans-serif", 16))
-        .draw()?;
-    for (name, colour, width, points) in
-        [("training", RGBColor(110, 160, 215), 1, train), ("held out", RGBColor(190, 60, 20), 3, valid)]
-    {
-        let style = ShapeStyle::from(&colour).stroke_width(width);
-        chart
-            .draw_series(LineSeries::new(points, style))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
-    }
-    chart
-        .configure_series_labels()
-        .background_style(WHITE.mix(0.9))
-        .label_font(("sans-serif", 16))
-        .position(SeriesLabelPosition::UpperRight)
-        .draw()?;
-    area.present()?;
-    Ok(())
+    curves::draw(
+        Axis { name: "step", range: 0.0..last },
+        Axis { name: "loss (nats per token)", range: low - margin..high + margin },
+        SeriesLabelPosition::UpperRight,
+        vec![
+            Curve { name: "training", colour: RGBColor(110, 160, 215), width: 1, points: train },
+            Curve { name: "held out", colour: RGBColor(190, 60, 20), width: 3, points: valid },
+        ],
+    )
 }
 
 fn points(metrics: &[Metric], split: Split) -> Vec<(f64, f64)> {

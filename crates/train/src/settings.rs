@@ -18,6 +18,24 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// What a device computes in where nothing else is asked for: f32 on the CPU, and bf16 on GPUs, whose kernels are made
+    /// for 16 bits.
+    #[must_use]
+    pub fn usual(device: &Device) -> Precision {
+        if device.is_cpu() { Precision::F32 } else { Precision::Bf16 }
+    }
+
+    /// Of weights and activations.
+    #[must_use]
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Precision::F32 => Dtype::F32,
+            Precision::Bf16 => Dtype::Bf16,
+        }
+    }
+}
+
 /// Everything that decides what a run computes. Kept with each checkpoint, so that a resumed run has the same.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
@@ -127,11 +145,7 @@ impl Settings {
 
     /// The element type of weights and activations.
     pub(crate) fn dtype(&self, device: &Device) -> Dtype {
-        let by_device = if device.is_cpu() { Precision::F32 } else { Precision::Bf16 };
-        match self.precision.unwrap_or(by_device) {
-            Precision::F32 => Dtype::F32,
-            Precision::Bf16 => Dtype::Bf16,
-        }
+        self.precision.unwrap_or(Precision::usual(device)).dtype()
     }
 
     /// The learning rate over the run.
