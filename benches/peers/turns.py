@@ -68,7 +68,7 @@ def serve(threads):
     import torch
     import torch.nn.functional as F
 
-    from torch_peers import Gpt2
+    from operations.training_step import Gpt2
 
     torch.set_num_threads(threads)
 

@@ -54,10 +54,10 @@ impl Pack {
         for (name, path) in executables(&root, "build", &candle)? {
             strip(&path, &bin.join(name))?;
         }
-        let peers = self.dir.join("peers");
-        fs::create_dir_all(&peers)?;
-        for file in ["torch_peers.py", "requirements.txt"] {
-            fs::copy(root.join("benches").join("peers").join(file), peers.join(file))?;
+        let peers = root.join("benches").join("peers");
+        let to = self.dir.join("peers");
+        for folder in ["", "operations"] {
+            copy_files(&peers.join(folder), &to.join(folder))?;
         }
         let script = self.dir.join("run.sh");
         fs::write(&script, RUN)?;
@@ -107,6 +107,18 @@ fn executables(root: &Path, command: &str, arguments: &[&str]) -> Result<Vec<(St
 
 fn strip(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("strip").arg("-o").args([to, from]))
+}
+
+/// Copies the files of a folder, but not what lies in folders there.
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).with_context(|| to.display().to_string())?;
+    for entry in fs::read_dir(from).with_context(|| from.display().to_string())? {
+        let path = entry?.path();
+        if let (true, Some(name)) = (path.is_file(), path.file_name()) {
+            fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 /// The newest version of glibc that a program of the folder names.
