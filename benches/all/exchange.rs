@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use anyhow::{Context, Result};
 use longhand_benches::Place;
 use longhand_tensor::ops::LossOptions;
-use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, Tensor, ops};
+use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, KvCache, Tensor, ops};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use safetensors::tensor::{Dtype as FileDtype, View};
@@ -29,6 +29,7 @@ pub fn main() -> Result<()> {
     let mut exchange = Exchange { device, dtype, rng: StdRng::seed_from_u64(1), tensors: Vec::new() };
     exchange.attention()?;
     exchange.attention_with_features()?;
+    exchange.attention_decode()?;
     exchange.layer_norm()?;
     exchange.rms_norm()?;
     exchange.cross_entropy()?;
@@ -112,6 +113,35 @@ impl Exchange {
             ..Default::default()
         };
         self.differentiate(name, &inputs, || ops::attention(&q, &k, &v, &options))
+    }
+
+    /// The last tokens over a cache that was filled in two pieces, whose keys turned by their places on the way.
+    fn attention_decode(&mut self) -> Result<()> {
+        const KEYS: usize = 300;
+        const QUERIES: usize = 3;
+        let rope = ops::Rope::new(64, 1e4, &self.device)?;
+        let places: Vec<u32> = (KEYS - QUERIES..KEYS).map(|place| place as u32).collect();
+        let places = Tensor::from_slice(&places, &[QUERIES], &self.device)?;
+        let options = ops::AttentionOptions { causal: true, ..Default::default() };
+        for (place, cache) in [("contiguous", KvCache::new(2)), ("paged", KvCache::new(2).paged(16))] {
+            let mut cache = cache;
+            let mut draw =
+                |tokens, heads| -> Result<Tensor> { Ok(self.draw(&[2, tokens, heads, 64])?.detach()) };
+            let (q, k, v) = (draw(QUERIES, 4)?, draw(KEYS, 2)?, draw(KEYS, 2)?);
+            for (start, tokens) in [(0, KEYS - QUERIES), (KEYS - QUERIES, QUERIES)] {
+                let [k, v] = [&k, &v].map(|side| side.narrow(1, start, tokens));
+                cache.append(&k?, &v?, Some(&rope))?;
+            }
+            let (turned, _) = ops::rope(&q, &q, &places, &rope)?;
+            let out = ops::attention_decode(&turned, &cache, &options)?;
+            let name = format!("attention_decode/causal {place}");
+            for (tensor, values) in
+                [("q", &q), ("k", &k), ("v", &v), ("frequencies", &rope.frequencies), ("out", &out)]
+            {
+                self.keep(format!("{name}/{tensor}"), values)?;
+            }
+        }
+        Ok(())
     }
 
     fn layer_norm(&mut self) -> Result<()> {
