@@ -1,7 +1,8 @@
 //! Work on the CPU that another program times in turns with its own: `benches/peers/turns.py`.
 //!
-//! Reads a JSON object a line: `{"work": "attention", "tokens": 1024, ...}` prepares, `{"run": 3}` runs it so often and
-//! answers with nanoseconds, `{"peak": true}` answers with the most memory that this process had, in bytes.
+//! Reads a JSON object a line: `{"operation": "matmul", "dtype": "f32", "sizes": {"M": 2048, ...}}` prepares, `{"run": 3}`
+//! runs it so often and answers with nanoseconds, `{"peak": true}` answers with the most memory that this process had, in
+//! bytes.
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::time::Instant;
@@ -9,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use longhand_models::gpt2::{Gpt2, Gpt2Config};
 use longhand_tensor::ops::{self, AttentionOptions};
-use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, Tensor, no_grad};
+use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, KvCache, Tensor, no_grad};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -42,25 +43,31 @@ fn main() -> Result<()> {
 }
 
 fn prepare(asked: &Value) -> Result<Work> {
-    let tokens = asked["tokens"].as_u64().unwrap_or(0) as usize;
+    let size =
+        |letter: &str| asked["sizes"][letter].as_u64().map(|size| size as usize).context(letter.to_owned());
     let dtype = match asked["dtype"].as_str() {
         Some("bf16") => Dtype::Bf16,
         _ => Dtype::F32,
     };
-    match asked["work"].as_str() {
-        Some("attention forward") => attention(tokens, dtype, false),
-        Some("attention forward + backward") => attention(tokens, dtype, true),
-        Some("matmul") => matmul(tokens, dtype),
-        Some("training step") => step(tokens, dtype, asked["checkpointing"] == true),
-        other => bail!("no such work: {other:?}"),
+    match asked["operation"].as_str() {
+        Some("attention forward") => attention([size("T")?, size("H")?, size("D")?], dtype, false),
+        Some("attention forward + backward") => attention([size("T")?, size("H")?, size("D")?], dtype, true),
+        Some("attention decode") => decode([size("S")?, size("H")?, size("D")?], dtype),
+        Some("matmul") => matmul([size("M")?, size("K")?, size("N")?], dtype),
+        Some("training step") => step(size("T")?, dtype),
+        other => bail!("no such operation: {other:?}"),
     }
 }
 
-/// Causal, B 1, H 12, D 64.
-fn attention(tokens: usize, dtype: Dtype, backward: bool) -> Result<Work> {
+/// Normal deviates, other ones each time.
+fn draw(rng: &mut StdRng, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
+    Ok(Tensor::randn(shape, 1.0, Dtype::F32, &Device::Cpu, rng)?.to_dtype(dtype)?)
+}
+
+/// Causal, of one sequence.
+fn attention([tokens, heads, dim]: [usize; 3], dtype: Dtype, backward: bool) -> Result<Work> {
     let mut rng = StdRng::seed_from_u64(1);
-    let mut draw =
-        || Tensor::randn(&[1, tokens, 12, 64], 1.0, Dtype::F32, &Device::Cpu, &mut rng)?.to_dtype(dtype);
+    let mut draw = || draw(&mut rng, &[1, tokens, heads, dim], dtype);
     let inputs = [draw()?, draw()?, draw()?];
     let weights = draw()?;
     let options = AttentionOptions { causal: true, ..Default::default() };
@@ -78,36 +85,38 @@ fn attention(tokens: usize, dtype: Dtype, backward: bool) -> Result<Work> {
     }))
 }
 
-/// `(tokens, 768)` by `(768, 3072)`.
-fn matmul(tokens: usize, dtype: Dtype) -> Result<Work> {
+/// One new token over a cache in one piece.
+fn decode([keys, heads, dim]: [usize; 3], dtype: Dtype) -> Result<Work> {
     let mut rng = StdRng::seed_from_u64(1);
-    let mut draw =
-        |shape: [usize; 2]| Tensor::randn(&shape, 1.0, Dtype::F32, &Device::Cpu, &mut rng)?.to_dtype(dtype);
-    let (a, b) = (draw([tokens, 768])?, draw([768, 3072])?);
+    let mut draw = |tokens| draw(&mut rng, &[1, tokens, heads, dim], dtype);
+    let mut cache = KvCache::new(1);
+    cache.append(&draw(keys)?, &draw(keys)?, None)?;
+    let q = draw(1)?;
+    let options = AttentionOptions { causal: true, ..Default::default() };
     Ok(Box::new(move || {
-        a.matmul(&b)?;
+        no_grad(|| ops::attention_decode(&q, &cache, &options))?;
         Ok(())
     }))
 }
 
-fn gpt2(tokens: usize, dtype: Dtype) -> Result<Gpt2> {
-    let config = Gpt2Config { n_positions: tokens, ..Gpt2Config::default() };
-    Ok(Gpt2::new(config, &Device::Cpu, dtype, &mut StdRng::seed_from_u64(1))?)
-}
-
-fn ids(count: usize) -> Vec<u32> {
-    let mut rng = StdRng::seed_from_u64(2);
-    (0..count).map(|_| rng.next_u32() % 50_257).collect()
+fn matmul([m, k, n]: [usize; 3], dtype: Dtype) -> Result<Work> {
+    let mut rng = StdRng::seed_from_u64(1);
+    let (a, b) = (draw(&mut rng, &[m, k], dtype)?, draw(&mut rng, &[k, n], dtype)?);
+    Ok(Box::new(move || {
+        no_grad(|| a.matmul(&b))?;
+        Ok(())
+    }))
 }
 
 /// Of GPT-2 124M, on one window: forward, backward, clipping and AdamW.
-fn step(tokens: usize, dtype: Dtype, checkpointing: bool) -> Result<Work> {
-    let mut model = gpt2(tokens, dtype)?;
-    model.set_gradient_checkpointing(checkpointing);
+fn step(tokens: usize, dtype: Dtype) -> Result<Work> {
+    let config = Gpt2Config { n_positions: tokens, ..Gpt2Config::default() };
+    let model = Gpt2::new(config, &Device::Cpu, dtype, &mut StdRng::seed_from_u64(1))?;
     let parameters = model.parameters().iter().map(|p| (p.name.clone(), p.tensor.clone())).collect();
     let options = AdamWOptions { max_grad_norm: Some(1.0), ..AdamWOptions::default() };
     let mut optimiser = AdamW::new(parameters, options)?;
-    let ids = ids(tokens + 1);
+    let mut rng = StdRng::seed_from_u64(2);
+    let ids: Vec<u32> = (0..=tokens).map(|_| rng.next_u32() % 50_257).collect();
     let inputs = Tensor::from_slice(&ids[..tokens], &[1, tokens], &Device::Cpu)?;
     let targets = Tensor::from_slice(&ids[1..], &[1, tokens], &Device::Cpu)?;
     Ok(Box::new(move || {

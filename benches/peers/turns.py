@@ -1,11 +1,12 @@
 """Longhand and PyTorch on one CPU, in turns: A B A B, so that what else the machine does slows both alike.
 
   cargo build --release -p longhand-benches --bin longhand-turns
-  turns.py --longhand target/release/longhand-turns --out turns.json [--only attention] [--rounds 7] [--threads 2]
+  turns.py --longhand target/release/longhand-turns --out turns.json [--only "training step"] [--rounds 7] [--seconds 600]
 
-Prints a table of medians, and of ratios: PyTorch's time over Longhand's, the median over the rounds of what was measured one
-right after the other; above 1, Longhand is faster. Peak memory is that of a process of its own for each, beyond what it had
-before the model was made.
+Each work has a process of its own for each of the two, which take turns: a round is one of ours and then one of PyTorch's,
+of as many calls as fill a third of a second. Prints medians, and the median over the rounds of PyTorch's time over ours:
+above 1, Longhand is faster. Peak memory, of training steps, is what the process had at most beyond what it began with. The
+output has the form that `benches/format` describes: the samples of a row are its rounds.
 """
 
 import argparse
@@ -16,32 +17,68 @@ import subprocess
 import sys
 import time
 
-ATTENTION = [{"work": work, "tokens": tokens, "dtype": dtype}
-             for dtype in ("f32", "bf16")
-             for work in ("attention forward", "attention forward + backward")
-             for tokens in (1024, 4096, 8192)]
-MATMUL = [{"work": "matmul", "tokens": 2048, "dtype": dtype} for dtype in ("f32", "bf16")]
-STEP = [{"work": "training step", "tokens": tokens, "dtype": "f32"} for tokens in (512, 1024, 2048)]
-WORKS = MATMUL + ATTENTION + STEP
+ROUND_NANOSECONDS = 0.3e9
+# Of what takes so long that all rounds would take minutes, these must do.
+FEWEST_ROUNDS = 3
+MOST_SECONDS = 30
 
 
-class Ours:
-    """The program at `path`, which does as it is told, line by line."""
+def attention(operation, products, tokens, dtype):
+    sizes = {"B": 1, "T": tokens, "H": 12, "Hkv": 12, "D": 64}
+    # A causal mask lets half of the pairs through; each product is 2 D operations for each.
+    flops = products * 12 * tokens**2 * 64
+    return {"operation": operation, "dtype": dtype, "variant": "causal D64", "sizes": sizes, "axis": "T", "amount": flops, "unit": "FLOP"}
 
-    def __init__(self, path, threads):
+
+def decode(keys, dtype):
+    sizes = {"B": 1, "T": 1, "H": 12, "Hkv": 12, "D": 64, "S": keys}
+    moved = 2 * keys * 12 * 64 * {"f32": 4, "bf16": 2}[dtype]
+    return {"operation": "attention decode", "dtype": dtype, "variant": "contiguous D64", "sizes": sizes, "axis": "S", "amount": moved, "unit": "byte"}
+
+
+def matmul(rows, dtype):
+    sizes = {"M": rows, "K": 768, "N": 3072}
+    return {"operation": "matmul", "dtype": dtype, "variant": "K768 N3072", "sizes": sizes, "axis": "M", "amount": 2 * rows * 768 * 3072, "unit": "FLOP"}
+
+
+def training_step(tokens):
+    sizes = {"B": 1, "T": tokens, "V": 50257, "W": 768, "L": 12, "H": 12}
+    return {"operation": "training step", "dtype": "f32", "variant": "GPT-2 124M", "sizes": sizes, "axis": "T", "amount": tokens, "unit": "token"}
+
+
+WORKS = [
+    *(attention("attention forward", 2, tokens, "f32") for tokens in (1024, 4096, 8192)),
+    *(attention("attention forward + backward", 7, tokens, "f32") for tokens in (1024, 4096, 8192)),
+    *(training_step(tokens) for tokens in (512, 1024, 2048)),
+    *(decode(keys, dtype) for keys in (16_384, 65_536) for dtype in ("f32", "bf16")),
+    *(matmul(2048, dtype) for dtype in ("f32", "bf16")),
+    *(attention("attention forward", 2, tokens, "bf16") for tokens in (1024, 4096, 8192)),
+    *(attention("attention forward + backward", 7, tokens, "bf16") for tokens in (1024, 4096, 8192)),
+]
+
+
+class Side:
+    """A program that does as it is told, line by line."""
+
+    def __init__(self, command, threads):
         environment = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
-        self.process = subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.command = command
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
 
     def ask(self, what):
         self.process.stdin.write(json.dumps(what) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"longhand-turns ended at {what}")
+            raise RuntimeError(f"{self.command[0]} ended at {what}")
         return json.loads(line)
-
-    def prepare(self, work):
-        self.ask(work)
 
     def run(self, times):
         return self.ask({"run": times})["nanoseconds"]
@@ -49,32 +86,19 @@ class Ours:
     def peak(self):
         return self.ask({"peak": True})["bytes"]
 
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
-class Theirs:
-    """PyTorch, in a process of its own."""
-
-    def __init__(self, threads):
-        command = [sys.executable, os.path.abspath(__file__), "--serve", "--threads", str(threads)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    ask, prepare, run, peak, close = Ours.ask, Ours.prepare, Ours.run, Ours.peak, Ours.close
-
 
 def serve(threads):
+    """What is at the other end of PyTorch's side."""
     import torch
     import torch.nn.functional as F
 
     from operations.training_step import Gpt2
 
     torch.set_num_threads(threads)
+    torch.manual_seed(1)
 
-    def attention(work, dtype, backward):
-        torch.manual_seed(1)
-        draw = lambda: torch.randn(1, work["tokens"], 12, 64).to(dtype)
+    def attention(sizes, dtype, backward):
+        draw = lambda: torch.randn(1, sizes["T"], sizes["H"], sizes["D"]).to(dtype)
         inputs, weights = [draw().requires_grad_(backward) for _ in range(3)], draw()
 
         def forward():
@@ -89,16 +113,22 @@ def serve(threads):
                 torch.autograd.grad((forward() * weights).sum(), inputs)
         return run
 
-    def matmul(work, dtype):
-        a, b = torch.randn(work["tokens"], 768).to(dtype), torch.randn(768, 3072).to(dtype)
+    def decode(sizes, dtype):
+        q, k, v = (torch.randn(1, sizes["H"], tokens, sizes["D"]).to(dtype) for tokens in (1, sizes["S"], sizes["S"]))
+
+        def run():
+            with torch.no_grad():
+                F.scaled_dot_product_attention(q, k, v)
+        return run
+
+    def matmul(sizes, dtype):
+        a, b = torch.randn(sizes["M"], sizes["K"]).to(dtype), torch.randn(sizes["K"], sizes["N"]).to(dtype)
         return lambda: a @ b
 
-    def step(work, dtype):
-        torch.manual_seed(1)
-        tokens = work["tokens"]
-        model = Gpt2(50257, tokens, 768, 12, 12).to(dtype)
+    def step(sizes, dtype):
+        model = Gpt2(sizes["V"], sizes["T"], sizes["W"], sizes["L"], sizes["H"]).to(dtype)
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-        ids = torch.randint(50257, (1, tokens + 1))
+        ids = torch.randint(sizes["V"], (1, sizes["T"] + 1))
 
         def run():
             loss = model(ids[:, :-1], ids[:, 1:])
@@ -110,11 +140,14 @@ def serve(threads):
         return run
 
     def prepare(work):
-        dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[work["dtype"]]
-        kind = work["work"]
-        if kind.startswith("attention"):
-            return attention(work, dtype, kind.endswith("backward"))
-        return {"matmul": matmul, "training step": step}[kind](work, dtype)
+        sizes, dtype = work["sizes"], {"f32": torch.float32, "bf16": torch.bfloat16}[work["dtype"]]
+        return {
+            "attention forward": lambda: attention(sizes, dtype, False),
+            "attention forward + backward": lambda: attention(sizes, dtype, True),
+            "attention decode": lambda: decode(sizes, dtype),
+            "matmul": lambda: matmul(sizes, dtype),
+            "training step": lambda: step(sizes, dtype),
+        }[work["operation"]]()
 
     run = None
     for line in sys.stdin:
@@ -126,8 +159,9 @@ def serve(threads):
             answer = {"nanoseconds": time.perf_counter_ns() - start}
         elif "peak" in asked:
             answer = {"bytes": peak_of_this_process()}
+        elif "version" in asked:
+            answer = {"version": torch.__version__}
         else:
-            run = None
             run, answer = prepare(asked), {}
         print(json.dumps(answer), flush=True)
 
@@ -137,63 +171,66 @@ def peak_of_this_process():
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
 
 
-def in_turns(ours, theirs, work, rounds):
-    """Nanoseconds per call of each, round by round."""
-    for side in (ours, theirs):
-        side.prepare(work)
+def in_turns(sides, work, rounds):
+    """Of each side nanoseconds per call, round by round, and its peak memory."""
+    before = [side.peak() for side in sides]
     counts = []
-    for side in (ours, theirs):
-        side.run(1)
-        counts.append(max(1, int(0.3e9 / side.run(1))))
-    return [[side.run(count) / count for side, count in zip((ours, theirs), counts)] for _ in range(rounds)]
-
-
-def memory(start, work):
-    """Peak bytes of two steps in a new process, beyond what it has before."""
-    side = start()
-    before = side.peak()
-    side.prepare(work)
-    side.run(2)
-    peak = side.peak() - before
-    side.close()
-    return peak
+    for side in sides:
+        side.ask(work)
+        each = side.run(1)
+        # The first call makes what the others find; of what takes seconds, it is a part too small to matter.
+        each = side.run(1) if each < ROUND_NANOSECONDS else each
+        counts.append(max(1, int(ROUND_NANOSECONDS / each)))
+    samples, start = [], time.monotonic()
+    while len(samples) < rounds and (len(samples) < FEWEST_ROUNDS or time.monotonic() - start < MOST_SECONDS):
+        samples.append([side.run(count) / count for side, count in zip(sides, counts)])
+    # That of anything smaller is that of drawing its inputs.
+    peaks = [side.peak() - peak if work["unit"] == "token" else None for side, peak in zip(sides, before)]
+    return list(zip(*samples)), peaks
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--longhand")
+    parser.add_argument("--longhand", help="the program longhand-turns")
     parser.add_argument("--out")
-    parser.add_argument("--only", default="", help="a part of the works' names")
+    parser.add_argument("--only", default="", help="a part of the operations' names")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="after which no other work is begun")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         return serve(arguments.threads)
 
-    ours, theirs = Ours(arguments.longhand, arguments.threads), Theirs(arguments.threads)
-    found = []
-    print("| work | T | type | Longhand | PyTorch | takes | peak memory | PyTorch's | share |\n|---|--:|---|--:|--:|--:|--:|--:|--:|")
-    for work in (work for work in WORKS if arguments.only in work["work"]):
-        rounds = in_turns(ours, theirs, work, arguments.rounds)
-        mine, other = (statistics.median(round[side] for round in rounds) for side in (0, 1))
-        ratio = statistics.median(round[1] / round[0] for round in rounds)
-        row = {**work, "rounds": rounds, "ratio": ratio}
-        cells = [work["work"], work["tokens"], work["dtype"], f"{mine / 1e6:.1f} ms", f"{other / 1e6:.1f} ms", f"{ratio:.2f}x"]
-        if work["work"] == "training step":
-            peaks = [memory(lambda: Ours(arguments.longhand, arguments.threads), work),
-                     memory(lambda: Theirs(arguments.threads), work)]
-            row["peak_bytes"] = peaks
-            cells += [f"{peaks[0] / 1e6:.0f} MB", f"{peaks[1] / 1e6:.0f} MB", f"{peaks[0] / peaks[1]:.2f}"]
-        else:
-            cells += ["", "", ""]
-        found.append(row)
-        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+    deadline = time.monotonic() + arguments.seconds
+    ours = [arguments.longhand]
+    theirs = [sys.executable, os.path.abspath(__file__), "--serve", "--threads", str(arguments.threads)]
+    with Side(theirs, arguments.threads) as side:
+        versions = {"PyTorch": side.ask({"version": True})["version"]}
+    result = {"part": "turns", "date": "", "seconds": 0.0, "machine": {"cpu": "", "cores": 0, "memory": 0, "gpu": None}}
+    result |= {"versions": versions, "rows": [], "checks": [], "missing": [], "failure": None}
+
+    def write():
         if arguments.out:
             with open(arguments.out, "w") as file:
-                json.dump({"threads": arguments.threads, "rows": found}, file, indent=1)
-    ours.close()
-    theirs.close()
+                json.dump(result, file)
+
+    print("| work | size | type | Longhand | PyTorch | takes | peak memory | PyTorch's | share |\n|---|--:|---|--:|--:|--:|--:|--:|--:|")
+    for work in (work for work in WORKS if arguments.only in work["operation"]):
+        name = [work["operation"], f"{work['axis']} {work['sizes'][work['axis']]}", work["dtype"]]
+        if time.monotonic() > deadline:
+            result["missing"].append({"what": "in turns: " + " ".join(name), "why": "out of time"})
+            continue
+        with Side(ours, arguments.threads) as mine, Side(theirs, arguments.threads) as other:
+            samples, peaks = in_turns((mine, other), work, arguments.rounds)
+        for implementation, times, peak in zip(("longhand", "PyTorch"), samples, peaks):
+            result["rows"].append({**work, "device": "cpu", "implementation": implementation, "peak_bytes": peak, "samples": times})
+        ratio = statistics.median(b / a for a, b in zip(*samples))
+        cells = name + [f"{statistics.median(times) / 1e6:.1f} ms" for times in samples] + [f"{ratio:.2f}x"]
+        cells += [f"{peak / 1e6:.0f} MB" for peak in peaks] + [f"{peaks[0] / peaks[1]:.2f}"] if all(peaks) else [""] * 3
+        print("| " + " | ".join(cells) + " |", flush=True)
+        write()
+    write()
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ fn a_part_that_crashes_is_told_of_keeps_its_rows_and_the_next_one_runs() {
 
 #[test]
 fn at_the_limit_what_runs_is_stopped_and_what_it_measured_is_kept() {
-    let pack = Pack::new("test $LONGHAND_BENCH = ceilings || sleep 60");
+    let pack = Pack::new("case $LONGHAND_BENCH in ceilings | exchange) ;; *) sleep 60 ;; esac");
     let start = Instant::now();
     let only = "norm,adamw,cross_entropy,matmul";
     let output = pack.run(&["--device", "cpu", "--only", only, "--minutes", "0.12"]);
@@ -108,6 +108,27 @@ fn at_the_limit_what_runs_is_stopped_and_what_it_measured_is_kept() {
     assert_eq!(norm["ceilings"][0]["operation"], "ceilings");
     // Each took its share of what the one before it left.
     assert!(pack.result("matmul")["failure"].as_str().unwrap().contains("not begun"));
+}
+
+#[test]
+fn turns_are_what_their_script_writes_of_the_program_beside_it() {
+    let pack = Pack::new("");
+    let script = r#"
+import json, sys
+argument = lambda name: sys.argv[sys.argv.index(name) + 1]
+work = {"operation": "matmul", "device": "cpu", "dtype": "f32", "variant": "", "sizes": {"M": 1}, "axis": "M"}
+row = {**work, "amount": 1, "unit": "FLOP", "implementation": argument("--longhand"), "peak_bytes": None, "samples": [float(argument("--seconds"))]}
+machine = {"cpu": "", "cores": 0, "memory": 0, "gpu": None}
+run = {"part": "", "date": "", "seconds": 0, "machine": machine, "versions": {"PyTorch": "2"}, "rows": [row], "checks": [], "missing": [], "failure": None}
+json.dump(run, open(argument("--out"), "w"))
+"#;
+    fs::write(pack.path("peers/turns.py"), script).unwrap();
+    let output = pack.run(&["--device", "cpu", "--only", "turns"]);
+    assert!(output.status.success(), "{output:?}");
+    let turns = pack.result("turns");
+    assert!(turns["rows"][0]["implementation"].as_str().unwrap().ends_with("bin/longhand-turns"), "{turns}");
+    assert!(turns["rows"][0]["samples"][0].as_f64().unwrap() < 60.0, "{turns}");
+    assert_eq!((&turns["part"], &turns["versions"]["PyTorch"]), (&"turns".into(), &"2".into()));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod chart;
 mod series;
 mod text;
+mod turns;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -171,6 +172,24 @@ mod tests {
         assert!(kept.join("attention.json").exists());
         let svg = fs::read_to_string(kept.join("attention-forward-cpu-f32-causal-d64.svg")).unwrap();
         assert!(svg.contains("longhand") && svg.contains("SDPA flash") && svg.contains("GFLOP/s"), "{svg}");
+    }
+
+    #[test]
+    fn what_took_turns_has_its_own_table_of_rounds_and_peaks() {
+        let place = tempfile::tempdir().unwrap();
+        let (folder, benches) = (place.path().join("out"), place.path().join("benches"));
+        let of = |who: &str, samples: [f64; 3], mebibytes: u64| Row {
+            samples: samples.into(),
+            peak_bytes: Some(mebibytes << 20),
+            ..row(who, "training step", 1024, 0.0)
+        };
+        let rows = vec![of("longhand", [10e6, 20e6, 10e6], 60), of("PyTorch", [20e6, 30e6, 15e6], 80)];
+        keep(&folder, &[run("turns", "Xeon", rows)]);
+        write(&[folder], &benches).unwrap();
+        let readme = fs::read_to_string(benches.join("README.md")).unwrap();
+        let line = "| training step f32 causal D64 | T 1024 | 10.0 ms | 100 GFLOP/s |  | 20.0 ms | 1.50x | 1.50 to 2.00 | 60 MiB | 80 MiB | 75% |";
+        assert!(readme.contains(line), "{readme}");
+        assert_eq!(readme.matches("training step").count(), 1, "{readme}");
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use longhand_results::{Row, Run};
 
+use super::turns;
+
 /// Who is compared with.
 pub const OURS: &str = "longhand";
 
@@ -57,7 +59,7 @@ impl Ceilings {
         ceilings
     }
 
-    fn over(&self, row: &Row) -> Option<f64> {
+    pub fn over(&self, row: &Row) -> Option<f64> {
         match row.unit.as_str() {
             "byte" => self.copy.get(&row.work.device).copied(),
             "FLOP" => self.product.get(&(row.work.device.clone(), row.work.dtype.clone())).copied(),
@@ -80,7 +82,9 @@ impl Ceilings {
 /// The series of a machine's results, in the order in which they were first measured; ceilings are none.
 pub fn series(runs: &[Run]) -> Vec<Series<'_>> {
     let mut all: Vec<Series<'_>> = Vec::new();
-    let timings = runs.iter().flat_map(|run| {
+    // What took turns has a table of its own.
+    let alone = runs.iter().filter(|run| run.part != turns::PART);
+    let timings = alone.flat_map(|run| {
         let ceilings = Ceilings::of(&run.ceilings);
         run.rows.iter().map(move |row| Timing { row, ceiling: ceilings.over(row) })
     });

@@ -9,6 +9,7 @@ use longhand_results::{Check, Run};
 
 use super::chart::{axis_name, draw};
 use super::series::{Ceilings, OURS, Series, Timing, digits, rate_text, series, time_text};
+use super::turns;
 
 pub const HEAD: &str = "\
 # Benchmarks
@@ -33,6 +34,7 @@ pub fn machine(runs: &[Run], folder: &Path) -> Result<String> {
     }
     text += &checks(runs);
     text += &summary(&all);
+    text += &turns::section(runs);
     for series in all.iter().filter(|series| has_section(series)) {
         let svg = draw(series).map_err(|error| anyhow!("{}: {error}", series.title()))?;
         fs::write(folder.join(series.file_name()), svg)?;

@@ -62,6 +62,9 @@ impl Where {
     }
 }
 
+/// What times PyTorch, and checks ours by it.
+const PEERS: &str = "torch_peers.py";
+
 /// A run under way.
 struct Session<'a> {
     options: &'a Run,
@@ -208,6 +211,7 @@ impl Session<'_> {
                 ended?.ok().and(peers)
             }
             Part::Exchange => self.exchange(results),
+            Part::Turns => self.turns(results),
             Part::Tests => {
                 for binary in ["test-gpu", "test-kernels"] {
                     let mut command = self.command(binary);
@@ -226,7 +230,7 @@ impl Session<'_> {
             return Ok(());
         }
         let ours = self.options.out.join(format!("{}.json", results.part));
-        let mut peers = vec![("PyTorch", self.python())];
+        let mut peers = vec![("PyTorch", self.python(PEERS))];
         if self.options.device == Where::Cpu && results.part == "attention" {
             peers.push(("candle", self.command("candle-peers")));
         }
@@ -247,9 +251,20 @@ impl Session<'_> {
         command.env("LONGHAND_BENCH", "exchange").env("LONGHAND_EXCHANGE", &file);
         self.child(&mut command, &results.part, self.left())?.ok()?;
         let theirs = self.options.out.join("exchange.peers.json");
-        let mut command = self.python();
+        let mut command = self.python(PEERS);
         command.arg("--check").arg(&file).arg("--out").arg(&theirs);
         self.take_from("PyTorch", command, &theirs, self.left().as_secs_f64(), results)
+    }
+
+    /// Has PyTorch take turns with ours.
+    fn turns(&self, results: &mut Results) -> Result<()> {
+        let theirs = self.options.out.join("turns.peers.json");
+        let seconds = self.left().as_secs_f64();
+        let mut command = self.python("turns.py");
+        command.arg("--longhand").arg(self.options.pack.join("bin").join("longhand-turns"));
+        // What has begun by then ends within the time.
+        command.arg("--out").arg(&theirs).args(["--seconds", &(seconds * 0.8).to_string()]);
+        self.take_from("PyTorch", command, &theirs, seconds, results)
     }
 
     /// Runs a peer and adds what it wrote. A machine without it lacks it, which is no failure.
@@ -283,9 +298,9 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn python(&self) -> Command {
+    fn python(&self, script: &str) -> Command {
         let mut command = Command::new("python3");
-        command.arg(self.options.pack.join("peers").join("torch_peers.py"));
+        command.arg(self.options.pack.join("peers").join(script));
         command
     }
 

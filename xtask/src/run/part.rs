@@ -15,6 +15,8 @@ pub enum Part {
     Bench { name: &'static str, filter: Option<&'static str>, arguments: &'static [&'static str] },
     /// Our results against PyTorch's.
     Exchange,
+    /// Ours and PyTorch's times in turns.
+    Turns,
     /// The test binaries.
     Tests,
 }
@@ -36,6 +38,8 @@ const BENCHES: [&str; 14] = [
     "compile",
     "emulator",
 ];
+/// Longhand and PyTorch on the CPU, A B A B.
+const TURNS: &str = "turns";
 /// What `longhand verify` knows.
 const VERIFIED: [&str; 13] = [
     "attention",
@@ -52,6 +56,18 @@ const VERIFIED: [&str; 13] = [
     "softmax",
     "kv_cache",
 ];
+/// What a training step of GPT-2 does not do.
+const OUTSIDE_A_STEP: [&str; 4] = ["kv_cache", "rope", "sampling", "softmax"];
+
+/// What `longhand verify` has of what is timed under a name.
+fn verified_of(name: &str) -> Vec<&'static str> {
+    match name {
+        "decode" => vec!["attention", "kv_cache"],
+        "training_step" => VERIFIED.into_iter().filter(|it| !OUTSIDE_A_STEP.contains(it)).collect(),
+        name => VERIFIED.into_iter().filter(|it| *it == name).collect(),
+    }
+}
+
 /// The context lengths that are measured first, and those that take long.
 const USUAL: &str = "/(64|1024|2048|4096|8192|16384|32768|65536)$";
 const LONG: &str = "/(131072|262144|524288)$";
@@ -68,6 +84,7 @@ impl Part {
             Part::Bench { name, filter: Some(LONG), .. } => format!("{name}_long"),
             Part::Bench { name, .. } => (*name).to_owned(),
             Part::Exchange => "exchange".to_owned(),
+            Part::Turns => TURNS.to_owned(),
             Part::Tests => "tests".to_owned(),
         }
     }
@@ -79,18 +96,19 @@ impl Part {
             Part::Verify { compare: true, .. } => 0.35,
             // The rest is the peers': a time without theirs beside it tells half.
             Part::Bench { .. } => 0.6,
-            Part::Doctor | Part::Exchange | Part::Tests => 1.0,
+            Part::Doctor | Part::Exchange | Part::Turns | Part::Tests => 1.0,
         }
     }
 }
 
 /// The parts in their order; with `only`, those that tell of these operations, for a look within a minute.
 pub fn parts(device: Where, only: &[String]) -> Result<Vec<Part>> {
-    let known = |name: &str| BENCHES.contains(&name) || VERIFIED.contains(&name);
-    if let Some(unknown) = only.iter().find(|name| !known(name)) {
+    let known = || {
         let others = VERIFIED.into_iter().filter(|name| !BENCHES.contains(name));
-        let all: Vec<&str> = BENCHES.into_iter().chain(others).collect();
-        bail!("--only {unknown}: it has to be one of {}", all.join(", "));
+        BENCHES.into_iter().chain(others).chain((device == Where::Cpu).then_some(TURNS))
+    };
+    if let Some(unknown) = only.iter().find(|name| known().all(|it| it != *name)) {
+        bail!("--only {unknown}: it has to be one of {}", known().collect::<Vec<_>>().join(", "));
     }
     let asked = |name: &str| only.is_empty() || only.iter().any(|it| it == name);
     let arguments = match device {
@@ -99,28 +117,38 @@ pub fn parts(device: Where, only: &[String]) -> Result<Vec<Part>> {
         Where::Emulated => &["--quick"],
     };
     let bench = |name, filter| Part::Bench { name, filter, arguments };
-    let operations: Vec<String> = only.iter().filter(|it| VERIFIED.contains(&it.as_str())).cloned().collect();
-    let verified = only.is_empty() || !operations.is_empty();
+    let mut operations: Vec<String> =
+        only.iter().flat_map(|name| verified_of(name)).map(str::to_owned).collect();
+    operations.sort();
+    operations.dedup();
 
     let mut parts = vec![Part::Doctor];
-    if verified && device != Where::Cpu {
-        parts.push(Part::Verify { operations: operations.clone(), compare: false });
+    match device {
+        // There, kernels do not run.
+        Where::Cpu => parts.push(Part::Exchange),
+        _ if only.is_empty() || !operations.is_empty() => {
+            parts.push(Part::Verify { operations, compare: false });
+        }
+        _ => (),
     }
     if only.is_empty() && device == Where::Cuda {
-        parts.push(Part::Verify { operations, compare: true });
+        parts.push(Part::Verify { operations: Vec::new(), compare: true });
     }
-    if BENCHES.into_iter().any(asked) {
+    if BENCHES.into_iter().chain([TURNS]).any(asked) {
         parts.push(bench("ceilings", None));
     }
     for name in BENCHES.into_iter().filter(|name| asked(name)) {
         let long_is_apart = name == "attention" && device == Where::Cuda;
         parts.push(bench(name, long_is_apart.then_some(USUAL)));
-        if name == "training_step" && only.is_empty() {
+        if name == "training_step" && only.is_empty() && device != Where::Cpu {
             parts.push(Part::Exchange);
         }
     }
     if device == Where::Cuda && only.is_empty() {
         parts.extend([bench("attention", Some(LONG)), Part::Tests]);
+    }
+    if device == Where::Cpu && asked(TURNS) {
+        parts.push(Part::Turns);
     }
     Ok(parts)
 }
@@ -147,12 +175,26 @@ mod tests {
 
     #[test]
     fn only_an_operation_is_that_operation_with_the_ceilings_it_is_a_share_of() {
-        assert_eq!(names(Where::Cpu, &["norm"]), ["doctor", "ceilings", "norm"]);
+        assert_eq!(names(Where::Cpu, &["norm"]), ["doctor", "exchange", "ceilings", "norm"]);
+        assert_eq!(names(Where::Cpu, &["turns"]), ["doctor", "exchange", "ceilings", "turns"]);
         assert_eq!(names(Where::Emulated, &["attention"]), ["doctor", "verify", "ceilings", "attention"]);
         assert_eq!(names(Where::Cuda, &["attention"]), ["doctor", "verify", "ceilings", "attention"]);
         assert_eq!(names(Where::Cuda, &["reduction"]), ["doctor", "verify"]);
         let parts = parts(Where::Cuda, &["adamw".to_owned()]).unwrap();
         assert!(parts.contains(&Part::Verify { operations: vec!["adamw".to_owned()], compare: false }));
+    }
+
+    #[test]
+    fn whatever_is_timed_of_kernels_is_verified_first() {
+        let verified = |name: &str| match &parts(Where::Cuda, &[name.to_owned()]).unwrap()[1] {
+            Part::Verify { operations, compare: false } => operations.join(" "),
+            _ => String::new(),
+        };
+        assert_eq!(verified("decode"), "attention kv_cache");
+        assert!(verified("training_step").contains("adamw attention cross_entropy"));
+        for name in BENCHES.into_iter().filter(|name| !["compile", "emulator"].contains(name)) {
+            assert_ne!(verified(name), "", "{name}");
+        }
     }
 
     #[test]
@@ -166,5 +208,6 @@ mod tests {
     fn only_something_unknown_is_an_error_that_lists_what_there_is() {
         let error = parts(Where::Cpu, &["atention".to_owned()]).unwrap_err().to_string();
         assert!(error.contains("atention") && error.contains("attention, norm"), "{error}");
+        assert!(parts(Where::Cuda, &["turns".to_owned()]).is_err(), "of the CPU alone");
     }
 }
