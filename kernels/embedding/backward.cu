@@ -1,7 +1,7 @@
-// Gradient of embedding lookup (forward.cu): dweight[v] = sum over the i with ids[i] = v of dout[i].
+// Gradient of embedding lookup (forward.cu): dweight[v] = sum over the i with ids[i] = v of dout[i]; with ACCUMULATE, +=.
 //
 // The ids come sorted (sort.cu), each with its position; those that are V are left out. Only the rows of dweight whose id
-// occurs are overwritten: the others are the caller's to zero, and the cost does not depend on V.
+// occurs are touched, so that the cost does not depend on V: without ACCUMULATE the others are the caller's to zero.
 //
 // A block takes SPAN neighbours of the sorted order and adds up the rows of each id in it, in the order of their positions,
 // in f32. An id that reaches over the end of a span gives partial sums: partials[span][0] is that of the id that the span
@@ -10,7 +10,7 @@
 // an id that occurs a million times is added up by many blocks.
 //
 // Two entries, launched one after the other: embedding_backward, embedding_backward_finish.
-// constants.cuh comes from Rust: Element; VECTOR, 8 or 1, columns of a thread; THREADS; SPAN, a multiple of BATCH and at
+// constants.cuh comes from Rust: Element; ACCUMULATE; VECTOR, 8 or 1, columns of a thread; THREADS; SPAN, a multiple of BATCH and at
 // most THREADS - 2. Grid: (N / SPAN, C / (THREADS * VECTOR)), rounded up.
 
 #include "constants.cuh"
@@ -32,6 +32,13 @@ constexpr int BATCH = 4;  // rows loaded at once
 template <class T> void add(float (&sum)[VECTOR], const Vec<T, VECTOR>& row) {
 #pragma unroll
     for (int k = 0; k < VECTOR; ++k) sum[k] += row.get(k);
+}
+
+// The sum of all rows of an id, from one of its columns on.
+void finish_row(const Params& p, unsigned id, long long column, float (&sum)[VECTOR]) {
+    Element* row = p.dweight + static_cast<long long>(id) * p.width + column;
+    if constexpr (ACCUMULATE) add(sum, load<VECTOR>(row));
+    store(row, to_vec<Element>(sum));
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -69,7 +76,7 @@ embedding_backward(const __grid_constant__ Params p) {
             if (goes_on && i + 1 < here) continue;
             if (begun_before) store(partials, to_vec<float>(sum));
             else if (goes_on) store(partials + p.width, to_vec<float>(sum));
-            else store(p.dweight + static_cast<long long>(id) * p.width + column, to_vec<Element>(sum));
+            else finish_row(p, id, column, sum);
             begun_before = false;
 #pragma unroll
             for (int j = 0; j < VECTOR; ++j) sum[j] = 0;
@@ -94,5 +101,5 @@ embedding_backward_finish(const __grid_constant__ Params p) {
     partial = p.partials + (blockIdx.x + 1) * span_stride + column;
     for (long long at = end; at < p.count && p.ids[at] == id; at += SPAN, partial += span_stride)
         add(sum, load<VECTOR>(partial));
-    store(p.dweight + static_cast<long long>(id) * p.width + column, to_vec<Element>(sum));
+    finish_row(p, id, column, sum);
 }

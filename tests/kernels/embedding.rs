@@ -21,12 +21,13 @@ prop_compose! {
     fn cases()(
         precision in precisions(), vocabulary in prop::sample::select(vec![1, 2, 31, 64, 65, 300, 70_000]),
         width in prop::sample::select(vec![1, 7, 8, 33, 256, 257, 520]),
-        draws in prop::collection::vec(0.0..1.0, 0..600), pads: bool, shift in prop::sample::select(vec![0, 0, 1]), seed: u64,
+        draws in prop::collection::vec(0.0..1.0, 0..600), pads: bool, accumulate: bool,
+        shift in prop::sample::select(vec![0, 0, 1]), seed: u64,
     ) -> Embedding {
         let id = |draw: f64| (draw * draw * vocabulary as f64) as u32;
         let width = if vocabulary > 300 { width % 16 + 1 } else { width };
         let ids: Vec<u32> = draws.into_iter().take(1 + (1 << 15) / width).map(id).collect();
         let padding = ids.first().copied().filter(|_| pads);
-        Embedding { precision, vocabulary, width, ids, padding, shift, seed }
+        Embedding { precision, vocabulary, width, ids, padding, accumulate, shift, seed }
     }
 }

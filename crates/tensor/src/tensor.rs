@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use crate::autograd::{Edge, Gradients, backward};
+use crate::autograd::{Edge, Gradients};
 use crate::dtype::with_element;
 use crate::layout::Layout;
 use crate::storage::{Data, Host, Read, Storage, Write};
@@ -307,7 +307,9 @@ impl Tensor {
     /// When the tensor is not a single number, depends on no such leaf, was walked before, or when an operation
     /// on the way has no backward rule.
     pub fn backward(&self) -> Result<Gradients> {
-        backward(self)
+        let mut gradients = Gradients::default();
+        gradients.accumulate(self)?;
+        Ok(gradients)
     }
 
     /// The elements in row-major order, copied to CPU memory.

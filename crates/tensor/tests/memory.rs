@@ -4,7 +4,7 @@ mod counting;
 
 use counting::peak;
 use longhand_tensor::ops::{AttentionOptions, LossOptions};
-use longhand_tensor::{Device, Dtype, Tensor, no_grad, ops};
+use longhand_tensor::{Device, Dtype, Gradients, Tensor, no_grad, ops};
 
 fn zeros(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, Dtype::F32, &Device::Cpu).unwrap()
@@ -18,6 +18,29 @@ fn memory_is_linear_in_length_frozen_layers_save_nothing_and_backward_frees() {
     inference_keeps_nothing_and_a_frozen_weight_saves_no_input();
     backward_frees_what_it_has_passed();
     the_loss_of_a_head_never_holds_all_logits();
+    a_table_that_is_read_twice_has_one_gradient_and_so_have_parts_of_a_batch();
+}
+
+fn a_table_that_is_read_twice_has_one_gradient_and_so_have_parts_of_a_batch() {
+    let (rows, width) = (8 * ACTIVATION / 4 / 64, 64);
+    let table = zeros(&[rows, width]).requires_grad();
+    let ids = Tensor::zeros(&[16], Dtype::U32, &Device::Cpu).unwrap();
+    let run = |parts: usize| {
+        let most = peak(|| {
+            let mut gradients = Gradients::default();
+            for _ in 0..parts {
+                let tokens = ops::embedding(&table, &ids).unwrap();
+                let loss = tokens.sum_all().unwrap().add(&table.sum_all().unwrap()).unwrap();
+                gradients.accumulate(&loss).unwrap();
+            }
+        });
+        most as f64 / (8 * ACTIVATION) as f64
+    };
+    run(1);
+    // The sum over the whole table is one more for a moment, of the second part.
+    let (one, two) = (run(1), run(2));
+    assert!(one < 1.2, "{one} gradients of the table for one part");
+    assert!(two < 2.2, "{two} gradients of the table for two parts");
 }
 
 fn the_loss_of_a_head_never_holds_all_logits() {

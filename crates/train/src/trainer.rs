@@ -254,7 +254,7 @@ impl Trainer {
             let inputs = Tensor::from_vec(inputs, &shape, device)?;
             let targets = Tensor::from_vec(targets, &shape, device)?;
             let share = self.model.loss(&inputs, &targets)?.scale(1.0 / settings.accumulate as f64)?;
-            gradients.accumulate(share.backward()?)?;
+            gradients.accumulate(&share)?;
             loss += share.item()?;
         }
         if !loss.is_finite() {

@@ -34,13 +34,23 @@ params! {
 /// The ids are sorted, and the rows of each added up in the order of their positions, in f32. Deterministic: the same
 /// inputs give the same bits, on every GPU.
 #[derive(Clone, Copy, Debug)]
-pub struct EmbeddingBackward(Dtype);
+pub struct EmbeddingBackward {
+    dtype: Dtype,
+    accumulate: bool,
+}
 
 impl EmbeddingBackward {
     /// Of a table of `dtype`.
     #[must_use]
     pub fn new(dtype: Dtype) -> EmbeddingBackward {
-        EmbeddingBackward(dtype)
+        EmbeddingBackward { dtype, accumulate: false }
+    }
+
+    /// Whether the sums are added to what `dweight` is, instead of taking its place; each is rounded once. Rows whose id does
+    /// not occur are then left alone.
+    #[must_use]
+    pub fn accumulate(self, accumulate: bool) -> EmbeddingBackward {
+        EmbeddingBackward { accumulate, ..self }
     }
 
     /// Compiles for `device`: slow the first time, then from the cache.
@@ -50,18 +60,19 @@ impl EmbeddingBackward {
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<EmbeddingBackwardPlan> {
         let load = |vector| {
-            let [partial, finish] = &variants(self.0, vector);
+            let [partial, finish] = &variants(self, vector);
             Ok([Loaded::new(device, partial)?, Loaded::new(device, finish)?])
         };
         let (sort, kernels) = (Sort::new(device)?, ByAlignment::new(true, load)?);
-        Ok(EmbeddingBackwardPlan { dtype: self.0, sort, kernels })
+        Ok(EmbeddingBackwardPlan { op: *self, sort, kernels })
     }
 }
 
-pub(super) fn variants(dtype: Dtype, vector: usize) -> [Variant; 2] {
+pub(super) fn variants(op: &EmbeddingBackward, vector: usize) -> [Variant; 2] {
     let [file] = cuda_files!["embedding/backward.cu"];
     let constants = Constants::new()
-        .alias("Element", dtype.cuda_name())
+        .alias("Element", op.dtype.cuda_name())
+        .bool("ACCUMULATE", op.accumulate)
         .int("VECTOR", vector as i64)
         .int("THREADS", THREADS)
         .int("SPAN", SPAN as i64);
@@ -86,7 +97,8 @@ pub struct EmbeddingBackwardArgs {
     pub ids: DevicePtr,
     /// An id that is left out too, such as that of padding.
     pub padding: Option<u32>,
-    /// `(V, C)` contiguous, overwritten: rows of ids that do not occur become 0.
+    /// `(V, C)` contiguous, overwritten: rows of ids that do not occur become 0. With [`EmbeddingBackward::accumulate`], added
+    /// to.
     pub dweight: DevicePtr,
     /// [`EmbeddingBackwardPlan::workspace_bytes`] of scratch memory at a multiple of 4 bytes.
     pub workspace: DevicePtr,
@@ -95,7 +107,7 @@ pub struct EmbeddingBackwardArgs {
 /// A compiled [`EmbeddingBackward`].
 #[derive(Clone, Debug)]
 pub struct EmbeddingBackwardPlan {
-    dtype: Dtype,
+    op: EmbeddingBackward,
     sort: Sort,
     kernels: ByAlignment<[Loaded; 2]>,
 }
@@ -122,14 +134,16 @@ impl EmbeddingBackwardPlan {
     pub unsafe fn launch(&self, stream: &Stream, args: &EmbeddingBackwardArgs) -> Result<()> {
         let EmbeddingBackwardArgs { shape, dout, ids, padding, dweight, workspace } = *args;
         shape.check(CHECK)?;
-        CHECK.tensor("dweight", dweight, self.dtype)?;
+        CHECK.tensor("dweight", dweight, self.op.dtype)?;
         if shape.count > 0 {
-            CHECK.tensor("dout", dout, self.dtype)?;
+            CHECK.tensor("dout", dout, self.op.dtype)?;
             CHECK.memory("ids", ids, 4)?;
             CHECK.memory("workspace", workspace, 4)?;
         }
-        // SAFETY: the caller answers for the memory.
-        unsafe { stream.fill_zero(dweight, shape.vocabulary * shape.width * self.dtype.size())? };
+        if !self.op.accumulate {
+            // SAFETY: the caller answers for the memory.
+            unsafe { stream.fill_zero(dweight, shape.vocabulary * shape.width * self.op.dtype.size())? };
+        }
         if shape.count == 0 {
             return Ok(());
         }

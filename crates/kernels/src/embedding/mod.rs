@@ -32,12 +32,20 @@ impl EmbeddingShape {
 
 pub(crate) fn variants() -> Vec<Variant> {
     let of_dtype = |dtype| {
-        let [partial, finish] = backward::variants(dtype, 8);
+        let [partial, finish] = backward::variants(&EmbeddingBackward::new(dtype), 8);
         [forward::variant(dtype), partial, finish]
     };
-    let unaligned = backward::variants(Dtype::Bf16, 1);
+    let of_bf16 = EmbeddingBackward::new(Dtype::Bf16);
+    let unaligned = backward::variants(&of_bf16, 1);
+    let accumulating = backward::variants(&of_bf16.accumulate(true), 8);
     let dtypes = [Dtype::F32, Dtype::Bf16, Dtype::F16];
-    dtypes.into_iter().flat_map(of_dtype).chain(unaligned).chain(sort::variants()).collect()
+    dtypes
+        .into_iter()
+        .flat_map(of_dtype)
+        .chain(unaligned)
+        .chain(accumulating)
+        .chain(sort::variants())
+        .collect()
 }
 
 #[cfg(test)]

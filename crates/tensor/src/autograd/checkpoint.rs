@@ -81,7 +81,7 @@ fn noting<R>(body: impl FnOnce() -> R) -> (R, Vec<Tensor>) {
     (result, NOTED.take().unwrap_or_default())
 }
 
-impl Walk {
+impl Walk<'_> {
     /// Runs the body again, this time recorded, from inputs that lead on to where they came from; the walk goes on through
     /// what that adds to the graph, which is newer than all that waits.
     pub(super) fn again(&mut self, node: &Node, body: &Body, grads: Vec<Option<Tensor>>) -> Result<()> {

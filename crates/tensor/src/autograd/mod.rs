@@ -2,7 +2,7 @@
 
 mod checkpoint;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,6 +110,7 @@ pub struct Backward<'a> {
     needs: &'a [bool],
     inputs: &'a [Input],
     outputs: &'a [Meta],
+    sums: RefCell<Vec<Option<Tensor>>>,
 }
 
 impl Backward<'_> {
@@ -138,6 +139,43 @@ impl Backward<'_> {
             found: format!("nothing: it reads saved tensor {i}, which forward did not save"),
             expected: "that forward saves what `needs` takes".into(),
         })
+    }
+
+    /// The gradient of input `i` so far, if others contributed to it already and a rule may change it in place: contiguous,
+    /// of the input's shape and type, and held by nobody else. A rule that takes it adds to it and returns the sum: that
+    /// saves a tensor where few elements change, as in a table of embeddings. A rule that does not ask returns its own
+    /// part, which is added for it.
+    ///
+    /// ```
+    /// use longhand_tensor::{Backward, Forward, Operation, Result, Tensor, apply};
+    ///
+    /// struct Same;
+    ///
+    /// impl Operation for Same {
+    ///     fn name(&self) -> &str {
+    ///         "same"
+    ///     }
+    ///     fn forward(&self, inputs: &[Tensor], _: &[bool]) -> Result<Forward> {
+    ///         Ok(Forward::new([inputs[0].contiguous()?]))
+    ///     }
+    ///     fn backward(&self, ctx: &Backward) -> Result<Vec<Option<Tensor>>> {
+    ///         let grad = ctx.grad(0)?;
+    ///         Ok(vec![Some(match ctx.take_sum(0) {
+    ///             Some(sum) => sum.add(&grad)?,
+    ///             None => grad,
+    ///         })])
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<()> {
+    /// let x = Tensor::from([3.0f32]).requires_grad();
+    /// let y = apply(Same, &[&x])?.remove(0).add(&x.scale(2.0)?)?;
+    /// assert_eq!(y.backward()?.get(&x).unwrap().item()?, 3.0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn take_sum(&self, i: usize) -> Option<Tensor> {
+        self.sums.borrow_mut().get_mut(i).and_then(Option::take)
     }
 
     /// The gradient of output `i`, or `None` where the result does not depend on it.
@@ -314,18 +352,27 @@ impl Node {
         Ok(saved.into_iter().map(|saved| saved.map(|saved| saved.tensor)).collect())
     }
 
-    /// The gradients of the inputs, checked to be what they claim.
-    fn backward(&self, operation: &dyn Operation, grads: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
+    /// The gradients of the inputs, checked to be what they claim. `sums` are those of the inputs so far: what is left of
+    /// them afterwards the rule did not add to.
+    fn backward(
+        &self,
+        operation: &dyn Operation,
+        grads: &[Option<Tensor>],
+        sums: &mut Vec<Option<Tensor>>,
+    ) -> Result<Vec<Option<Tensor>>> {
         let saved = self.take_saved()?;
         let needs: Vec<bool> = self.inputs.iter().map(|input| input.edge.is_some()).collect();
-        let found = operation.backward(&Backward {
+        let ctx = Backward {
             operation: operation.name(),
             saved: &saved,
             grads,
             needs: &needs,
             inputs: &self.inputs,
             outputs: &self.outputs,
-        })?;
+            sums: RefCell::new(std::mem::take(sums)),
+        };
+        let found = operation.backward(&ctx)?;
+        *sums = ctx.sums.into_inner();
         let bad = |found: String, expected: String| Error::BadRule {
             operation: operation.name().into(),
             found,
@@ -393,23 +440,25 @@ impl Gradients {
         self.by_leaf.insert(leaf.id(), gradient);
     }
 
-    /// Adds the gradients of another number: those of the sum of both.
+    /// Adds the gradients of another number, each as soon as it is found: memory is that of one set of gradients, however
+    /// many parts a batch is computed in.
     ///
     /// ```
     /// # fn main() -> longhand_tensor::Result<()> {
-    /// # use longhand_tensor::Tensor;
+    /// # use longhand_tensor::{Gradients, Tensor};
     /// let x = Tensor::from([3.0f32]).requires_grad();
-    /// let mut gradients = x.mul(&x)?.backward()?;
-    /// gradients.accumulate(x.scale(2.0)?.backward()?)?;
+    /// let mut gradients = Gradients::default();
+    /// gradients.accumulate(&x.mul(&x)?)?;
+    /// gradients.accumulate(&x.scale(2.0)?)?;
     /// assert_eq!(gradients.get(&x).unwrap().item()?, 8.0);
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
-    /// When there is no memory for a sum.
-    pub fn accumulate(&mut self, other: Gradients) -> Result<()> {
-        other.by_leaf.into_iter().try_for_each(|(leaf, gradient)| self.add(leaf, gradient))
+    /// As [`Tensor::backward`]; some of the gradients may then have been added.
+    pub fn accumulate(&mut self, result: &Tensor) -> Result<()> {
+        backward(result, self)
     }
 
     fn add(&mut self, leaf: TensorId, gradient: Tensor) -> Result<()> {
@@ -431,8 +480,8 @@ fn added(sum: Option<Tensor>, gradient: Tensor) -> Result<Tensor> {
 }
 
 /// Walks from the newest operation to the oldest: by the time one is reached, every gradient of its outputs is
-/// complete, since only newer operations can have read them.
-pub(crate) fn backward(result: &Tensor) -> Result<Gradients> {
+/// complete, since only newer operations can have read them. What it finds is added to `gradients`.
+fn backward(result: &Tensor, gradients: &mut Gradients) -> Result<()> {
     let edge = result.edge().ok_or(Error::NoGraph)?;
     if result.numel() != 1 {
         let operation = match edge {
@@ -441,16 +490,14 @@ pub(crate) fn backward(result: &Tensor) -> Result<Gradients> {
         };
         return Err(Error::NotScalar { operation, shape: result.shape().to_vec() });
     }
-    let mut walk = Walk::default();
+    let mut walk = Walk { waiting: BTreeMap::new(), gradients };
     walk.send(edge, Tensor::full(result.shape(), 1.0, result.dtype(), result.device())?)?;
-    profile::phase(Phase::Backward, || walk.run())?;
-    Ok(walk.gradients)
+    profile::phase(Phase::Backward, || walk.run())
 }
 
-#[derive(Default)]
-struct Walk {
+struct Walk<'a> {
     waiting: BTreeMap<u64, Waiting>,
-    gradients: Gradients,
+    gradients: &'a mut Gradients,
 }
 
 struct Waiting {
@@ -459,16 +506,18 @@ struct Waiting {
     grads: Vec<Option<Tensor>>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn run(&mut self) -> Result<()> {
         while let Some((_, Waiting { node, grads })) = self.waiting.pop_last() {
             match &node.rule {
                 Rule::Again(body) => self.again(&node, body, grads)?,
                 Rule::Operation(operation) => {
-                    let backward = || node.backward(operation.as_ref(), &grads);
+                    let mut sums = self.take_sums(&node.inputs);
+                    let backward = || node.backward(operation.as_ref(), &grads, &mut sums);
                     let device = node.outputs.first().map(|output| &output.device);
                     let grads_of_inputs = profile::operation(operation.name(), device, backward)?;
                     drop(grads);
+                    self.put_back(&node.inputs, sums);
                     for (input, grad) in node.inputs.iter().zip(grads_of_inputs) {
                         if let (Some(edge), Some(grad)) = (&input.edge, grad) {
                             self.send(edge, grad.detach())?;
@@ -478,6 +527,25 @@ impl Walk {
             }
         }
         Ok(())
+    }
+
+    /// Of each input that is a leaf, the gradient so far, where it may be changed in place.
+    fn take_sums(&mut self, inputs: &[Input]) -> Vec<Option<Tensor>> {
+        let take = |input: &Input| {
+            let Some(Edge::Leaf(leaf)) = &input.edge else { return None };
+            let sum = self.gradients.by_leaf.get_mut(leaf)?;
+            let fits = sum.is_only_handle() && sum.is_contiguous();
+            if fits { self.gradients.by_leaf.remove(leaf) } else { None }
+        };
+        inputs.iter().map(take).collect()
+    }
+
+    fn put_back(&mut self, inputs: &[Input], sums: Vec<Option<Tensor>>) {
+        for (input, sum) in inputs.iter().zip(sums) {
+            if let (Some(Edge::Leaf(leaf)), Some(sum)) = (&input.edge, sum) {
+                self.gradients.by_leaf.insert(*leaf, sum);
+            }
+        }
     }
 
     fn send(&mut self, edge: &Edge, grad: Tensor) -> Result<()> {

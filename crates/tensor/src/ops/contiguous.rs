@@ -20,7 +20,12 @@ impl Tensor {
     /// # Errors
     /// When there is no memory for the copy.
     pub fn contiguous(&self) -> Result<Tensor> {
-        if self.is_contiguous() { Ok(self.clone()) } else { apply1(Contiguous, &[self]) }
+        if self.is_contiguous() { Ok(self.clone()) } else { self.copy() }
+    }
+
+    /// A contiguous tensor with the same elements, which nobody else holds.
+    pub(crate) fn copy(&self) -> Result<Tensor> {
+        apply1(Contiguous, &[self])
     }
 }
 

@@ -69,32 +69,40 @@ impl Operation for Embedding {
         Ok(Forward::new([out.reshape(&shape)?]).save([needs[0].then(|| ids.clone())]))
     }
 
-    /// Each row of the gradient is added to the row it was read from.
+    /// Each row of the gradient is added to the row it was read from: in place where the table has a gradient already, as
+    /// that of a model whose output head is its embedding does.
     fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
         let (grad, ids) = (ctx.grad(0)?.contiguous()?, ctx.saved(0)?);
-        let shape = &ctx.input(0).shape;
-        let grad = grad.reshape(&[ids.numel(), shape[1]])?;
-        Ok(vec![Some(add_up_rows(NAME, &grad, (ids, self.padding), shape[0])?), None])
+        let table = ctx.input(0);
+        let grad = grad.reshape(&[ids.numel(), table.shape[1]])?;
+        let sum = match ctx.take_sum(0) {
+            Some(sum) => sum,
+            None => Tensor::zeros(&table.shape, table.dtype, &table.device)?,
+        };
+        Ok(vec![Some(add_rows(NAME, sum, &grad, (ids, self.padding))?), None])
     }
 }
 
-/// A table of `rows` rows, each the sum of the rows `(N, C)` of `source` with its id; those of the id `padding` are left out.
+/// Adds each row `(N, C)` of `source` to the row of `table` with its id, in place; those of the id `padding` are left out.
+/// Nobody else holds `table`, which is contiguous.
 ///
 /// # Errors
-/// When an id is `rows` or more; on a GPU, its row is left out.
-pub(super) fn add_up_rows(
+/// When there is no row of an id; on a GPU, it is left out.
+pub(super) fn add_rows(
     name: &str,
+    table: Tensor,
     source: &Tensor,
     (ids, padding): (&Tensor, Option<u32>),
-    rows: usize,
 ) -> Result<Tensor> {
-    let size = (rows, source.shape()[1]);
     match source.device() {
         Device::Cpu => {
-            check_ids(name, &ids.read::<u32>(name)?[..ids.numel()], rows)?;
-            cpu_backward(source, (ids, padding), size)
+            check_ids(name, &ids.read::<u32>(name)?[..ids.numel()], table.shape()[0])?;
+            add_rows_on_cpu(&table, source, (ids, padding))
         }
-        Device::Gpu(gpu) => on_gpu_backward(gpu, source, (ids, padding), size),
+        Device::Gpu(gpu) => {
+            add_rows_on_gpu(gpu, &table, source, (ids, padding))?;
+            Ok(table)
+        }
     }
 }
 
@@ -122,27 +130,27 @@ fn cpu(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
 }
 
 /// Each thread owns a range of the table's rows, and adds what belongs there in the order of the ids.
-fn cpu_backward(
-    grad: &Tensor,
+fn add_rows_on_cpu(
+    table: &Tensor,
+    source: &Tensor,
     (ids, padding): (&Tensor, Option<u32>),
-    (rows, width): (usize, usize),
 ) -> Result<Tensor> {
     const RANGES: usize = 16;
+    let (rows, width) = (table.shape()[0], table.shape()[1]);
     let ids = &ids.read::<u32>(NAME)?[..ids.numel()];
-    let wide = widened(NAME, grad)?;
-    with_real!(NAME, wide.dtype(), T => {
-        let mut out = pool::zeros::<T>(rows * width);
+    let (table, source, dtype) = (widened(NAME, table)?, widened(NAME, source)?, table.dtype());
+    with_real!(NAME, table.dtype(), T => {
         let range = rows.div_ceil(RANGES).max(1);
-        let source = wide.read::<T>(NAME)?;
-        for_chunks(&mut out, (range * width).max(1), |start, out| {
+        let source = source.read::<T>(NAME)?;
+        for_chunks(&mut table.write::<T>(NAME)?[..rows * width], (range * width).max(1), |start, table| {
             let first = start / width;
             for (i, &id) in ids.iter().enumerate().filter(|(_, id)| Some(**id) != padding) {
-                if let Some(row) = (id as usize).checked_sub(first).filter(|&row| row < out.len() / width) {
-                    add_chunk(&mut out[row * width..][..width], &source[i * width..][..width]);
+                if let Some(row) = (id as usize).checked_sub(first).filter(|&row| row < table.len() / width) {
+                    add_chunk(&mut table[row * width..][..width], &source[i * width..][..width]);
                 }
             }
         });
-        Tensor::from_elements(out, &[rows, width]).to_dtype(grad.dtype())
+        table.to_dtype(dtype)
     })
 }
 
@@ -162,29 +170,28 @@ fn on_gpu(gpu: &Gpu, weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
     Ok(out)
 }
 
-fn on_gpu_backward(
+fn add_rows_on_gpu(
     gpu: &Gpu,
-    grad: &Tensor,
+    table: &Tensor,
+    source: &Tensor,
     (ids, padding): (&Tensor, Option<u32>),
-    (vocabulary, width): (usize, usize),
-) -> Result<Tensor> {
-    let dtype = kernel_dtype(NAME, grad.dtype())?;
-    let plan = gpu
-        .plans()
-        .embedding_backward
-        .get(dtype, |dtype| EmbeddingBackward::new(dtype).plan(gpu.device()))?;
-    let out = gpu.empty(&[vocabulary, width], grad.dtype())?;
+) -> Result<()> {
+    let (vocabulary, width) = (table.shape()[0], table.shape()[1]);
+    let dtype = kernel_dtype(NAME, source.dtype())?;
+    let plan = |dtype| EmbeddingBackward::new(dtype).accumulate(true).plan(gpu.device());
+    let plan = gpu.plans().embedding_backward.get(dtype, plan)?;
     let shape = EmbeddingShape { vocabulary, width, count: ids.numel() };
     let workspace = gpu.workspace(plan.workspace_bytes(shape))?;
     let args = EmbeddingBackwardArgs {
         shape,
-        dout: grad.pointer(NAME)?,
+        dout: source.pointer(NAME)?,
         ids: ids.pointer(NAME)?,
         padding,
-        dweight: out.pointer(NAME)?,
+        dweight: table.pointer(NAME)?,
         workspace: workspace.ptr(),
     };
-    // SAFETY: gradient and ids are contiguous, output and workspace are new, all on this device and freed on this stream.
+    // SAFETY: all are contiguous, nobody else holds the table, the workspace is new, all on this device and freed on this
+    // stream.
     unsafe { plan.launch(gpu.stream(), &args)? };
-    Ok(out)
+    Ok(())
 }

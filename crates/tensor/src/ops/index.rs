@@ -1,6 +1,6 @@
 //! Parts of a tensor picked by index along one dimension, and added up by index.
 
-use super::embedding::{add_up_rows, embedding};
+use super::embedding::{add_rows, embedding};
 use super::{check_alike, check_device, check_dim};
 use crate::autograd::apply1;
 use crate::{Backward, Dtype, Error, Forward, Operation, Result, Tensor};
@@ -51,7 +51,7 @@ impl Tensor {
     /// or shapes, element types or devices do not fit.
     pub fn index_add(&self, dim: usize, ids: &Tensor, source: &Tensor) -> Result<Tensor> {
         const NAME: &str = "index_add";
-        let size = check_dim(NAME, self, dim)?;
+        check_dim(NAME, self, dim)?;
         check_alike(NAME, &[self, source])?;
         check_ids(NAME, self, ids)?;
         let mut expected = self.shape().to_vec();
@@ -60,10 +60,9 @@ impl Tensor {
             let rule = format!("the second must be {expected:?}, a slice for each id");
             return Err(Error::shapes(NAME, self.shape(), source.shape(), rule));
         }
-        let first = source.transpose(0, dim)?;
-        let sums = apply1(AddUp { rows: size }, &[&flat(&first)?, ids])?;
-        let shape: Vec<usize> = [size].iter().chain(&first.shape()[1..]).copied().collect();
-        self.add(&sums.reshape(&shape)?.transpose(0, dim)?)
+        let (into, source) = (self.transpose(0, dim)?, source.transpose(0, dim)?);
+        let sum = apply1(IndexAdd, &[&flat(&into)?, &flat(&source)?, ids])?;
+        sum.reshape(into.shape())?.transpose(0, dim)
     }
 }
 
@@ -83,24 +82,24 @@ fn flat(tensor: &Tensor) -> Result<Tensor> {
     tensor.reshape(&[rows, rest.iter().product()])
 }
 
-/// A table of so many rows, to each of which the rows `(N, C)` with its id have been added up.
-struct AddUp {
-    rows: usize,
-}
+/// A table, to each row of which the rows `(N, C)` of the source with its id are added.
+struct IndexAdd;
 
-impl Operation for AddUp {
+impl Operation for IndexAdd {
     fn name(&self) -> &str {
         "index_add"
     }
 
     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
-        let (source, ids) = (&inputs[0].contiguous()?, &inputs[1].contiguous()?);
-        let out = add_up_rows("index_add", source, (ids, None), self.rows)?;
-        Ok(Forward::new([out]).save([needs[0].then(|| ids.clone())]))
+        let (source, ids) = (&inputs[1].contiguous()?, &inputs[2].contiguous()?);
+        let out = add_rows("index_add", inputs[0].copy()?, source, (ids, None))?;
+        Ok(Forward::new([out]).save([needs[1].then(|| ids.clone())]))
     }
 
     /// Each row of the source gets the gradient of the row it was added to.
     fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(embedding(&ctx.grad(0)?, ctx.saved(0)?)?), None])
+        let grad = ctx.grad(0)?;
+        let source = ctx.needs(1).then(|| embedding(&grad, ctx.saved(0)?)).transpose()?;
+        Ok(vec![Some(grad), source, None])
     }
 }

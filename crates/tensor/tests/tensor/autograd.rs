@@ -2,7 +2,7 @@
 
 use longhand_tensor::ops::Gelu;
 use longhand_tensor::{
-    AdamW, Backward, Device, Dropout, Dtype, Forward, Operation, Random, Result, Tensor, apply,
+    AdamW, Backward, Device, Dropout, Dtype, Forward, Gradients, Operation, Random, Result, Tensor, apply,
     check_gradient, checkpoint, no_grad, ops,
 };
 
@@ -34,6 +34,10 @@ impl Operation for Double {
     }
 }
 
+fn double(rule: Double, x: &Tensor) -> Tensor {
+    apply(rule, &[x]).unwrap().remove(0)
+}
+
 #[test]
 fn gradients_of_every_path_add_up() {
     let x = vector(&[2.0, 3.0]).requires_grad();
@@ -46,10 +50,47 @@ fn gradients_of_every_path_add_up() {
 #[test]
 fn gradients_of_micro_batches_accumulate() {
     let x = vector(&[2.0, 3.0]).requires_grad();
-    let loss = |factor: f64| x.scale(factor).unwrap().sum_all().unwrap().backward().unwrap();
-    let mut sum = loss(1.0);
-    sum.accumulate(loss(2.5)).unwrap();
+    let mut sum = Gradients::default();
+    for factor in [1.0, 2.5] {
+        sum.accumulate(&x.scale(factor).unwrap().sum_all().unwrap()).unwrap();
+    }
     assert_eq!(sum.get(&x).unwrap().to_vec::<f32>().unwrap(), [3.5, 3.5]);
+}
+
+#[test]
+fn a_sum_that_a_rule_adds_to_is_its_alone() {
+    let (x, y) = (vector(&[1.0, 2.0]).requires_grad(), vector(&[0.0, 0.0]).requires_grad());
+    let sum = |parts: [Tensor; 2]| parts[0].add(&parts[1]).unwrap().sum_all().unwrap();
+    // Backward comes to the newest part first.
+    let adds = Double(|ctx| {
+        let sum = ctx.take_sum(0).unwrap();
+        assert_eq!(sum.to_vec::<f32>()?, [3.0, 3.0]);
+        assert!(ctx.take_sum(0).is_none());
+        Ok(vec![Some(sum.add(&ctx.grad(0)?.scale(2.0)?)?)])
+    });
+    let gradients = sum([double(adds, &x), x.scale(3.0).unwrap()]).backward().unwrap();
+    assert_eq!(gradients.get(&x).unwrap().to_vec::<f32>().unwrap(), [5.0, 5.0]);
+
+    // The gradient of x + y is the same tensor for both of them.
+    let finds_none = Double(|ctx| {
+        assert!(ctx.take_sum(0).is_none());
+        Ok(vec![Some(ctx.grad(0)?.scale(2.0)?)])
+    });
+    let gradients = sum([double(finds_none, &x), x.add(&y).unwrap()]).backward().unwrap();
+    assert_eq!(gradients.get(&x).unwrap().to_vec::<f32>().unwrap(), [3.0, 3.0]);
+    assert_eq!(gradients.get(&y).unwrap().to_vec::<f32>().unwrap(), [1.0, 1.0]);
+}
+
+#[test]
+fn the_gradient_of_a_table_that_is_used_twice_is_added_up_in_place() {
+    let table = Tensor::from_slice(&[1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2], &Device::Cpu)
+        .unwrap()
+        .requires_grad();
+    let ids = Tensor::from([2u32, 0, 2]);
+    let of_ids = ops::embedding(&table, &ids).unwrap().sum_all().unwrap();
+    let of_all = table.scale(10.0).unwrap().sum_all().unwrap();
+    let gradients = of_ids.add(&of_all).unwrap().backward().unwrap();
+    assert_eq!(gradients.get(&table).unwrap().to_vec::<f64>().unwrap(), [11.0, 11.0, 10.0, 10.0, 12.0, 12.0]);
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub struct Embedding {
     pub ids: Vec<u32>,
     /// The id that gets no gradient.
     pub padding: Option<u32>,
+    /// Whether the gradient is added to what was there.
+    pub accumulate: bool,
     /// Elements that the tables start after an aligned address.
     pub shift: usize,
     /// Of the table and the gradient.
@@ -55,8 +57,15 @@ impl Case for Embedding {
         trial.judge_exact(&out, &reference::embedding(&weight, width, ids))?;
 
         let device_dout = trial.input("dout", precision, &rows, &dout)?;
-        let dweight = trial.output("dweight", precision, &table)?;
-        let plan = EmbeddingBackward::new(precision.dtype()).plan(trial.stream().device())?;
+        let before =
+            if self.accumulate { draw.vec(vocabulary * width) } else { vec![0.0; vocabulary * width] };
+        let dweight = match self.accumulate {
+            true => trial.input("dweight", precision, &table, &before)?,
+            false => trial.output("dweight", precision, &table)?,
+        };
+        let plan = EmbeddingBackward::new(precision.dtype())
+            .accumulate(self.accumulate)
+            .plan(trial.stream().device())?;
         // The backward pass leaves out what the forward pass has no row for.
         let padding = self.padding;
         let ids: Vec<u32> = ids.iter().map(|id| if self.is_far(*id) { u32::MAX } else { *id }).collect();
@@ -80,8 +89,9 @@ impl Case for Embedding {
         };
         let ids: Vec<u32> = kept().map(|(id, _)| *id).collect();
         let dout: Vec<f64> = kept().flat_map(|(_, row)| row.iter().copied()).collect();
-        let expected = reference::embedding_backward(vocabulary, width, &ids, &dout);
-        trial.judge(Gradient, &dweight, &self.plain_backward(&ids, &dout), &expected)
+        let mut expected = reference::embedding_backward(vocabulary, width, &ids, &dout);
+        expected.iter_mut().zip(&before).for_each(|(sum, before)| *sum += before);
+        trial.judge(Gradient, &dweight, &self.plain_backward(&before, &ids, &dout), &expected)
     }
 }
 
@@ -91,6 +101,9 @@ impl fmt::Display for Embedding {
         write!(f, "{precision} N{} V{vocabulary} C{width}", ids.len())?;
         if let Some(padding) = self.padding {
             write!(f, ", padding {padding}")?;
+        }
+        if self.accumulate {
+            write!(f, ", +=")?;
         }
         if *shift > 0 { write!(f, " shifted") } else { Ok(()) }
     }
@@ -107,12 +120,14 @@ impl Embedding {
             width,
             ids: (0..count).map(|i| (i * i % vocabulary) as u32).collect(),
             padding: None,
+            accumulate: false,
             shift: 0,
             seed: 1,
         };
         let mut cases: Vec<Embedding> = Precision::ALL.map(|precision| new(precision, 300, 65, 264)).into();
         cases.extend([(0, 3, 8), (17, 1, 1), (40, 33, 257)].map(|(n, v, c)| new(Precision::Bf16, n, v, c)));
         cases.push(Embedding { ids: vec![5; 200], padding: Some(1), ..new(Precision::Bf16, 0, 7, 16) });
+        cases.push(Embedding { accumulate: true, ..new(Precision::Bf16, 300, 65, 264) });
         let many = new(Precision::F32, 5000, 70_000, 8);
         cases.push(Embedding { padding: Some(many.ids[77]), ..many });
         cases.push(Embedding { shift: 1, ..new(Precision::F16, 40, 17, 64) });
@@ -130,6 +145,7 @@ impl Embedding {
             width,
             ids,
             padding: None,
+            accumulate: false,
             shift: 0,
             seed: 1,
         };
@@ -143,8 +159,8 @@ impl Embedding {
     }
 
     /// Adds up in f32, in order.
-    fn plain_backward(&self, ids: &[u32], dout: &[f64]) -> Vec<f64> {
-        let mut sums = vec![0.0f32; self.vocabulary * self.width];
+    fn plain_backward(&self, before: &[f64], ids: &[u32], dout: &[f64]) -> Vec<f64> {
+        let mut sums: Vec<f32> = before.iter().map(|x| *x as f32).collect();
         for (id, dout) in ids.iter().zip(dout.chunks_exact(self.width)) {
             let row = &mut sums[*id as usize * self.width..][..self.width];
             row.iter_mut().zip(dout).for_each(|(sum, dout)| *sum += *dout as f32);
