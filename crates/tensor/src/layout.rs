@@ -74,13 +74,6 @@ impl Layout {
         Some(Layout { shape: shape.to_vec(), strides, offset: self.offset })
     }
 
-    pub(crate) fn transpose(&self, a: usize, b: usize) -> Layout {
-        let mut layout = self.clone();
-        layout.shape.swap(a, b);
-        layout.strides.swap(a, b);
-        layout
-    }
-
     pub(crate) fn narrow(&self, dim: usize, start: usize, len: usize) -> Layout {
         let mut layout = self.clone();
         layout.shape[dim] = len;
@@ -102,6 +95,12 @@ impl Layout {
         }
         Some(Layout { shape: shape.to_vec(), strides, offset: self.offset })
     }
+}
+
+/// The number of elements of a tensor of `shape`, where memory could hold as many, eight bytes each.
+pub(crate) fn count(shape: &[usize]) -> Option<usize> {
+    let all = shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
+    all.filter(|&all| all <= isize::MAX as usize / 8)
 }
 
 /// Strides of a row-major tensor.

@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLock};
 
 use crate::autograd::{Edge, Gradients};
 use crate::dtype::with_element;
-use crate::layout::Layout;
+use crate::layout::{Layout, count};
 use crate::storage::{Data, Host, Read, Storage, Write};
 use crate::{Device, Dtype, Element, Error, Result};
 
@@ -17,9 +17,12 @@ use crate::{Device, Dtype, Element, Error, Result};
 ///
 /// ```
 /// # fn main() -> longhand_tensor::Result<()> {
-/// use longhand_tensor::{Device, Tensor};
+/// use longhand_tensor::{Device, Dtype, Tensor};
 ///
 /// let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0], &[3], &Device::Cpu)?.requires_grad();
+/// assert_eq!((x.shape(), x.numel(), x.dtype(), x.device()), (&[3][..], 3, Dtype::F32, &Device::Cpu));
+/// assert!(x.is_contiguous() && x.needs_gradient() && x.id() == x.clone().id());
+///
 /// let loss = x.mul(&x)?.sum_all()?;
 /// let gradients = loss.backward()?;
 /// assert_eq!(loss.item()?, 14.0);
@@ -116,10 +119,11 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// When the device is out of memory or does not take `dtype`.
+    /// When the device is out of memory or does not take `dtype`, or `shape` has more elements than any memory.
     pub fn zeros(shape: &[usize], dtype: Dtype, device: &Device) -> Result<Tensor> {
+        let count = check_shape("zeros", shape)?;
         match device {
-            Device::Cpu => Ok(Tensor::from_host(Host::zeros(dtype, shape.iter().product()), shape)),
+            Device::Cpu => Ok(Tensor::from_host(Host::zeros(dtype, count), shape)),
             Device::Gpu(gpu) => gpu.zeros(shape, dtype),
         }
     }
@@ -135,7 +139,7 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// When the device is out of memory or does not take `dtype`.
+    /// When the device is out of memory or does not take `dtype`, or `shape` has more elements than any memory.
     pub fn ones(shape: &[usize], dtype: Dtype, device: &Device) -> Result<Tensor> {
         Tensor::full(shape, 1.0, dtype, device)
     }
@@ -151,8 +155,9 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// When the device is out of memory or does not take `dtype`.
+    /// When the device is out of memory or does not take `dtype`, or `shape` has more elements than any memory.
     pub fn full(shape: &[usize], value: f64, dtype: Dtype, device: &Device) -> Result<Tensor> {
+        let count = check_shape("full", shape)?;
         if let Device::Gpu(gpu) = device
             && dtype.is_float()
         {
@@ -160,7 +165,6 @@ impl Tensor {
             gpu.fill("full", value, &out)?;
             return Ok(out);
         }
-        let count = shape.iter().product();
         let host = with_element!(dtype, E => E::into_host(vec![E::from_f64(value); count]));
         Tensor::from_host(host, shape).to_device(device)
     }
@@ -181,7 +185,7 @@ impl Tensor {
     /// ```
     ///
     /// # Errors
-    /// When the device is out of memory or does not take `dtype`.
+    /// When the device is out of memory or does not take `dtype`, or `shape` has more elements than any memory.
     pub fn randn(
         shape: &[usize],
         std: f64,
@@ -189,7 +193,7 @@ impl Tensor {
         device: &Device,
         rng: &mut impl rand::Rng,
     ) -> Result<Tensor> {
-        let count: usize = shape.iter().product();
+        let count = check_shape("randn", shape)?;
         let values = standard_normal(count, rng);
         let host = with_element!(dtype, E => {
             E::into_host(values.iter().map(|value| E::from_f64(value * std)).collect())
@@ -517,8 +521,14 @@ impl<E: Element> TryFrom<&Tensor> for Vec<E> {
     }
 }
 
+/// The number of elements, if there can be as many.
+pub(crate) fn check_shape(operation: &str, shape: &[usize]) -> Result<usize> {
+    let expected = "one whose elements memory could hold";
+    count(shape).ok_or_else(|| Error::argument(operation, "shape", format!("{shape:?}"), expected))
+}
+
 fn check_count(operation: &str, count: usize, shape: &[usize]) -> Result<()> {
-    let expected: usize = shape.iter().product();
+    let expected = check_shape(operation, shape)?;
     if count == expected {
         return Ok(());
     }

@@ -28,7 +28,6 @@ mod slice;
 mod softmax;
 mod sub;
 mod to_device;
-mod transpose;
 
 pub use activation::{Activation, Gelu, activation, gated, gated_halves, gelu};
 pub use attention::{
@@ -90,7 +89,7 @@ pub(crate) fn check_device(operation: &str, a: &Tensor, b: &Tensor) -> Result<()
 }
 
 /// The size along dimension `dim`, checked to be there.
-fn check_dim(operation: &str, tensor: &Tensor, dim: usize) -> Result<usize> {
+pub(crate) fn check_dim(operation: &str, tensor: &Tensor, dim: usize) -> Result<usize> {
     tensor.shape().get(dim).copied().ok_or_else(|| {
         Error::argument(
             operation,

@@ -1,6 +1,7 @@
 //! The same elements in another shape.
 
 use crate::autograd::apply1;
+use crate::layout::count;
 use crate::{Backward, Error, Forward, Operation, Result, Tensor};
 
 impl Tensor {
@@ -33,7 +34,7 @@ impl Operation for Reshape {
 
     fn forward(&self, inputs: &[Tensor], _: &[bool]) -> Result<Forward> {
         let (x, shape) = (&inputs[0], &self.0);
-        if x.numel() != shape.iter().product::<usize>() {
+        if count(shape) != Some(x.numel()) {
             return Err(Error::shapes("reshape", x.shape(), shape, "both must hold equally many elements"));
         }
         let out = match x.layout().reshape(shape) {

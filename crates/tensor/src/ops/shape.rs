@@ -3,6 +3,7 @@
 use super::check_dim;
 use super::reduce::sum_to;
 use crate::autograd::apply1;
+use crate::tensor::check_shape;
 use crate::{Backward, Error, Forward, Operation, Result, Tensor};
 
 impl Tensor {
@@ -68,7 +69,29 @@ impl Tensor {
     /// # Errors
     /// When `dims` does not name each dimension once.
     pub fn permute(&self, dims: &[usize]) -> Result<Tensor> {
-        apply1(Permute(dims.to_vec()), &[self])
+        apply1(Permute { name: "permute", dims: dims.to_vec() }, &[self])
+    }
+
+    /// Dimensions `a` and `b` exchanged: a view.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Tensor};
+    /// let x = Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0], &[2, 2], &Device::Cpu)?;
+    /// assert_eq!(x.transpose(0, 1)?.to_vec::<f32>()?, [1.0, 3.0, 2.0, 4.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When there are no such dimensions.
+    pub fn transpose(&self, a: usize, b: usize) -> Result<Tensor> {
+        const NAME: &str = "transpose";
+        check_dim(NAME, self, a)?;
+        check_dim(NAME, self, b)?;
+        let mut dims: Vec<usize> = (0..self.rank()).collect();
+        dims.swap(a, b);
+        apply1(Permute { name: NAME, dims }, &[self])
     }
 
     /// The tensor repeated to `shape`, as NumPy broadcasts, without a copy: a view.
@@ -112,23 +135,26 @@ impl Tensor {
     }
 }
 
-struct Permute(Vec<usize>);
+struct Permute {
+    name: &'static str,
+    dims: Vec<usize>,
+}
 
 impl Operation for Permute {
     fn name(&self) -> &str {
-        "permute"
+        self.name
     }
 
     fn forward(&self, inputs: &[Tensor], _: &[bool]) -> Result<Forward> {
         let x = &inputs[0];
-        let mut sorted = self.0.clone();
+        let mut sorted = self.dims.clone();
         sorted.sort_unstable();
         if !sorted.iter().copied().eq(0..x.shape().len()) {
             let expected = format!("each dimension of {:?} once", x.shape());
-            return Err(Error::argument("permute", "dims", format!("{:?}", self.0), expected));
+            return Err(Error::argument(self.name, "dims", format!("{:?}", self.dims), expected));
         }
         let mut layout = x.layout().clone();
-        for (i, &dim) in self.0.iter().enumerate() {
+        for (i, &dim) in self.dims.iter().enumerate() {
             layout.shape[i] = x.shape()[dim];
             layout.strides[i] = x.strides()[dim];
         }
@@ -136,8 +162,8 @@ impl Operation for Permute {
     }
 
     fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        let mut back = vec![0; self.0.len()];
-        for (i, &dim) in self.0.iter().enumerate() {
+        let mut back = vec![0; self.dims.len()];
+        for (i, &dim) in self.dims.iter().enumerate() {
             back[dim] = i;
         }
         Ok(vec![Some(ctx.grad(0)?.permute(&back)?)])
@@ -153,6 +179,7 @@ impl Operation for BroadcastTo {
 
     fn forward(&self, inputs: &[Tensor], _: &[bool]) -> Result<Forward> {
         let x = &inputs[0];
+        check_shape("broadcast_to", &self.0)?;
         let rule = "each size of the first, from the last on, must be that of the second, or 1";
         let layout = x.layout().broadcast_to(&self.0);
         let layout = layout.ok_or_else(|| Error::shapes("broadcast_to", x.shape(), &self.0, rule))?;

@@ -171,6 +171,14 @@ fn arguments_out_of_range_are_named_with_the_range() {
             "linear_cross_entropy: weight is of shape [0, 3], expected of shape (V, W), neither of them 0",
         ),
         (
+            message(Tensor::zeros(&[usize::MAX, 2], Dtype::F32, &Device::Cpu)),
+            "zeros: shape is [18446744073709551615, 2], expected one whose elements memory could hold",
+        ),
+        (message(Tensor::full(&[1 << 40, 1 << 40], 1.0, Dtype::F32, &Device::Cpu)), "full: shape is [10"),
+        (message(Tensor::from_slice(&[1.0f32], &[1 << 33, 1 << 33], &Device::Cpu)), "from_slice: shape is ["),
+        (message(x.reshape(&[1 << 63, 1 << 63])), "reshape: shapes [2, 3] and [92"),
+        (message(x.broadcast_to(&[1 << 62, 2, 3])), "broadcast_to: shape is [46"),
+        (
             message(Tensor::from_slice(&[1.0f32; 5], &[2, 3], &Device::Cpu)),
             "from_slice: number of elements is 5, expected 6 for shape [2, 3]",
         ),
