@@ -1,6 +1,7 @@
 //! Tensors on a GPU: their memory, and the kernels that work on them.
 
 mod cross_entropy;
+mod index_lists;
 mod matmul;
 mod plans;
 
@@ -12,11 +13,13 @@ use longhand_kernels as kernels;
 use longhand_kernels::elementwise::{CopyArgs, MapArgs, Operand, Operation};
 
 pub(crate) use cross_entropy::Losses;
+use index_lists::IndexLists;
 pub(crate) use matmul::Product;
 pub(crate) use plans::Plans;
 
 use crate::dtype::with_element;
 use crate::storage::{Data, Storage};
+use crate::tensor::check_shape;
 use crate::{Device, Dtype, Element, Error, Result, Tensor};
 
 /// A GPU, the stream on which its work is enqueued in order, and the kernels compiled for it. Cheap to clone; all
@@ -30,6 +33,7 @@ struct Context {
     device: longhand_gpu::Device,
     stream: Stream,
     plans: Plans,
+    index_lists: IndexLists,
 }
 
 impl Gpu {
@@ -53,7 +57,8 @@ impl Gpu {
 
     fn new(ordinal: Option<usize>, device: longhand_gpu::Device) -> Result<Gpu> {
         let stream = device.new_stream()?;
-        Ok(Gpu(Arc::new(Context { ordinal, device, stream, plans: Plans::default() })))
+        let (plans, index_lists) = (Plans::default(), IndexLists::default());
+        Ok(Gpu(Arc::new(Context { ordinal, device, stream, plans, index_lists })))
     }
 
     /// The GPU's number, counted from 0; None for one that is emulated.
@@ -82,13 +87,25 @@ impl Gpu {
 
     /// A contiguous tensor with undefined elements, to be written next on this stream.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// use longhand_gpu::emulator::Options;
+    /// use longhand_tensor::{Device, Dtype};
+    ///
+    /// let Device::Gpu(gpu) = Device::emulated("sm_80".parse()?, Options::default())? else { unreachable!() };
+    /// let out = gpu.empty(&[2, 3], Dtype::Bf16)?; // for a kernel to write
+    /// assert_eq!((out.shape(), out.dtype()), (&[2, 3][..], Dtype::Bf16));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When there is no memory for it, or `dtype` is `f64`.
     pub fn empty(&self, shape: &[usize], dtype: Dtype) -> Result<Tensor> {
         if dtype == Dtype::F64 {
             return Err(Error::dtype("tensor on a GPU", dtype, "f32, bf16, f16 or u32; f64 is for the CPU"));
         }
-        let buffer = self.workspace(shape.iter().product::<usize>() * dtype.size())?;
+        let buffer = self.workspace(check_shape("tensor on a GPU", shape)? * dtype.size())?;
         Ok(Tensor::from_storage(Storage::gpu(buffer), shape, dtype, Device::Gpu(self.clone())))
     }
 
@@ -199,6 +216,20 @@ impl Eq for Gpu {}
 impl Tensor {
     /// Where the first element lies in GPU memory, for kernels of your own: they go on [`Gpu::stream`], and may write
     /// only to tensors that [`Gpu::empty`] has just made. `operation` is named in the error.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// use longhand_gpu::emulator::Options;
+    /// use longhand_tensor::{Device, Tensor};
+    ///
+    /// let device = Device::emulated("sm_80".parse()?, Options::default())?;
+    /// let x = Tensor::from([1.0f32, 2.0, 3.0]).to_device(&device)?;
+    /// let last = x.slice(2..)?; // a view
+    /// assert_eq!(last.pointer("own")?.0, x.pointer("own")?.0 + 8);
+    /// assert!(Tensor::from([1.0f32]).pointer("own").is_err()); // not on a GPU
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the tensor is on the CPU.

@@ -2,8 +2,7 @@
 
 use longhand_kernels::kv_cache::Storage;
 
-use super::pages::Pages;
-use super::{KvCache, Memory, NAME, New, Side};
+use super::{Append, KvCache, Memory, NAME, Side};
 use crate::cpu::cached::{CachedRows, quantise};
 use crate::dtype::with_element;
 use crate::ops::widened;
@@ -24,16 +23,11 @@ pub(super) fn copy(from: &Tensor, target: &Tensor) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn append(
-    memory: &Memory,
-    storage: Storage,
-    pages: &Pages,
-    lengths: &[usize],
-    new: &New<'_>,
-) -> Result<()> {
+pub(super) fn append(memory: &Memory, append: &Append<'_>) -> Result<()> {
+    let Append { storage, lengths, new, .. } = append;
     // What is quantised is turned before it is rounded.
     let exact =
-        |tensor: &Tensor| if storage == Storage::Plain { Ok(tensor.clone()) } else { widened(NAME, tensor) };
+        |tensor: &Tensor| if *storage == Storage::Plain { Ok(tensor.clone()) } else { widened(NAME, tensor) };
     let mut k = exact(new.k)?;
     if let Some(rope) = new.rope {
         let tokens = new.k.shape()[1];
@@ -42,21 +36,14 @@ pub(super) fn append(
         let positions: Vec<u32> = lengths[new.sequences.clone()].iter().flat_map(places).collect();
         k = rope.turn_keys(&k, positions)?;
     }
-    memory.sides[0].write(memory.heads, storage, pages, lengths, new, &k)?;
-    memory.sides[1].write(memory.heads, storage, pages, lengths, new, &exact(new.v)?)
+    memory.sides[0].write(memory.heads, append, &k)?;
+    memory.sides[1].write(memory.heads, append, &exact(new.v)?)
 }
 
 impl Side {
     /// Writes the heads of `x`, `(B, T, Hkv, D)`, to the last T places of the sequences.
-    fn write(
-        &self,
-        heads: usize,
-        storage: Storage,
-        pages: &Pages,
-        lengths: &[usize],
-        new: &New<'_>,
-        x: &Tensor,
-    ) -> Result<()> {
+    fn write(&self, heads: usize, append: &Append<'_>, x: &Tensor) -> Result<()> {
+        let &Append { storage, pages, lengths, ref new } = append;
         let x = x.contiguous()?;
         let (tokens, width) = (x.shape()[1], self.elements.shape()[3]);
         let rows = self.elements.shape()[2];

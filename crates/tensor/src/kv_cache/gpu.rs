@@ -1,27 +1,29 @@
 //! In GPU memory.
 
-use longhand_gpu::DevicePtr;
+use std::sync::Arc;
+
+use longhand_gpu::{Buffer, DevicePtr};
 use longhand_kernels::attention::AttentionDecode;
-use longhand_kernels::kv_cache::{self as kernel, CacheStrides, Cached, KvAppend, KvAppendArgs, Storage};
+use longhand_kernels::kv_cache::{self as kernel, CacheStrides, Cached, KvAppend, KvAppendArgs};
 
 use super::pages::{Paged, Pages};
-use super::{KvCache, Memory, NAME, New, Side};
+use super::{Append, KvCache, Memory, NAME, Side};
 use crate::gpu::{kernel_dtype, pointer_or_null};
 use crate::ops::attention::{kernel_heads, with_contiguous_heads};
-use crate::{Dtype, Gpu, Result, Tensor};
+use crate::{Gpu, Result, Tensor};
 
 /// A cache as kernels take it, and what has to stay there until they are enqueued.
 pub(crate) struct OnDevice {
     pub(crate) cache: kernel::KvCache,
     /// Where sequences are of different lengths.
-    lengths: Option<Tensor>,
-    _table: Option<Tensor>,
+    lengths: Option<Arc<Buffer>>,
+    _table: Option<Arc<Buffer>>,
 }
 
 impl OnDevice {
     /// Null where all are of one length.
-    pub(crate) fn lengths(&self) -> Result<DevicePtr> {
-        pointer_or_null(NAME, self.lengths.as_ref())
+    pub(crate) fn lengths(&self) -> DevicePtr {
+        self.lengths.as_ref().map_or(DevicePtr::NULL, |lengths| lengths.ptr())
     }
 }
 
@@ -40,24 +42,18 @@ impl KvCache {
     }
 }
 
-pub(super) fn append(
-    gpu: &Gpu,
-    memory: &Memory,
-    storage: Storage,
-    pages: &Pages,
-    lengths: &[usize],
-    new: &New<'_>,
-) -> Result<()> {
+pub(super) fn append(gpu: &Gpu, memory: &Memory, append: &Append<'_>) -> Result<()> {
+    let &Append { storage, pages, lengths, ref new } = append;
     let (k, v) = (with_contiguous_heads(new.k)?, with_contiguous_heads(new.v)?);
     let [k_dim, v_dim] = memory.sides.each_ref().map(|side| side.dim);
     let frequencies = new.rope.map(|rope| rope.frequencies.contiguous()).transpose()?;
-    let append = KvAppend::new(kernel_dtype(NAME, k.dtype())?, k_dim)
+    let described = KvAppend::new(kernel_dtype(NAME, k.dtype())?, k_dim)
         .value_dim(v_dim)
         .storage(storage)
         .paged(matches!(pages, Pages::Paged(_)))
         .rotary(frequencies.as_ref().map_or(0, |frequencies| 2 * frequencies.numel()))
         .interleaved(new.rope.is_some_and(|rope| rope.interleaved));
-    let plan = gpu.plans().kv_append.get(append, |append| append.plan(gpu.device()))?;
+    let plan = gpu.plans().kv_append.get(described, |described| described.plan(gpu.device()))?;
     let lengths = &lengths[new.sequences.clone()];
     let on_device = memory.on_device(gpu, pages, lengths, new.sequences.start)?;
     let args = KvAppendArgs {
@@ -68,7 +64,7 @@ pub(super) fn append(
         k: kernel_heads(&k)?,
         v: kernel_heads(&v)?,
         cache: on_device.cache,
-        lengths: on_device.lengths()?,
+        lengths: on_device.lengths(),
         counts: DevicePtr::NULL,
         frequencies: pointer_or_null(NAME, frequencies.as_ref())?,
         factor: new.rope.map_or(1.0, |rope| rope.factor as f32),
@@ -85,13 +81,11 @@ impl Memory {
     fn on_device(&self, gpu: &Gpu, pages: &Pages, lengths: &[usize], first: usize) -> Result<OnDevice> {
         let [_, page_tokens] = self.shape();
         let ragged = lengths.iter().any(|length| *length != lengths[0]);
-        let upload =
-            |values: Vec<u32>| gpu.upload(bytemuck::cast_slice(&values), &[values.len()], Dtype::U32);
-        let all: Vec<u32> = lengths.iter().map(|&length| length as u32).collect();
+        let all = || lengths.iter().map(|&length| length as u32).collect();
         let (first_page, table, pages) = match pages {
             Pages::Contiguous { tokens } => (first, None, kernel::Pages::Contiguous { tokens: *tokens }),
             Pages::Paged(paged) => {
-                let (table, pages) = paged.on_device(upload, first, lengths.len())?;
+                let (table, pages) = paged.on_device(gpu, first, lengths.len())?;
                 (0, Some(table), pages)
             }
         };
@@ -99,7 +93,7 @@ impl Memory {
         let [k, v] = &self.sides;
         Ok(OnDevice {
             cache: kernel::KvCache { k: cached(k)?, v: cached(v)?, pages },
-            lengths: if ragged { Some(upload(all)?) } else { None },
+            lengths: ragged.then(|| gpu.index_list(all())).transpose()?,
             _table: table,
         })
     }
@@ -107,19 +101,14 @@ impl Memory {
 
 impl Paged {
     /// The lists of these sequences, as long as the longest.
-    fn on_device(
-        &self,
-        upload: impl Fn(Vec<u32>) -> Result<Tensor>,
-        first: usize,
-        sequences: usize,
-    ) -> Result<(Tensor, kernel::Pages)> {
+    fn on_device(&self, gpu: &Gpu, first: usize, sequences: usize) -> Result<(Arc<Buffer>, kernel::Pages)> {
         let lists = &self.lists[first..first + sequences];
         let longest = lists.iter().map(Vec::len).max().unwrap_or(0);
         let missing = |list: &Vec<u32>| std::iter::repeat_n(u32::MAX, longest - list.len());
-        let table =
-            upload(lists.iter().flat_map(|list| list.iter().copied().chain(missing(list))).collect())?;
+        let table = lists.iter().flat_map(|list| list.iter().copied().chain(missing(list))).collect();
+        let table = gpu.index_list(table)?;
         let pages = kernel::Pages::Paged {
-            table: table.pointer(NAME)?,
+            table: table.ptr(),
             table_stride: longest as i64,
             pages_of_sequence: longest,
             pages: self.count,

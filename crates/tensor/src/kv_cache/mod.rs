@@ -74,6 +74,18 @@ impl KvCache {
 
     /// What an empty cache is to hold: elements of 8 bits, with a scale for each token of each head, take a half or a
     /// quarter of the memory. Heads then have a multiple of 8 elements.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// use longhand_tensor::{Device, Dtype, KvCache, Storage, Tensor};
+    ///
+    /// let mut cache = KvCache::new(1).storage(Storage::Int8); // a quarter of f32's memory
+    /// let heads = Tensor::ones(&[1, 5, 2, 64], Dtype::F32, &Device::Cpu)?;
+    /// cache.append(&heads, &heads, None)?;
+    /// assert_eq!(cache.lengths(), [5]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn storage(self, storage: Storage) -> KvCache {
         KvCache { storage, ..self }
@@ -81,6 +93,19 @@ impl KvCache {
 
     /// An empty cache is to be in pages of so many tokens, at least 1: sequences of different lengths then take only what
     /// they need, and give back what they drop.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// use longhand_tensor::{Device, Dtype, KvCache, Tensor};
+    ///
+    /// let mut cache = KvCache::new(2).paged(16);
+    /// let heads = |tokens| Tensor::zeros(&[1, tokens, 2, 64], Dtype::F32, &Device::Cpu);
+    /// cache.append_to(0, &heads(100)?, &heads(100)?, None)?; // seven pages
+    /// cache.append_to(1, &heads(3)?, &heads(3)?, None)?; // one
+    /// assert_eq!(cache.lengths(), [100, 3]);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn paged(self, page_tokens: usize) -> KvCache {
         KvCache { pages: Pages::paged(self.lengths.len(), page_tokens), ..self }
@@ -97,6 +122,20 @@ impl KvCache {
     ///
     /// After an error the sequences are as they were.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// use longhand_tensor::{Device, Dtype, KvCache, Tensor, ops};
+    ///
+    /// let rope = ops::Rope::new(64, 10_000.0, &Device::Cpu)?;
+    /// let mut cache = KvCache::new(2);
+    /// let heads = |tokens| Tensor::zeros(&[2, tokens, 4, 64], Dtype::F32, &Device::Cpu);
+    /// cache.append(&heads(7)?, &heads(7)?, Some(&rope))?; // at the places 0 to 6
+    /// cache.append(&heads(1)?, &heads(1)?, Some(&rope))?; // at 7
+    /// assert_eq!(cache.lengths(), [8, 8]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When shapes, element types or devices do not fit each other or what is in the cache, when a gradient is wanted, or
     /// when there is no memory.
@@ -106,6 +145,17 @@ impl KvCache {
 
     /// Appends to one sequence alone: keys `(1, T, Hkv, D)`, values `(1, T, Hkv, Dv)`.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, KvCache, Tensor};
+    /// let mut cache = KvCache::new(2);
+    /// let heads = Tensor::zeros(&[1, 7, 4, 64], Dtype::F32, &Device::Cpu)?;
+    /// cache.append_to(1, &heads, &heads, None)?;
+    /// assert_eq!(cache.lengths(), [0, 7]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When there is no such sequence, and as [`append`](KvCache::append).
     pub fn append_to(&mut self, sequence: usize, k: &Tensor, v: &Tensor, rope: Option<&Rope>) -> Result<()> {
@@ -114,6 +164,18 @@ impl KvCache {
     }
 
     /// Drops the last tokens of a sequence, so that it has `tokens`.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, KvCache, Tensor};
+    /// let mut cache = KvCache::new(1);
+    /// let heads = Tensor::zeros(&[1, 7, 4, 64], Dtype::F32, &Device::Cpu)?;
+    /// cache.append(&heads, &heads, None)?;
+    /// cache.truncate(0, 5)?; // the last two were guesses
+    /// assert_eq!(cache.lengths(), [5]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When there is no such sequence, or it has fewer tokens.
@@ -155,7 +217,7 @@ impl KvCache {
         let written = no_grad(|| {
             self.make_room(k, v)?;
             let memory = self.memory.as_ref().ok_or_else(|| empty(NAME))?;
-            memory.append(self.storage, &self.pages, &lengths, &new)
+            memory.append(&Append { storage: self.storage, pages: &self.pages, lengths: &lengths, new })
         });
         match &written {
             Ok(()) => self.lengths = lengths,
@@ -279,6 +341,15 @@ struct New<'a> {
     rope: Option<&'a Rope>,
 }
 
+/// Where and how they are written.
+struct Append<'a> {
+    storage: Storage,
+    pages: &'a Pages,
+    /// Of all sequences, with the new tokens.
+    lengths: &'a [usize],
+    new: New<'a>,
+}
+
 impl Memory {
     /// For heads like those of `k` and `v`; `shape` is pages and tokens of a page.
     fn new(storage: Storage, shape: [usize; 2], k: &Tensor, v: &Tensor) -> Result<Memory> {
@@ -331,11 +402,10 @@ impl Memory {
         Ok(())
     }
 
-    /// The sequences have `lengths` with the new tokens.
-    fn append(&self, storage: Storage, pages: &Pages, lengths: &[usize], new: &New<'_>) -> Result<()> {
+    fn append(&self, append: &Append<'_>) -> Result<()> {
         match self.device() {
-            Device::Cpu => cpu::append(self, storage, pages, lengths, new),
-            Device::Gpu(gpu) => gpu::append(gpu, self, storage, pages, lengths, new),
+            Device::Cpu => cpu::append(self, append),
+            Device::Gpu(gpu) => gpu::append(gpu, self, append),
         }
     }
 }

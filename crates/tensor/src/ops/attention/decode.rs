@@ -27,6 +27,20 @@ const NAME: &str = "attention_decode";
 ///
 /// See [`KvCache`] for an example.
 ///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// use longhand_tensor::{Device, Dtype, KvCache, Tensor, ops};
+///
+/// let heads = |tokens, heads| Tensor::ones(&[1, tokens, heads, 64], Dtype::F32, &Device::Cpu);
+/// let mut cache = KvCache::new(1);
+/// cache.append(&heads(100, 2)?, &heads(100, 2)?, None)?;
+/// let options = ops::AttentionOptions { causal: true, ..Default::default() };
+/// let out = ops::attention_decode(&heads(3, 8)?, &cache, &options)?; // of the last three tokens
+/// assert_eq!(out.shape(), [1, 3, 8, 64]);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// When shapes, element types, devices or options do not fit; when a gradient is wanted.
 pub fn attention_decode(q: &Tensor, cache: &KvCache, options: &AttentionOptions) -> Result<Tensor> {
@@ -181,7 +195,7 @@ impl Decode {
             scale: attention.scale(sizes) as f32,
             q: kernel_heads(q)?,
             cache: on_device.cache,
-            lengths: on_device.lengths()?,
+            lengths: on_device.lengths(),
             out: kernel_heads(&out)?,
             lse: lse.pointer(NAME)?,
             workspace: workspace.ptr(),
