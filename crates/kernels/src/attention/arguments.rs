@@ -61,6 +61,11 @@ pub struct Heads {
     pub strides: Strides,
 }
 
+impl Heads {
+    /// No tensor, where one may be left out.
+    pub const NONE: Heads = Heads { data: DevicePtr::NULL, strides: Strides { batch: 0, token: 0, head: 0 } };
+}
+
 /// The arguments of one call of one operation, to be checked.
 pub(super) struct Arguments {
     pub operation: &'static str,

@@ -235,15 +235,15 @@ pub struct AttentionBackwardArgs<'a> {
     pub grad_lse: DevicePtr,
     /// [`AttentionBackwardPlan::workspace_bytes`] that the launch may use; a multiple of 16 bytes.
     pub workspace: DevicePtr,
-    /// `(B, T, H, D)`.
+    /// `(B, T, H, D)`; [`Heads::NONE`] where it is not wanted, without [`Attention::atomic`].
     pub grad_q: Heads,
-    /// `(B, S, Hkv, D)`.
+    /// `(B, S, Hkv, D)`; [`Heads::NONE`] where neither this nor `grad_v` is wanted, without [`Attention::atomic`].
     pub grad_k: Heads,
-    /// `(B, S, Hkv, Dv)`.
+    /// `(B, S, Hkv, Dv)`; as `grad_k`.
     pub grad_v: Heads,
     /// The gradient of [`Operands::bias`], of the same shape, with strides of its own; null where it is not wanted.
     pub grad_bias: Bias,
-    /// `(H)` f32, the gradient of [`Operands::sinks`]; null without.
+    /// `(H)` f32, the gradient of [`Operands::sinks`]; null without, or where it is not wanted.
     pub grad_sinks: DevicePtr,
     /// As given to forward.
     pub operands: Operands<'a>,
@@ -318,8 +318,11 @@ impl AttentionBackwardPlan {
             unsafe { self.launch_rows(stream, &call, queries) }?;
         }
         for (kernel, tiled) in &self.kernels {
-            let tokens = if matches!(kernel, Kernel::Key(_)) { keys } else { queries };
-            if tokens > 0 {
+            let (tokens, grad) = match kernel {
+                Kernel::Key(_) => (keys, args.grad_k),
+                Kernel::Query | Kernel::Convert { .. } => (queries, args.grad_q),
+            };
+            if tokens > 0 && !grad.data.is_null() {
                 // SAFETY: as above; the rows are computed before on the same stream.
                 unsafe { self.launch_kernel(stream, &call, *kernel, tiled, tokens) }?;
             }
@@ -332,7 +335,9 @@ impl AttentionBackwardPlan {
             // SAFETY: as above.
             unsafe { bias::launch(bias, &self.attention, stream, &call.arguments, args, rows) }?;
         }
-        if let Some(sinks) = &self.sinks {
+        if let Some(sinks) = &self.sinks
+            && !args.grad_sinks.is_null()
+        {
             // SAFETY: as above.
             unsafe { launch_sinks(sinks, stream, &call) }?;
         }
@@ -504,17 +509,70 @@ fn check(attention: &Attention, args: &AttentionBackwardArgs<'_>) -> Result<Argu
         arguments.check_per_query("grad_lse", args.grad_lse, 4)?;
     }
     args.operands.check_grad_bias(attention, &arguments, &args.grad_bias)?;
-    if attention.sinks {
-        if args.shape.heads > 0 {
-            arguments.check_pointer("grad_sinks", args.grad_sinks, 4)?;
+    if !args.grad_sinks.is_null() {
+        if !attention.sinks {
+            let expected = "null: the attention was described without sinks";
+            return Err(arguments.error("grad_sinks", format!("{:?}", args.grad_sinks), expected));
         }
-    } else if !args.grad_sinks.is_null() {
-        let expected = "null: the attention was described without sinks";
-        return Err(arguments.error("grad_sinks", format!("{:?}", args.grad_sinks), expected));
+        arguments.check_pointer("grad_sinks", args.grad_sinks, 4)?;
     }
     arguments.check_per_query("workspace", args.workspace, 16)?;
-    arguments.check_queries_written("grad_q", &args.grad_q, head_dim)?;
-    arguments.check_keys_written("grad_k", &args.grad_k, head_dim)?;
-    arguments.check_keys_written("grad_v", &args.grad_v, value_dim)?;
+    let [without_q, without_k, without_v] =
+        [args.grad_q, args.grad_k, args.grad_v].map(|grad| !attention.atomic && grad == Heads::NONE);
+    if !without_q {
+        arguments.check_queries_written("grad_q", &args.grad_q, head_dim)?;
+    }
+    if !(without_k && without_v) {
+        // One kernel makes both.
+        arguments.check_keys_written("grad_k", &args.grad_k, head_dim)?;
+        arguments.check_keys_written("grad_v", &args.grad_v, value_dim)?;
+    }
     Ok(arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dtype;
+
+    #[test]
+    fn gradients_that_are_not_wanted_may_be_left_out_as_far_as_kernels_are_apart() {
+        let heads = |heads| Heads { data: DevicePtr(4096), strides: Strides::token_major(5, heads, 64) };
+        let (q, k) = (heads(4), heads(2));
+        let data = DevicePtr(4096);
+        let args = AttentionBackwardArgs {
+            shape: AttentionShape { batch: 2, queries: 5, keys: 5, heads: 4, kv_heads: 2 },
+            scale: 1.0,
+            q,
+            k,
+            v: k,
+            out: q,
+            grad_out: q,
+            lse: data,
+            grad_lse: DevicePtr::NULL,
+            workspace: data,
+            grad_q: q,
+            grad_k: k,
+            grad_v: k,
+            grad_bias: Bias::default(),
+            grad_sinks: DevicePtr::NULL,
+            operands: Operands::default(),
+        };
+        let message = |atomic: bool, args| {
+            let attention = Attention::new(Dtype::Bf16, 64).atomic(atomic);
+            check(&attention, &args).map_or_else(|error| error.to_string(), |_| "fine".into())
+        };
+        let none = Heads::NONE;
+        assert_eq!(message(false, args), "fine");
+        assert_eq!(message(false, AttentionBackwardArgs { grad_q: none, ..args }), "fine");
+        assert_eq!(message(false, AttentionBackwardArgs { grad_k: none, grad_v: none, ..args }), "fine");
+        let error = message(false, AttentionBackwardArgs { grad_v: none, ..args });
+        assert!(error.starts_with("attention backward: grad_v is DevicePtr(0x0)"), "{error}");
+        let error = message(true, AttentionBackwardArgs { grad_q: none, ..args });
+        assert!(error.starts_with("attention backward: grad_q is DevicePtr(0x0)"), "{error}");
+        assert_eq!(
+            message(false, AttentionBackwardArgs { grad_sinks: data, ..args }),
+            "attention backward: grad_sinks is DevicePtr(0x1000), it has to be null: the attention was described without sinks"
+        );
+    }
 }

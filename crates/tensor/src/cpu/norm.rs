@@ -1,5 +1,7 @@
 //! Rows of layer norm and RMSNorm.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 use longhand_kernels::random::Dropout;
 use rayon::prelude::*;
@@ -175,8 +177,19 @@ pub(crate) struct BackwardInputs<'a, T> {
     pub(crate) mean: Option<&'a [T]>,
     pub(crate) rstd: &'a [T],
     pub(crate) dropout: Option<Dropout>,
+    pub(crate) wanted: Wanted,
 }
 
+/// Which gradients to compute.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    /// Of `x` and the residual.
+    pub(crate) rows: bool,
+    /// Of weight and bias.
+    pub(crate) parameters: bool,
+}
+
+/// Those that are wanted; the others have no elements.
 pub(crate) struct Gradients<T> {
     pub(crate) x: Vec<T>,
     /// None where it is that of `x`.
@@ -188,23 +201,23 @@ pub(crate) struct Gradients<T> {
 pub(crate) fn backward<T: Real>(inputs: &BackwardInputs<'_, T>) -> Gradients<T> {
     /// So many at least share a partial sum of the gradients of weight and bias, which is then little beside them.
     const ROWS: usize = 8;
-    let &BackwardInputs { width, dropout, .. } = inputs;
+    let &BackwardInputs { width, dropout, wanted, .. } = inputs;
     let weight = or(inputs.weight, T::ONE, width);
-    let mut total = pool::buffer::<T>(inputs.sum.len());
-    let mut dropped = dropout.map(|_| pool::buffer::<T>(total.len()));
+    let mut total = pool::buffer::<T>(if wanted.rows { inputs.sum.len() } else { 0 });
+    let mut dropped = dropout.filter(|_| wanted.rows).map(|_| pool::buffer::<T>(total.len()));
     let rows = rows_per_chunk(width).max(ROWS);
     let piece = (rows * width).max(1);
+    let mut totals = total.chunks_mut(piece);
     let mut dropped_pieces = dropped.as_deref_mut().map(|dropped| dropped.chunks_mut(piece));
-    let pieces: Vec<_> = total
-        .chunks_mut(piece)
-        .map(|total| (total, dropped_pieces.as_mut().and_then(Iterator::next)))
+    let pieces: Vec<_> = (0..inputs.sum.len().div_ceil(piece))
+        .map(|i| (i, totals.next(), dropped_pieces.as_mut().and_then(Iterator::next)))
         .collect();
     let partial: Vec<[Vec<T>; 2]> = pieces
         .into_par_iter()
-        .enumerate()
-        .map(|(i, (total, dropped))| {
-            let sums = backward_rows(total, inputs, &weight, i * rows);
-            if let (Some(dropped), Some(dropout)) = (dropped, dropout) {
+        .map(|(i, mut total, dropped)| {
+            let range = i * rows..inputs.rstd.len().min((i + 1) * rows);
+            let sums = backward_rows(total.as_deref_mut(), inputs, &weight, range);
+            if let (Some(total), Some(dropped), Some(dropout)) = (total, dropped, dropout) {
                 dropped.copy_from_slice(total);
                 drop_elements(dropped, dropout, i * piece);
             }
@@ -212,7 +225,7 @@ pub(crate) fn backward<T: Real>(inputs: &BackwardInputs<'_, T>) -> Gradients<T> 
         })
         .collect();
     let [weight, bias] = [0, 1].map(|which| {
-        let mut sum = vec![T::ZERO; width];
+        let mut sum = vec![T::ZERO; if wanted.parameters { width } else { 0 }];
         for_chunks(&mut sum, CHUNK / 8, |start, sum| {
             partial.iter().for_each(|sums| add_chunk(sum, &sums[which][start..][..sum.len()]));
         });
@@ -224,25 +237,35 @@ pub(crate) fn backward<T: Real>(inputs: &BackwardInputs<'_, T>) -> Gradients<T> 
     }
 }
 
-/// The rows from `first` on, as many as `total` has; returns their share of the gradients of weight and bias.
+/// Some rows, whose gradients go to `total`; returns their share of the gradients of weight and bias.
 fn backward_rows<T: Real>(
-    total: &mut [T],
+    mut total: Option<&mut [T]>,
     inputs: &BackwardInputs<'_, T>,
     weight: &[T],
-    first: usize,
+    rows: Range<usize>,
 ) -> [Vec<T>; 2] {
     let width = weight.len();
-    let [mut dweight, mut dbias] = [(); 2].map(|()| vec![T::ZERO; width]);
-    for (row, total) in (first..).zip(total.chunks_exact_mut(width)) {
+    let [mut dweight, mut dbias] =
+        [(); 2].map(|()| vec![T::ZERO; if inputs.wanted.parameters { width } else { 0 }]);
+    for (i, row) in rows.enumerate() {
         let at = row * width..(row + 1) * width;
         let (dy, sum) = (&inputs.dy[at.clone()], &inputs.sum[at.clone()]);
-        let mean = inputs.mean.map_or(T::ZERO, |mean| mean[row]);
-        let factors = factors(dy, sum, weight, mean, inputs.rstd[row], inputs.mean.is_some());
+        let (mean, rstd) = (inputs.mean.map_or(T::ZERO, |mean| mean[row]), inputs.rstd[row]);
+        let Some(total) = &mut total else {
+            add_parameters(&mut dweight, &mut dbias, dy, sum, mean, rstd);
+            continue;
+        };
+        let total = &mut total[i * width..][..width];
         match inputs.through {
             Some(through) => total.copy_from_slice(&through[at]),
             None => total.fill(T::ZERO),
         }
-        differentiate(total, &mut dweight, &mut dbias, dy, sum, weight, &factors);
+        let factors = factors(dy, sum, weight, mean, rstd, inputs.mean.is_some());
+        if inputs.wanted.parameters {
+            differentiate(total, &mut dweight, &mut dbias, dy, sum, weight, &factors);
+        } else {
+            differentiate_rows(total, dy, sum, weight, &factors);
+        }
     }
     [dweight, dbias]
 }
@@ -293,6 +316,27 @@ vectorised! {
             *dweight += *dy * n;
             *dbias += *dy;
             *total += rstd * (*dy * *weight - mean_g - n * mean_gn);
+        }
+    }
+}
+
+vectorised! {
+    /// [`differentiate`], where weight and bias are frozen.
+    fn differentiate_rows<T: Real>(total: &mut [T], dy: &[T], sum: &[T], weight: &[T], factors: &Factors<T>) {
+        let &Factors { mean, rstd, mean_g, mean_gn } = factors;
+        for (total, ((dy, sum), weight)) in total.iter_mut().zip(dy.iter().zip(sum).zip(weight)) {
+            let n = (*sum - mean) * rstd;
+            *total += rstd * (*dy * *weight - mean_g - n * mean_gn);
+        }
+    }
+}
+
+vectorised! {
+    /// [`differentiate`], where the rows need no gradient.
+    fn add_parameters<T: Real>(dweight: &mut [T], dbias: &mut [T], dy: &[T], sum: &[T], mean: T, rstd: T) {
+        for ((dweight, dbias), (dy, sum)) in dweight.iter_mut().zip(dbias).zip(dy.iter().zip(sum)) {
+            *dweight += *dy * ((*sum - mean) * rstd);
+            *dbias += *dy;
         }
     }
 }

@@ -26,6 +26,15 @@ pub enum Gelu {
 
 /// GELU of each element.
 ///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::{Tensor, ops};
+/// let y = ops::gelu(&Tensor::from([-10.0f32, 0.0, 10.0]), ops::Gelu::Erf)?;
+/// assert_eq!(y.to_vec::<f32>()?, [0.0, 0.0, 10.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// When the elements are integers.
 pub fn gelu(x: &Tensor, form: Gelu) -> Result<Tensor> {
@@ -76,6 +85,19 @@ pub fn activation(x: &Tensor, bias: Option<&Tensor>, function: Activation) -> Re
 
 /// `f(x + x_bias) * (up + up_bias)` of each element (Shazeer 2020, arXiv 2002.05202, eq. 6): SwiGLU with
 /// [`Activation::Silu`], GeGLU with GELU. `x` and `up` are `(.., W)`, the biases `(W)`.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # fn near(x: f64, y: f64) -> bool { (x - y).abs() < 1e-6 }
+/// use longhand_tensor::ops::{self, Activation};
+/// use longhand_tensor::Tensor;
+///
+/// let (gate, up) = (Tensor::from([1.0f32]), Tensor::from([3.0f32]));
+/// let y = ops::gated(&gate, &up, None, Activation::Silu)?; // SwiGLU
+/// assert!(near(y.item()?, 3.0 / (1.0 + (-1f64).exp())));
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 /// When shapes, element types or devices do not fit.
@@ -156,11 +178,12 @@ impl Operation for Activate {
         let inputs = (0..ctx.inputs()).map(|i| ctx.saved(i).cloned()).collect::<Result<Vec<_>>>()?;
         let width = self.check(&inputs)?;
         let grad = ctx.grad(0)?.contiguous()?;
+        // One pass over memory makes them all.
         let grads = match grad.device() {
             Device::Cpu => self.cpu_backward(&grad, &inputs, width)?,
             Device::Gpu(gpu) => self.on_gpu_backward(gpu, &grad, &inputs, width)?,
         };
-        Ok(grads.into_iter().map(Some).collect())
+        Ok(grads.into_iter().enumerate().map(|(i, grad)| ctx.needs(i).then_some(grad)).collect())
     }
 }
 

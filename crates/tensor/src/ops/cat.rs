@@ -71,7 +71,7 @@ impl Operation for Cat {
         let mut part = |i: usize| {
             let len = ctx.input(i).shape[self.0];
             start += len;
-            grad.narrow(self.0, start - len, len).map(Some)
+            ctx.needs(i).then(|| grad.narrow(self.0, start - len, len)).transpose()
         };
         (0..ctx.inputs()).map(&mut part).collect()
     }

@@ -69,11 +69,14 @@ impl Operation for Merge {
         let parts = Parts::new(&inputs)?;
         let grad_out = ctx.grad(0)?.contiguous()?;
         let grad_lse = ctx.grad_if_any(1).map(Tensor::contiguous).transpose()?;
-        let grads = match grad_out.device() {
-            Device::Cpu => parts.cpu_backward(&grad_out, grad_lse.as_ref())?,
-            Device::Gpu(gpu) => parts.on_gpu_backward(gpu, &grad_out, grad_lse.as_ref())?,
-        };
-        Ok(grads.into_iter().map(Some).collect())
+        match grad_out.device() {
+            Device::Cpu => parts.cpu_backward(&grad_out, grad_lse.as_ref(), |i| ctx.needs(i)),
+            // One pass over memory makes them all.
+            Device::Gpu(gpu) => {
+                let grads = parts.on_gpu_backward(gpu, &grad_out, grad_lse.as_ref())?;
+                Ok(grads.into_iter().enumerate().map(|(i, grad)| ctx.needs(i).then_some(grad)).collect())
+            }
+        }
     }
 }
 
@@ -193,56 +196,67 @@ impl Parts {
         })
     }
 
-    /// The gradients of the `out` of every part, then of the LSE of every part.
-    fn cpu_backward(&self, grad_out: &Tensor, grad_lse: Option<&Tensor>) -> Result<Vec<Tensor>> {
-        let (wide, grad_out) = (self.wide()?, widened(NAME, grad_out)?);
+    /// The gradients of the `out` of every part, then of the LSE of every part, of those that `needs` says.
+    fn cpu_backward(
+        &self,
+        grad_out: &Tensor,
+        grad_lse: Option<&Tensor>,
+        needs: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let count = self.outs.len();
+        let grad_out = widened(NAME, grad_out)?;
         with_real!(NAME, self.lses[0].dtype(), T => {
-            let outs = wide.iter().map(|out| out.read::<T>(NAME)).collect::<Result<Vec<_>>>()?;
-            let grad_out = grad_out.read::<T>(NAME)?;
-            let grad_out: &[T] = &grad_out;
+            let upstream = grad_out.read::<T>(NAME)?;
             let (weights, lse) = self.weights::<T>()?;
-            let rows = lse.len();
-            let upstream = |row: usize| &grad_out[row * self.dim..][..self.dim];
-            let mut grads = Vec::new();
-            for weights in weights.chunks_exact(rows.max(1)) {
-                grads.push(self.rows(|row, grad| {
-                    for (grad, x) in grad.iter_mut().zip(upstream(row)) {
+            let weights_of = |i: usize| &weights[i * lse.len()..][..lse.len()];
+            let mut grads = vec![None; 2 * count];
+            for i in (0..count).filter(|&i| needs(i)) {
+                let weights = weights_of(i);
+                grads[i] = Some(self.rows(|row, grad| {
+                    for (grad, x) in grad.iter_mut().zip(&upstream[row * self.dim..][..self.dim]) {
                         *grad = weights[self.place(row)] * *x;
                     }
                 })?);
             }
-            // Σ grad_out (out_i - out) is the distance of one product from their mean.
-            let mut dots = vec![T::ZERO; weights.len()];
-            let mut mean = vec![T::ZERO; rows];
-            for (i, out) in outs.iter().enumerate() {
-                for row in 0..rows {
-                    let place = self.place(row);
-                    let weight = weights[i * rows + place];
-                    if weight == T::ZERO {
-                        continue;
-                    }
-                    let products = upstream(row).iter().zip(&out[row * self.dim..]);
-                    let dot = products.fold(T::ZERO, |sum, (grad, x)| sum + *grad * *x);
-                    dots[i * rows + place] = dot;
-                    mean[place] += weight * dot;
-                }
+            if !(0..count).any(|i| needs(count + i)) {
+                return Ok(grads);
             }
+            let (dots, mean) = self.dots(&upstream, &weights)?;
             let given = grad_lse.map(|grad| grad.read::<T>(NAME)).transpose()?;
-            for (weights, dots) in weights.chunks_exact(rows.max(1)).zip(dots.chunks_exact(rows.max(1))) {
+            for i in (0..count).filter(|&i| needs(count + i)) {
+                let (weights, dots) = (weights_of(i), &dots[i * lse.len()..]);
                 let grad = |place: usize| {
                     let given = given.as_ref().map_or(T::ZERO, |given| given[place]);
                     weights[place] * (given + dots[place] - mean[place])
                 };
-                grads.push(Tensor::from_elements((0..rows).map(grad).collect(), self.lses[0].shape()));
-            }
-            // Without rows there are no chunks, and gradients of no elements.
-            if rows == 0 {
-                let [out, lse] = [&self.outs[0], &self.lses[0]].map(|like| Tensor::zeros(like.shape(), like.dtype(), &Device::Cpu));
-                let (out, lse) = (out?, lse?);
-                grads = [vec![out; self.outs.len()], vec![lse; self.lses.len()]].concat();
+                grads[count + i] =
+                    Some(Tensor::from_elements((0..lse.len()).map(grad).collect(), self.lses[0].shape()));
             }
             Ok(grads)
         })
+    }
+
+    /// The product of the upstream gradient with each part's `out`, part after part, and their mean in each row of an LSE,
+    /// since `sum(grad (out_i - out))` is the distance of one product from it.
+    fn dots<T: Real>(&self, upstream: &[T], weights: &[T]) -> Result<(Vec<T>, Vec<T>)> {
+        let wide = self.wide()?;
+        let rows = weights.len() / self.outs.len();
+        let (mut dots, mut mean) = (vec![T::ZERO; weights.len()], vec![T::ZERO; rows]);
+        for (i, out) in wide.iter().enumerate() {
+            let out = out.read::<T>(NAME)?;
+            for row in 0..rows {
+                let place = self.place(row);
+                let weight = weights[i * rows + place];
+                if weight == T::ZERO {
+                    continue;
+                }
+                let products = upstream[row * self.dim..][..self.dim].iter().zip(&out[row * self.dim..]);
+                let dot = products.fold(T::ZERO, |sum, (grad, x)| sum + *grad * *x);
+                dots[i * rows + place] = dot;
+                mean[place] += weight * dot;
+            }
+        }
+        Ok((dots, mean))
     }
 
     fn key(&self) -> Result<(longhand_kernels::Dtype, usize, usize)> {

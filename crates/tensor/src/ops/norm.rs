@@ -7,7 +7,7 @@ use longhand_kernels::random::Dropout;
 use super::{check_device, widened};
 use crate::autograd::apply;
 use crate::cpu::norm::{
-    Forward as CpuForward, Gradients, backward as backward_rows, forward as forward_rows,
+    Forward as CpuForward, Gradients, Wanted, backward as backward_rows, forward as forward_rows,
 };
 use crate::dtype::with_real;
 use crate::gpu::{kernel_dtype, pointer_or_null};
@@ -24,6 +24,13 @@ pub struct NormOptions {
 
 impl NormOptions {
     /// Without dropout.
+    ///
+    /// ```
+    /// # use longhand_tensor::{Dropout, Random, ops::NormOptions};
+    /// let dropout = Dropout { probability: 0.1, random: Random { seed: 1, offset: 0 } };
+    /// let options = NormOptions { dropout: Some(dropout), ..NormOptions::new(1e-5) };
+    /// assert_eq!(options.eps, 1e-5);
+    /// ```
     #[must_use]
     pub fn new(eps: f64) -> NormOptions {
         NormOptions { eps, dropout: None }
@@ -148,6 +155,7 @@ impl Operation for Norm {
             mean: if self.layer { Some(ctx.saved(2)?) } else { None },
             weight: if self.given[1] { Some(ctx.saved(3)?) } else { None },
             parameters: (1..ctx.inputs()).map(|i| ctx.input(i).dtype).next_back(),
+            needs: self.needs(ctx),
         };
         let grad_y = ctx.grad(0)?.contiguous()?;
         let grad_r = ctx.grad_if_any(1).map(Tensor::contiguous).transpose()?;
@@ -156,13 +164,8 @@ impl Operation for Norm {
             Device::Gpu(gpu) => self.on_gpu_backward(gpu, &grad_y, grad_r.as_ref(), &saved)?,
         };
         let [residual, weight, bias] = self.given;
-        let mut all = vec![Some(grads.x)];
-        all.extend(
-            [(residual, grads.residual), (weight, grads.weight), (bias, grads.bias)]
-                .into_iter()
-                .filter_map(|(given, grad)| given.then_some(grad)),
-        );
-        Ok(all)
+        let all = [(true, grads.x), (residual, grads.residual), (weight, grads.weight), (bias, grads.bias)];
+        Ok(all.into_iter().filter_map(|(given, grad)| given.then_some(grad)).collect())
     }
 }
 
@@ -182,10 +185,13 @@ struct Saved<'a> {
     weight: Option<&'a Tensor>,
     /// The type of weight and bias, if there is one.
     parameters: Option<Dtype>,
+    /// Whether the gradient of `x`, residual, weight and bias is wanted.
+    needs: [bool; 4],
 }
 
+/// Those that are wanted.
 struct Grads {
-    x: Tensor,
+    x: Option<Tensor>,
     residual: Option<Tensor>,
     weight: Option<Tensor>,
     bias: Option<Tensor>,
@@ -225,6 +231,13 @@ impl Norm {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether the gradient of `x`, residual, weight and bias is wanted.
+    fn needs(&self, ctx: &Backward<'_>) -> [bool; 4] {
+        let [residual, weight, bias] = self.given;
+        let mut inputs = 0..ctx.inputs();
+        [true, residual, weight, bias].map(|given| given && inputs.next().is_some_and(|i| ctx.needs(i)))
     }
 
     fn writes_sum(&self) -> bool {
@@ -269,6 +282,8 @@ impl Norm {
 
     fn cpu_backward(&self, grad_y: &Tensor, grad_r: Option<&Tensor>, saved: &Saved<'_>) -> Result<Grads> {
         let (name, dtype, shape) = (self.name(), saved.r.dtype(), saved.r.shape());
+        let [needs_x, needs_residual, needs_weight, needs_bias] = saved.needs;
+        let wanted = Wanted { rows: needs_x || needs_residual, parameters: needs_weight || needs_bias };
         let (dy, r) = (widened(name, grad_y)?, widened(name, saved.r)?);
         let wide = |tensor: Option<&Tensor>| tensor.map(|tensor| widened(name, tensor)).transpose();
         let (through, weight) = (wide(grad_r)?, wide(saved.weight)?);
@@ -288,16 +303,21 @@ impl Norm {
                 mean: mean.as_deref(),
                 rstd: &saved.rstd.read::<T>(name)?[..saved.rstd.numel()],
                 dropout: self.options.dropout,
+                wanted,
             });
             let matrix = |values: Vec<T>| Tensor::from_elements(values, shape).to_dtype(dtype);
             let parameters = saved.parameters.unwrap_or(dtype);
             let vector = |values: Vec<T>| Tensor::from_elements(values, &[width]).to_dtype(parameters);
-            let x = matrix(x)?;
+            let x = wanted.rows.then(|| matrix(x)).transpose()?;
+            let residual = match residual.filter(|_| needs_residual) {
+                Some(residual) => Some(matrix(residual)?),
+                None => x.clone(),
+            };
             Ok(Grads {
-                residual: Some(residual.map_or_else(|| Ok(x.clone()), matrix)?),
-                x,
-                weight: self.given[1].then(|| vector(weight)).transpose()?,
-                bias: self.given[2].then(|| vector(bias)).transpose()?,
+                x: x.filter(|_| needs_x),
+                residual: residual.filter(|_| needs_residual),
+                weight: needs_weight.then(|| vector(weight)).transpose()?,
+                bias: needs_bias.then(|| vector(bias)).transpose()?,
             })
         })
     }
@@ -351,17 +371,21 @@ impl Norm {
         grad_r: Option<&Tensor>,
         saved: &Saved<'_>,
     ) -> Result<Grads> {
-        let &Saved { r, rstd, mean, weight, parameters } = saved;
+        let &Saved { r, rstd, mean, weight, parameters, needs } = saved;
+        let [needs_x, needs_residual, needs_weight, needs_bias] = needs;
         let parameters = if self.given[1] || self.given[2] { parameters } else { None };
         let (kernel, rows) = self.kernel(r, parameters)?;
+        // A bias is nothing to backward but a gradient.
+        let kernel = kernel.bias(needs_bias);
         let plan = gpu.plans().norm_backward.get(kernel, |kernel| kernel.plan_backward(gpu.device()))?;
         let width = r.shape().last().copied().unwrap_or(0);
         let vector =
-            |given: bool| given.then(|| gpu.empty(&[width], parameters.unwrap_or(r.dtype()))).transpose();
+            |wanted: bool| wanted.then(|| gpu.empty(&[width], parameters.unwrap_or(r.dtype()))).transpose();
         let x = gpu.empty(r.shape(), r.dtype())?;
-        let own = self.given[0] && self.options.dropout.is_some();
+        let own = needs_residual && self.options.dropout.is_some();
         let residual = own.then(|| gpu.empty(r.shape(), r.dtype())).transpose()?;
-        let (dweight, dbias) = (vector(self.given[1])?, vector(self.given[2])?);
+        // The kernel sums it up in registers, whether somebody wants it or not.
+        let (dweight, dbias) = (vector(self.given[1])?, vector(needs_bias)?);
         let workspace = gpu.workspace(plan.workspace_bytes(rows))?;
         let args = NormBackwardArgs {
             rows,
@@ -381,7 +405,13 @@ impl Norm {
         };
         // SAFETY: the inputs are contiguous, outputs and workspace are new, all on this device and freed on this stream.
         unsafe { plan.launch(gpu.stream(), &args)? };
-        Ok(Grads { residual: Some(residual.unwrap_or_else(|| x.clone())), x, weight: dweight, bias: dbias })
+        let residual = residual.unwrap_or_else(|| x.clone());
+        Ok(Grads {
+            x: needs_x.then_some(x),
+            residual: needs_residual.then_some(residual),
+            weight: dweight.filter(|_| needs_weight),
+            bias: dbias,
+        })
     }
 
     fn pointer(&self, tensor: Option<&Tensor>) -> Result<DevicePtr> {

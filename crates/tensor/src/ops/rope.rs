@@ -2,7 +2,7 @@
 
 use longhand_kernels::rope::{Direction, Rope as Kernel, RopeArgs};
 
-use super::attention::{kernel_heads, with_contiguous_heads};
+use super::attention::{heads_or_none, with_contiguous_heads};
 use super::{check_alike, check_device, widened};
 use crate::autograd::apply;
 use crate::cpu::parallel::{for_chunks, rows_per_chunk};
@@ -26,6 +26,17 @@ pub struct Rope {
 
 impl Rope {
     /// `theta^(-2i / dim)` for the pairs of `dim` elements (Su et al. 2021, section 3.2.2), in halves, with factor 1.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, ops::Rope};
+    /// let rope = Rope::new(128, 500_000.0, &Device::Cpu)?; // Llama 3's
+    /// assert_eq!((rope.frequencies.shape(), rope.frequencies.slice(0)?.item()?), (&[64][..], 1.0));
+    /// // Twice the context, by linear scaling.
+    /// let scaled = Rope { frequencies: rope.frequencies.scale(0.5)?, ..rope };
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When there is no memory for the table on the device.
@@ -97,14 +108,17 @@ impl Operation for Rotation {
     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
         let (q, k, positions) = (&inputs[0], &inputs[1], &inputs[2].contiguous()?);
         self.check(q, k, positions)?;
-        let outputs = self.turn(q, k, positions, Direction::Forward)?;
-        Ok(Forward::new(outputs).save([needs.contains(&true).then(|| positions.clone())]))
+        let outputs = self.turn([Some(q), Some(k)], positions, Direction::Forward)?;
+        let saved = needs.contains(&true).then(|| positions.clone());
+        Ok(Forward::new(outputs.into_iter().flatten().collect::<Vec<_>>()).save([saved]))
     }
 
     /// The transpose of a rotation is the rotation back.
     fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        let [q, k] = self.turn(&ctx.grad(0)?, &ctx.grad(1)?, ctx.saved(0)?, Direction::Backward)?;
-        Ok(vec![Some(q), Some(k), None])
+        let wanted = |i: usize| ctx.needs(i).then(|| ctx.grad(i)).transpose();
+        let (q, k) = (wanted(0)?, wanted(1)?);
+        let [q, k] = self.turn([q.as_ref(), k.as_ref()], ctx.saved(0)?, Direction::Backward)?;
+        Ok(vec![q, k, None])
     }
 }
 
@@ -129,10 +143,19 @@ impl Rotation {
         self.0.check(q, dim)
     }
 
-    fn turn(&self, q: &Tensor, k: &Tensor, positions: &Tensor, direction: Direction) -> Result<[Tensor; 2]> {
-        match q.device() {
-            Device::Cpu => Ok([self.cpu(q, positions, direction)?, self.cpu(k, positions, direction)?]),
-            Device::Gpu(gpu) => self.on_gpu(gpu, q, k, positions, direction),
+    /// Turns `q` and `k`, or the one that is given.
+    fn turn(
+        &self,
+        heads: [Option<&Tensor>; 2],
+        positions: &Tensor,
+        direction: Direction,
+    ) -> Result<[Option<Tensor>; 2]> {
+        match positions.device() {
+            Device::Cpu => {
+                let [q, k] = heads.map(|x| x.map(|x| self.cpu(x, positions, direction)).transpose());
+                Ok([q?, k?])
+            }
+            Device::Gpu(gpu) => self.on_gpu(gpu, heads, positions, direction),
         }
     }
 
@@ -177,30 +200,33 @@ impl Rotation {
     fn on_gpu(
         &self,
         gpu: &Gpu,
-        q: &Tensor,
-        k: &Tensor,
+        heads: [Option<&Tensor>; 2],
         positions: &Tensor,
         direction: Direction,
-    ) -> Result<[Tensor; 2]> {
+    ) -> Result<[Option<Tensor>; 2]> {
         let Rope { frequencies, factor, interleaved } = &self.0;
         let frequencies = frequencies.contiguous()?;
-        let &[batch, tokens, heads, dim] = q.shape() else { return Ok([q.clone(), k.clone()]) };
-        let rotation = Kernel::new(kernel_dtype(NAME, q.dtype())?, dim)
+        let [q, k] = heads.map(|x| x.map(with_contiguous_heads).transpose());
+        let (q, k) = (q?, k?);
+        let Some(any) = q.as_ref().or(k.as_ref()) else { return Ok([None, None]) };
+        let &[batch, tokens, _, dim] = any.shape() else { return Ok([q, k]) };
+        let rotation = Kernel::new(kernel_dtype(NAME, any.dtype())?, dim)
             .rotary(2 * frequencies.numel())
             .interleaved(*interleaved);
         let plan = gpu.plans().rope.get(rotation, |rotation| rotation.plan(gpu.device()))?;
-        let [q, k] = [with_contiguous_heads(q)?, with_contiguous_heads(k)?];
-        let out = [gpu.empty(q.shape(), q.dtype())?, gpu.empty(k.shape(), k.dtype())?];
+        let new = |x: &Option<Tensor>| x.as_ref().map(|x| gpu.empty(x.shape(), x.dtype())).transpose();
+        let out = [new(&q)?, new(&k)?];
+        let count = |x: &Option<Tensor>| x.as_ref().map_or(0, |x| x.shape()[2]);
         let args = RopeArgs {
             direction,
             batch,
             tokens,
-            heads,
-            kv_heads: k.shape()[2],
-            q: kernel_heads(&q)?,
-            k: kernel_heads(&k)?,
-            q_out: kernel_heads(&out[0])?,
-            k_out: kernel_heads(&out[1])?,
+            heads: count(&q),
+            kv_heads: count(&k),
+            q: heads_or_none(q.as_ref())?,
+            k: heads_or_none(k.as_ref())?,
+            q_out: heads_or_none(out[0].as_ref())?,
+            k_out: heads_or_none(out[1].as_ref())?,
             positions: positions.pointer(NAME)?,
             positions_stride: if positions.shape().len() == 2 { tokens as i64 } else { 0 },
             frequencies: frequencies.pointer(NAME)?,

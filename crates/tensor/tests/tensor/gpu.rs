@@ -197,6 +197,21 @@ fn a_gpu_draws_the_tokens_that_the_cpu_draws() {
     }
 }
 
+/// There and back within one graph.
+#[test]
+fn gradients_go_back_to_the_device_that_they_are_of() {
+    for device in gpus() {
+        let on_cpu = Tensor::from([1.0f32, -2.0, 3.0]).requires_grad();
+        let on_gpu = Tensor::from([2.0f32]).to_device(&device).unwrap().requires_grad();
+        let product = on_cpu.to_device(&device).unwrap().mul(&on_gpu).unwrap();
+        let loss = product.to_device(&Device::Cpu).unwrap().sum_all().unwrap();
+        let gradients = loss.backward().unwrap();
+        let [of_cpu, of_gpu] = [&on_cpu, &on_gpu].map(|leaf| gradients.get(leaf).unwrap());
+        assert_eq!((of_cpu.device(), of_gpu.device()), (&Device::Cpu, &device));
+        assert_eq!((doubles(of_cpu), doubles(of_gpu)), (vec![2.0; 3], vec![2.0]));
+    }
+}
+
 #[test]
 fn each_emulated_gpu_is_one_of_its_own() {
     let [first, second] = [emulated(), emulated()];

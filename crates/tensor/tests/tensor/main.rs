@@ -5,6 +5,7 @@ mod attention_features;
 mod autograd;
 mod decode;
 mod errors;
+mod every_operation;
 mod gpu;
 mod gradients;
 mod numerics;

@@ -24,18 +24,21 @@ pub(crate) struct Upstream<'a, T> {
     pub(crate) grad_lse: Option<&'a [T]>,
 }
 
-/// Which gradients to compute beside those of `q`, `k` and `v`.
+/// Which gradients to compute.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Wanted {
+    pub(crate) q: bool,
+    pub(crate) k: bool,
+    pub(crate) v: bool,
     pub(crate) bias: bool,
     pub(crate) sinks: bool,
 }
 
-/// Gradients, contiguous in the shapes of what they belong to.
+/// The gradients that are wanted, contiguous in the shapes of what they belong to.
 pub(crate) struct Grads<T> {
-    pub(crate) q: Vec<T>,
-    pub(crate) k: Vec<T>,
-    pub(crate) v: Vec<T>,
+    pub(crate) q: Option<Vec<T>>,
+    pub(crate) k: Option<Vec<T>>,
+    pub(crate) v: Option<Vec<T>>,
     pub(crate) bias: Option<Vec<T>>,
     pub(crate) sinks: Option<Vec<T>>,
 }
@@ -44,7 +47,7 @@ pub(crate) struct Grads<T> {
 /// are added up in a fixed order.
 pub(crate) fn backward<T: Real>(problem: &Problem<T>, upstream: &Upstream<T>, wanted: Wanted) -> Grads<T> {
     let Sizes { batch, queries, keys, heads, kv_heads, dim, value_dim } = problem.sizes;
-    let pass = Pass { problem, upstream, delta: deltas(problem, upstream) };
+    let pass = Pass { problem, upstream, delta: deltas(problem, upstream), wanted };
     let owners = batch * kv_heads;
     let run = keys.div_ceil((PIECES / owners.max(1)).max(1)).next_multiple_of(KEYS).max(KEYS);
     let runs = keys.div_ceil(run);
@@ -55,49 +58,51 @@ pub(crate) fn backward<T: Real>(problem: &Problem<T>, upstream: &Upstream<T>, wa
             keys: i % runs * run..keys.min((i % runs + 1) * run),
         })
         .collect();
-    let results = pass.run(&pieces);
+    // Bias and sinks have passes of their own.
+    let results = if wanted.q || wanted.k || wanted.v { pass.run(&pieces) } else { Vec::new() };
 
     let group = heads / kv_heads;
     let (width, value_width) = (padded(dim), padded(value_dim));
-    let mut grads = Grads {
-        q: pool::zeros::<T>(batch * queries * heads * dim),
-        k: pool::buffer::<T>(batch * keys * kv_heads * dim),
-        v: pool::buffer::<T>(batch * keys * kv_heads * value_dim),
-        bias: wanted.bias.then(|| pass.bias()).flatten(),
-        sinks: wanted.sinks.then(|| pass.sinks()).flatten(),
-    };
-    for_rows(&mut grads.q, dim, |i, target| {
+    let of_queries = |i: usize, target: &mut [T]| {
         let (token, head) = (i / heads, i % heads);
         let owner = token / queries * kv_heads + head / group;
         for piece in &results[owner * runs..][..runs] {
             let row = &piece.q[(head % group * queries + token % queries) * width..][..dim];
             target.iter_mut().zip(row).for_each(|(target, value)| *target += *value);
         }
-    });
+    };
     let piece_of = |i: usize| {
         let (token, kv_head) = (i / kv_heads, i % kv_heads);
         let key = token % keys;
         (&results[(token / keys * kv_heads + kv_head) * runs + key / run], key % run)
     };
-    for_rows(&mut grads.k, dim, |i, target| {
+    let of_keys = |i: usize, target: &mut [T]| {
         let (piece, row) = piece_of(i);
         target.copy_from_slice(&piece.k[row * width..][..dim]);
-    });
-    for_rows(&mut grads.v, value_dim, |i, target| {
+    };
+    let of_values = |i: usize, target: &mut [T]| {
         let (piece, row) = piece_of(i);
         target.copy_from_slice(&piece.v[row * value_width..][..value_dim]);
-    });
-    grads
+    };
+    let (query_rows, key_rows) = (batch * queries * heads, batch * keys * kv_heads);
+    Grads {
+        q: wanted.q.then(|| by_rows(pool::zeros(query_rows * dim), dim, of_queries)),
+        k: wanted.k.then(|| by_rows(pool::buffer(key_rows * dim), dim, of_keys)),
+        v: wanted.v.then(|| by_rows(pool::buffer(key_rows * value_dim), value_dim, of_values)),
+        bias: wanted.bias.then(|| pass.bias()).flatten(),
+        sinks: wanted.sinks.then(|| pass.sinks()).flatten(),
+    }
 }
 
-/// Calls `work` for each row of `width` elements.
-fn for_rows<T: Real>(rows: &mut [T], width: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+/// The rows of `width` elements, each of which `work` has filled.
+fn by_rows<T: Real>(mut rows: Vec<T>, width: usize, work: impl Fn(usize, &mut [T]) + Sync) -> Vec<T> {
     let per_chunk = rows_per_chunk(width);
-    for_chunks(rows, per_chunk * width, |start, rows| {
+    for_chunks(&mut rows, per_chunk * width, |start, rows| {
         for (i, row) in rows.chunks_exact_mut(width).enumerate() {
             work(start / width + i, row);
         }
     });
+    rows
 }
 
 /// `sum(grad * out)` over Dv, less the gradient of the log-sum-exp, as `(B, H, T)`: what the gradient of each weight is
@@ -136,7 +141,7 @@ struct Piece {
 }
 
 /// The gradients that a piece contributes: `(group, T, width)` for the queries, `(keys of the piece, width)` for keys and
-/// values, where a width is D or Dv [`padded`].
+/// values, where a width is D or Dv [`padded`]; none of what is not wanted.
 struct Part<T> {
     q: Vec<T>,
     k: Vec<T>,
@@ -148,6 +153,7 @@ struct Pass<'a, T> {
     problem: &'a Problem<'a, T>,
     upstream: &'a Upstream<'a, T>,
     delta: Vec<T>,
+    wanted: Wanted,
 }
 
 impl<T: Real> Pass<'_, T> {
@@ -185,10 +191,11 @@ impl<T: Real> Pass<'_, T> {
         let Sizes { queries, heads, kv_heads, dim, value_dim, .. } = self.problem.sizes;
         let group = heads / kv_heads;
         let (width, value_width) = (padded(dim), padded(value_dim));
+        let zeros = |wanted: bool, count: usize| vec![T::ZERO; if wanted { count } else { 0 }];
         let mut part = Part {
-            q: vec![T::ZERO; group * queries * width],
-            k: vec![T::ZERO; piece.keys.len() * width],
-            v: vec![T::ZERO; piece.keys.len() * value_width],
+            q: zeros(self.wanted.q, group * queries * width),
+            k: zeros(self.wanted.k, piece.keys.len() * width),
+            v: zeros(self.wanted.v, piece.keys.len() * value_width),
         };
         for key in piece.keys.clone().step_by(KEYS) {
             let keys = key..piece.keys.end.min(key + KEYS);
@@ -206,14 +213,9 @@ impl<T: Real> Pass<'_, T> {
                         cols: keys.len(),
                     };
                     if tile.differentiate(self, &block, By::Products) {
-                        let first = (g * queries + seeing.start) * width;
-                        tile.add_gradients(
-                            T::from_f64(self.problem.scale),
-                            &block,
-                            (&mut part.q[first..], width),
-                            &mut part.k[own * width..],
-                            (&mut part.v[own * value_width..], value_width),
-                        );
+                        let rows = [g * queries + seeing.start, own];
+                        let scale = T::from_f64(self.problem.scale);
+                        tile.add_gradients(scale, &block, &mut part, rows, [width, value_width], self.wanted);
                     }
                 }
             }
@@ -456,20 +458,30 @@ impl<T: Real> Tile<T> {
         }
     }
 
-    /// Adds what the block contributes: `dq += scale ds k`, `dk += ds^T (scale q)`, `dv += p^T do`.
+    /// Adds what the block contributes, from these rows of queries and of keys on, to what is wanted:
+    /// `dq += scale ds k`, `dk += ds^T (scale q)`, `dv += p^T do`.
     fn add_gradients(
         &self,
         scale: T,
         block: &Block,
-        (grad_q, width): (&mut [T], usize),
-        grad_k: &mut [T],
-        (grad_v, value_width): (&mut [T], usize),
+        part: &mut Part<T>,
+        [query, key]: [usize; 2],
+        [width, value_width]: [usize; 2],
+        wanted: Wanted,
     ) {
         let tile = |values| Mat::new(values, (block.rows, block.cols), (KEYS, 1));
         let (weights, grads) = (tile(&self.weights), tile(&self.grads));
-        multiply(weights.transposed(), self.grad.all(), T::ONE, Into::Add, grad_v, value_width);
-        multiply(grads.transposed(), self.q.all(), T::ONE, Into::Add, grad_k, width);
-        multiply(grads, self.k.all(), scale, Into::Add, grad_q, width);
+        if wanted.v {
+            let target = &mut part.v[key * value_width..];
+            multiply(weights.transposed(), self.grad.all(), T::ONE, Into::Add, target, value_width);
+        }
+        if wanted.k {
+            let target = &mut part.k[key * width..];
+            multiply(grads.transposed(), self.q.all(), T::ONE, Into::Add, target, width);
+        }
+        if wanted.q {
+            multiply(grads, self.k.all(), scale, Into::Add, &mut part.q[query * width..], width);
+        }
     }
 }
 

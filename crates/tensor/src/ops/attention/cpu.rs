@@ -21,7 +21,7 @@ impl Attention {
         })
     }
 
-    /// Gradients of all inputs.
+    /// Gradients of the inputs, as far as they are wanted.
     pub(super) fn cpu_backward(
         &self,
         saved: &Saved,
@@ -37,13 +37,14 @@ impl Attention {
             let grads = self.with_problem::<T, _>(inputs, sizes, |problem| {
                 attention::backward(problem, &upstream, wanted)
             })?;
-            let like = |values, input: &Tensor| {
-                Tensor::from_elements(values, input.shape()).to_dtype(input.dtype()).map(Some)
+            let of = |input: &Tensor, values: Option<Vec<T>>| {
+                let like = |values| Tensor::from_elements(values, input.shape()).to_dtype(input.dtype());
+                values.map(like).transpose()
             };
-            let mut all = vec![like(grads.q, inputs.q)?, like(grads.k, inputs.k)?, like(grads.v, inputs.v)?];
+            let mut all = vec![of(inputs.q, grads.q)?, of(inputs.k, grads.k)?, of(inputs.v, grads.v)?];
             for (input, values) in [(inputs.bias, grads.bias), (inputs.sinks, grads.sinks)] {
                 if let Some(input) = input {
-                    all.push(values.map(|values| like(values, input)).transpose()?.flatten());
+                    all.push(of(input, values)?);
                 }
             }
             Ok(all)

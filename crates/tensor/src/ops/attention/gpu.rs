@@ -206,9 +206,12 @@ impl Attention {
         let bias = self.kernel_bias(held.bias.as_ref(), sizes)?;
         let plan =
             gpu.plans().attention_backward.get(described, |described| described.backward(gpu.device()))?;
-        let like = |tensor: &Tensor| gpu.empty(tensor.shape(), tensor.dtype());
-        let grads = [like(q)?, like(k)?, like(v)?];
-        let grad_sinks = held.sinks.as_ref().map(like).transpose()?;
+        let new =
+            |wanted: bool, like: &Tensor| wanted.then(|| gpu.empty(like.shape(), like.dtype())).transpose();
+        // One kernel makes the gradients of keys and values.
+        let keys = wanted.k || wanted.v;
+        let [grad_q, grad_k, grad_v] = [new(wanted.q, q)?, new(keys, k)?, new(keys, v)?];
+        let grad_sinks = held.sinks.as_ref().map(|sinks| new(wanted.sinks, sinks)).transpose()?.flatten();
         // What no score is added to is not written.
         let zeros = |bias: &Tensor| gpu.zeros(bias.shape(), bias.dtype());
         let grad_bias = held.bias.as_ref().filter(|_| wanted.bias).map(zeros).transpose()?;
@@ -225,9 +228,9 @@ impl Attention {
             lse: saved.lse.pointer(NAME)?,
             grad_lse: pointer_or_null(NAME, saved.grad_lse.as_ref())?,
             workspace: workspace.ptr(),
-            grad_q: kernel_heads(&grads[0])?,
-            grad_k: kernel_heads(&grads[1])?,
-            grad_v: kernel_heads(&grads[2])?,
+            grad_q: heads_or_none(grad_q.as_ref())?,
+            grad_k: heads_or_none(grad_k.as_ref())?,
+            grad_v: heads_or_none(grad_v.as_ref())?,
             grad_sinks: pointer_or_null(NAME, grad_sinks.as_ref())?,
             operands: kernel::Operands { bias, ..self.operands(q, &held, &named)? },
             grad_bias: self.kernel_bias(grad_bias.as_ref(), sizes)?,
@@ -235,7 +238,7 @@ impl Attention {
         // SAFETY: the inputs lie in memory as their strides say, outputs and workspace are new, all on this device and
         // freed on this stream.
         unsafe { plan.launch(gpu.stream(), &args)? };
-        let mut all: Vec<Option<Tensor>> = grads.map(Some).into();
+        let mut all = vec![grad_q, grad_k.filter(|_| wanted.k), grad_v.filter(|_| wanted.v)];
         for (input, grad) in [(saved.inputs.bias, grad_bias), (saved.inputs.sinks, grad_sinks)] {
             if let Some(input) = input {
                 all.push(grad.map(|grad| grad.to_dtype(input.dtype())).transpose()?);
@@ -249,4 +252,9 @@ impl Attention {
 pub(crate) fn kernel_heads(tensor: &Tensor) -> Result<kernel::Heads> {
     let [batch, token, head] = as_heads(tensor.strides()).map(|stride| stride as i64);
     Ok(kernel::Heads { data: tensor.pointer(NAME)?, strides: kernel::Strides { batch, token, head } })
+}
+
+/// The same, or none where there is no tensor.
+pub(crate) fn heads_or_none(tensor: Option<&Tensor>) -> Result<kernel::Heads> {
+    tensor.map_or(Ok(kernel::Heads::NONE), kernel_heads)
 }

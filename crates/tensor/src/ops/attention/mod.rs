@@ -8,7 +8,7 @@ mod options;
 
 pub use blocks::BlockMask;
 pub use decode::attention_decode;
-pub(crate) use gpu::kernel_heads;
+pub(crate) use gpu::{heads_or_none, kernel_heads};
 pub use options::{AttentionOptions, Documents, Named, Score, ScoreMask};
 
 use longhand_kernels::random::Dropout;
@@ -138,6 +138,9 @@ impl Operation for Attention {
         };
         let sizes = self.check(&saved.inputs)?;
         let wanted = Wanted {
+            q: ctx.needs(0),
+            k: ctx.needs(1),
+            v: ctx.needs(2),
             bias: saved.inputs.bias.is_some() && ctx.needs(3),
             sinks: saved.inputs.sinks.is_some() && ctx.needs(ctx.inputs() - 1),
         };
