@@ -44,14 +44,14 @@ impl Operation for RowCosine {
         if !needs.contains(&true) {
             return Ok(forward); // nothing is kept where no gradient will pass
         }
-        Ok(forward.save([Some(a.clone()), Some(b.clone()), Some(cos), Some(column(norms)?)]))
+        Ok(forward.save([Some(a.clone()), Some(b.clone()), Some(cos)]).keep(norms))
     }
 
     /// `da = dcos (b / norm - cos a / |a|²) + ddot b`, and the same the other way round.
     fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
         let (a, b) = (ctx.saved(0)?, ctx.saved(1)?);
         let width = a.shape()[1];
-        let [cos, norms] = [ctx.saved(2)?.to_vec::<f64>()?, ctx.saved(3)?.to_vec::<f64>()?];
+        let (cos, norms) = (ctx.saved(2)?.to_vec::<f64>()?, ctx.kept::<Vec<f64>>()?);
         // Zeros where the result depends on only one of the outputs.
         let [of_cos, of_dot] = [ctx.grad(0)?.to_vec::<f64>()?, ctx.grad(1)?.to_vec::<f64>()?];
         let gradient = |own: &Tensor, other: &Tensor| -> Result<Tensor> {

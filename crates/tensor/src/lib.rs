@@ -52,7 +52,9 @@ pub mod safetensors;
 mod storage;
 mod tensor;
 
-pub use autograd::{Backward, Forward, Gradients, Meta, Operation, apply, checkpoint, no_grad};
+pub use autograd::{
+    Backward, Forward, Gradients, Meta, Operation, apply, checkpoint, checkpoint_chunks, no_grad,
+};
 pub use device::Device;
 pub use dtype::{Dtype, Element};
 pub use error::{Error, Result};

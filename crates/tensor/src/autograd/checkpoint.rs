@@ -1,8 +1,10 @@
 //! Computing again in backward what forward did not keep.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
-use super::{Input, Node, RECORDING, Rule, Saved, Walk, no_grad, record, with_recording};
+use super::{Input, Kept, Node, RECORDING, Rule, Saved, Walk, no_grad, record, with_recording};
+use crate::ops::check_dim;
 use crate::profile::{Phase, phase};
 use crate::{Error, Result, Tensor};
 
@@ -47,10 +49,60 @@ pub fn checkpoint(
         return Ok(outputs);
     }
     let outputs: Vec<Tensor> = outputs.iter().map(Tensor::detach).collect();
-    let saved =
+    let tensors =
         given.iter().map(Tensor::detach).chain(noted).map(|tensor| Some(Saved::new(tensor))).collect();
     let inputs = given.iter().map(|input| Input::new(input, input.edge().is_some())).collect();
-    Ok(record(Rule::Again(Box::new(body)), inputs, &outputs, saved))
+    Ok(record(Rule::Again(Box::new(body)), inputs, &outputs, Kept { tensors, value: None }))
+}
+
+/// `body` of `x` in chunks of `size` along dimension `dim`, the last of them what is left, each within a [`checkpoint`]: what
+/// `body` makes on the way is there for one chunk at a time, forward and backward, and never for all of `x`. For a `body` that
+/// computes each part by itself, as the feed-forward network of a transformer does each token (Liu and Abbeel 2023, arXiv
+/// 2305.19370): then the result is that of `body(x)`. Gradients of what `body` captures are summed up over the chunks.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// use longhand_tensor::ops::{self, Gelu};
+/// use longhand_tensor::{Device, Dtype, Tensor, checkpoint_chunks};
+///
+/// let leaf = |shape: &[usize]| Ok::<_, longhand_tensor::Error>(Tensor::ones(shape, Dtype::F32, &Device::Cpu)?.requires_grad());
+/// let (x, up, down) = (leaf(&[1000, 8])?, leaf(&[8, 32])?, leaf(&[32, 8])?);
+/// let captured = (up.clone(), down.clone());
+/// let mlp = move |x: &Tensor| {
+///     let hidden = ops::linear(x, &captured.0, None)?.gelu(Gelu::Tanh)?; // never [1000, 32]
+///     ops::linear(&hidden, &captured.1, None)
+/// };
+/// let y = checkpoint_chunks(mlp, &x, 0, 256)?;
+/// assert_eq!(y.shape(), [1000, 8]);
+/// assert_eq!(y.sum_all()?.backward()?.get(&up).unwrap().shape(), [8, 32]);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When there is no such dimension, or `size` is 0; whatever `body` returns, and that its results do not fit together.
+pub fn checkpoint_chunks(
+    body: impl Fn(&Tensor) -> Result<Tensor> + Send + Sync + 'static,
+    x: &Tensor,
+    dim: usize,
+    size: usize,
+) -> Result<Tensor> {
+    const NAME: &str = "checkpoint_chunks";
+    let total = check_dim(NAME, x, dim)?;
+    if size == 0 {
+        return Err(Error::argument(NAME, "size", "0", "at least 1"));
+    }
+    let sizes: Vec<usize> = (0..total.max(1)).step_by(size).map(|start| size.min(total - start)).collect();
+    let body = Arc::new(body);
+    let of_chunk = |chunk: &Tensor| -> Result<Tensor> {
+        let body = Arc::clone(&body);
+        Ok(checkpoint(move |x| Ok(vec![body(&x[0])?]), &[chunk])?.swap_remove(0))
+    };
+    let mut chunks = x.split(&sizes, dim)?.iter().map(of_chunk).collect::<Result<Vec<_>>>()?;
+    match chunks.len() {
+        1 => Ok(chunks.swap_remove(0)),
+        _ => Tensor::cat(&chunks.iter().collect::<Vec<_>>(), dim),
+    }
 }
 
 thread_local! {
@@ -85,14 +137,12 @@ impl Walk<'_> {
     /// Runs the body again, this time recorded, from inputs that lead on to where they came from; the walk goes on through
     /// what that adds to the graph, which is newer than all that waits.
     pub(super) fn again(&mut self, node: &Node, body: &Body, grads: Vec<Option<Tensor>>) -> Result<()> {
-        let saved = node.take_saved()?;
+        let saved = node.take_kept()?.tensors.into_iter().flatten();
         let inputs: Vec<Tensor> = saved
-            .into_iter()
-            .flatten()
             .zip(&node.inputs)
-            .map(|(tensor, input)| match &input.edge {
-                Some(edge) => tensor.with_edge(edge.clone()),
-                None => tensor,
+            .map(|(saved, input)| match &input.edge {
+                Some(edge) => saved.tensor.with_edge(edge.clone()),
+                None => saved.tensor,
             })
             .collect();
         let outputs = phase(Phase::Recompute, || with_recording(true, || body(&inputs)))?;

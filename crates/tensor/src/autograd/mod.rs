@@ -1,201 +1,46 @@
-//! Reverse-mode differentiation: operations, the graph they leave behind, and the walk back through it.
+//! Reverse-mode differentiation: the graph that operations leave behind, and the walk back through it.
 
 mod checkpoint;
+mod operation;
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use checkpoint::checkpoint;
+pub use checkpoint::{checkpoint, checkpoint_chunks};
+pub use operation::{Backward, Forward, Meta, Operation};
 
 use crate::profile::{self, Phase};
-use crate::{Device, Dtype, Error, Result, Tensor, TensorId};
+use crate::{Error, Result, Tensor, TensorId};
 
-/// Something that computes tensors from tensors, and knows its derivative. Longhand's own operations and yours
-/// are made with this same trait; [`apply`] runs them.
+/// Runs an operation, and records it when a gradient through it may be asked for.
 ///
 /// ```
-/// use longhand_tensor::{Backward, Device, Forward, Operation, Result, Tensor, apply};
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::{Forward, Operation, Result, Tensor, apply};
+/// /// Sum and product of two tensors.
+/// struct SumAndProduct;
 ///
-/// /// `x * x`, elementwise.
-/// struct Square;
-///
-/// impl Operation for Square {
+/// impl Operation for SumAndProduct {
 ///     fn name(&self) -> &str {
-///         "square"
+///         "sum_and_product"
 ///     }
-///     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
-///         let x = &inputs[0];
-///         Ok(Forward::new([x.mul(x)?]).save([needs[0].then(|| x.clone())]))
-///     }
-///     fn backward(&self, ctx: &Backward) -> Result<Vec<Option<Tensor>>> {
-///         Ok(vec![Some(ctx.grad(0)?.mul(ctx.saved(0)?)?.scale(2.0)?)])
+///     fn forward(&self, inputs: &[Tensor], _needs: &[bool]) -> Result<Forward> {
+///         Ok(Forward::new([inputs[0].add(&inputs[1])?, inputs[0].mul(&inputs[1])?]))
 ///     }
 /// }
 ///
-/// # fn main() -> Result<()> {
-/// let x = Tensor::from_slice(&[3.0f32], &[1], &Device::Cpu)?.requires_grad();
-/// let y = apply(Square, &[&x])?.remove(0);
-/// assert_eq!(y.backward()?.get(&x).unwrap().item()?, 6.0);
+/// let (a, b) = (Tensor::from([2.0f32]), Tensor::from([5.0f32]));
+/// let outputs = apply(SumAndProduct, &[&a, &b])?;
+/// assert_eq!((outputs[0].item()?, outputs[1].item()?), (7.0, 10.0));
+/// // A gradient that nobody wrote down is an error, not zero.
+/// let product = apply(SumAndProduct, &[&a.requires_grad(), &b])?.remove(1);
+/// assert!(product.backward().err().unwrap().to_string().contains("no backward rule"));
 /// # Ok(())
 /// # }
 /// ```
-pub trait Operation: Send + Sync + 'static {
-    /// What error messages call it.
-    fn name(&self) -> &str;
-
-    /// Computes the outputs. `needs[i]` says that the gradient of input `i` will be asked for: save only what
-    /// those gradients take. When none is needed, nothing should be saved.
-    ///
-    /// The inputs carry no history, so that operations called in here are not recorded.
-    ///
-    /// # Errors
-    /// When the inputs are not what the operation takes.
-    fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward>;
-
-    /// The gradient of each input that needs one, from the gradients of the outputs. An entry whose input needs
-    /// none is ignored: leave it `None`.
-    ///
-    /// # Errors
-    /// The default has no rule and says so.
-    fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        let _ = ctx;
-        Err(Error::NoRule { operation: self.name().into() })
-    }
-}
-
-/// What an operation's forward returns: its outputs, and what it keeps for its backward.
-pub struct Forward {
-    outputs: Vec<Tensor>,
-    saved: Vec<Option<Tensor>>,
-}
-
-impl Forward {
-    /// With these outputs and nothing saved.
-    pub fn new(outputs: impl Into<Vec<Tensor>>) -> Self {
-        Forward { outputs: outputs.into(), saved: Vec::new() }
-    }
-
-    /// Keeps these tensors (inputs, outputs or others) for [`Backward::saved`], freed once it has passed.
-    #[must_use]
-    pub fn save(mut self, saved: impl Into<Vec<Option<Tensor>>>) -> Self {
-        self.saved = saved.into();
-        self
-    }
-}
-
-/// Shape, element type and device of an input or output, without its elements.
-#[derive(Clone, Debug)]
-pub struct Meta {
-    /// Sizes of the dimensions.
-    pub shape: Vec<usize>,
-    /// Element type.
-    pub dtype: Dtype,
-    /// Where it lives.
-    pub device: Device,
-}
-
-impl Meta {
-    fn of(tensor: &Tensor) -> Self {
-        Meta { shape: tensor.shape().to_vec(), dtype: tensor.dtype(), device: tensor.device().clone() }
-    }
-}
-
-/// What an operation's backward gets.
-pub struct Backward<'a> {
-    operation: &'a str,
-    saved: &'a [Option<Tensor>],
-    grads: &'a [Option<Tensor>],
-    needs: &'a [bool],
-    inputs: &'a [Input],
-    outputs: &'a [Meta],
-    sums: RefCell<Vec<Option<Tensor>>>,
-}
-
-impl Backward<'_> {
-    /// Whether the gradient of input `i` is wanted.
-    pub fn needs(&self, i: usize) -> bool {
-        self.needs.get(i).copied().unwrap_or(false)
-    }
-
-    /// The number of inputs.
-    pub fn inputs(&self) -> usize {
-        self.inputs.len()
-    }
-
-    /// Shape, element type and device of input `i`.
-    pub fn input(&self, i: usize) -> &Meta {
-        &self.inputs[i].meta
-    }
-
-    /// The `i`-th tensor that forward saved.
-    ///
-    /// # Errors
-    /// When forward saved none there.
-    pub fn saved(&self, i: usize) -> Result<&Tensor> {
-        self.saved.get(i).and_then(Option::as_ref).ok_or_else(|| Error::BadRule {
-            operation: self.operation.into(),
-            found: format!("nothing: it reads saved tensor {i}, which forward did not save"),
-            expected: "that forward saves what `needs` takes".into(),
-        })
-    }
-
-    /// The gradient of input `i` so far, if others contributed to it already and a rule may change it in place: contiguous,
-    /// of the input's shape and type, and held by nobody else. A rule that takes it adds to it and returns the sum: that
-    /// saves a tensor where few elements change, as in a table of embeddings. A rule that does not ask returns its own
-    /// part, which is added for it.
-    ///
-    /// ```
-    /// use longhand_tensor::{Backward, Forward, Operation, Result, Tensor, apply};
-    ///
-    /// struct Same;
-    ///
-    /// impl Operation for Same {
-    ///     fn name(&self) -> &str {
-    ///         "same"
-    ///     }
-    ///     fn forward(&self, inputs: &[Tensor], _: &[bool]) -> Result<Forward> {
-    ///         Ok(Forward::new([inputs[0].contiguous()?]))
-    ///     }
-    ///     fn backward(&self, ctx: &Backward) -> Result<Vec<Option<Tensor>>> {
-    ///         let grad = ctx.grad(0)?;
-    ///         Ok(vec![Some(match ctx.take_sum(0) {
-    ///             Some(sum) => sum.add(&grad)?,
-    ///             None => grad,
-    ///         })])
-    ///     }
-    /// }
-    ///
-    /// # fn main() -> Result<()> {
-    /// let x = Tensor::from([3.0f32]).requires_grad();
-    /// let y = apply(Same, &[&x])?.remove(0).add(&x.scale(2.0)?)?;
-    /// assert_eq!(y.backward()?.get(&x).unwrap().item()?, 3.0);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn take_sum(&self, i: usize) -> Option<Tensor> {
-        self.sums.borrow_mut().get_mut(i).and_then(Option::take)
-    }
-
-    /// The gradient of output `i`, or `None` where the result does not depend on it.
-    pub fn grad_if_any(&self, i: usize) -> Option<&Tensor> {
-        self.grads.get(i).and_then(Option::as_ref)
-    }
-
-    /// The gradient of output `i`, zeros where the result does not depend on it.
-    ///
-    /// # Errors
-    /// When there is no memory for the zeros.
-    pub fn grad(&self, i: usize) -> Result<Tensor> {
-        match (self.grad_if_any(i), &self.outputs[i]) {
-            (Some(grad), _) => Ok(grad.clone()),
-            (None, output) => Tensor::zeros(&output.shape, output.dtype, &output.device),
-        }
-    }
-}
-
-/// Runs an operation, and records it when a gradient through it may be asked for.
 ///
 /// # Errors
 /// Whatever the operation's forward returns.
@@ -208,23 +53,23 @@ pub fn apply(operation: impl Operation, inputs: &[&Tensor]) -> Result<Vec<Tensor
     let plain: Vec<Tensor> = inputs.iter().map(|input| input.detach()).collect();
     let device = inputs.first().map(|input| input.device());
     let forward = || operation.forward(&plain, &needs);
-    let Forward { outputs, saved } = profile::operation(operation.name(), device, forward)?;
+    let Forward { outputs, saved, kept } = profile::operation(operation.name(), device, forward)?;
     if !needs.contains(&true) {
         return Ok(outputs);
     }
-    let saved = saved.into_iter().map(|tensor| tensor.map(Saved::new)).collect();
+    let tensors = saved.into_iter().map(|tensor| tensor.map(Saved::new)).collect();
     let inputs = inputs.iter().zip(&needs).map(|(input, &needed)| Input::new(input, needed)).collect();
-    Ok(record(Rule::Operation(Box::new(operation)), inputs, &outputs, saved))
+    Ok(record(Rule::Operation(Box::new(operation)), inputs, &outputs, Kept { tensors, value: kept }))
 }
 
 /// The outputs, with the way back.
-fn record(rule: Rule, inputs: Vec<Input>, outputs: &[Tensor], saved: Vec<Option<Saved>>) -> Vec<Tensor> {
+fn record(rule: Rule, inputs: Vec<Input>, outputs: &[Tensor], kept: Kept) -> Vec<Tensor> {
     let node = Arc::new(Node {
         order: NEXT_NODE.fetch_add(1, Ordering::Relaxed),
         rule,
         inputs,
         outputs: outputs.iter().map(Meta::of).collect(),
-        saved: Mutex::new(Some(saved)),
+        kept: Mutex::new(Some(kept)),
     });
     let recorded =
         |(index, output): (usize, &Tensor)| output.with_edge(Edge::Output(Arc::clone(&node), index));
@@ -283,7 +128,13 @@ pub(crate) struct Node {
     inputs: Vec<Input>,
     outputs: Vec<Meta>,
     /// `None` once backward has passed.
-    saved: Mutex<Option<Vec<Option<Saved>>>>,
+    kept: Mutex<Option<Kept>>,
+}
+
+/// What forward left for backward.
+struct Kept {
+    tensors: Vec<Option<Saved>>,
+    value: Option<Box<dyn Any + Send + Sync>>,
 }
 
 /// How the gradients of an operation's inputs are found.
@@ -341,15 +192,15 @@ impl Drop for Node {
 }
 
 impl Node {
-    /// Takes what forward saved, so that it is freed when the caller is done with it.
-    fn take_saved(&self) -> Result<Vec<Option<Tensor>>> {
+    /// Takes what forward left, so that it is freed when the caller is done with it.
+    fn take_kept(&self) -> Result<Kept> {
         let operation = || self.rule.name().to_string();
-        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let saved = saved.ok_or_else(|| Error::Freed { operation: operation() })?;
-        if saved.iter().flatten().any(|saved| saved.tensor.version() != saved.version) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let kept = kept.ok_or_else(|| Error::Freed { operation: operation() })?;
+        if kept.tensors.iter().flatten().any(|saved| saved.tensor.version() != saved.version) {
             return Err(Error::Modified { operation: operation() });
         }
-        Ok(saved.into_iter().map(|saved| saved.map(|saved| saved.tensor)).collect())
+        Ok(kept)
     }
 
     /// The gradients of the inputs, checked to be what they claim. `sums` are those of the inputs so far: what is left of
@@ -360,11 +211,14 @@ impl Node {
         grads: &[Option<Tensor>],
         sums: &mut Vec<Option<Tensor>>,
     ) -> Result<Vec<Option<Tensor>>> {
-        let saved = self.take_saved()?;
+        let Kept { tensors, value } = self.take_kept()?;
+        let saved: Vec<Option<Tensor>> =
+            tensors.into_iter().map(|saved| saved.map(|saved| saved.tensor)).collect();
         let needs: Vec<bool> = self.inputs.iter().map(|input| input.edge.is_some()).collect();
         let ctx = Backward {
             operation: operation.name(),
             saved: &saved,
+            kept: value.as_deref(),
             grads,
             needs: &needs,
             inputs: &self.inputs,

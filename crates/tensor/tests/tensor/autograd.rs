@@ -3,7 +3,7 @@
 use longhand_tensor::ops::Gelu;
 use longhand_tensor::{
     AdamW, Backward, Device, Dropout, Dtype, Forward, Gradients, Operation, Random, Result, Tensor, apply,
-    check_gradient, checkpoint, no_grad, ops,
+    check_gradient, checkpoint, checkpoint_chunks, no_grad, ops,
 };
 
 use crate::{doubles, tensor};
@@ -195,6 +195,8 @@ fn a_rule_that_returns_no_gradient_of_the_right_kind_is_refused() {
         found,
         format!("{prefix}a gradient of shape [1] in f32, expected shape [2] in f32 for input 0")
     );
+    let found = through(|ctx| ctx.kept::<u8>().map(|_| vec![]));
+    assert!(found.starts_with(&format!("{prefix}nothing: it reads a value of type u8, which")), "{found}");
     let found = through(|ctx| Ok(vec![Some(ctx.saved(0)?.clone())]));
     assert!(found.starts_with(&format!("{prefix}nothing: it reads saved tensor 0")), "{found}");
     assert_eq!(through(|ctx| Ok(vec![Some(ctx.grad(0)?.scale(2.0)?)])), "no error");
@@ -294,6 +296,44 @@ fn a_checkpoint_gives_the_same_gradients_bit_for_bit() {
     let gradients = layers(&x.detach(), &frozen, true).unwrap().backward().unwrap();
     assert!(gradients.get(&weights[1]).is_some() && gradients.get(&x).is_none());
     assert!(gradients.get(&frozen[0]).is_none());
+}
+
+#[test]
+fn chunks_give_what_the_whole_gives_with_its_gradients() {
+    let weight = tensor(&[4, 4], 2);
+    for (size, dim) in [(1, 0), (2, 0), (3, 1), (5, 0), (9, 1)] {
+        let function = |x: &[Tensor]| {
+            let weight = x[1].clone();
+            let body = move |x: &Tensor| {
+                let rows = if dim == 0 { x.clone() } else { x.transpose(0, 1)? };
+                let out = ops::linear(&rows, &weight, None)?.gelu(Gelu::Tanh)?;
+                if dim == 0 { Ok(out) } else { out.transpose(0, 1) }
+            };
+            Ok(vec![checkpoint_chunks(body, &x[0], dim, size)?])
+        };
+        let x = if dim == 0 { tensor(&[5, 4], 1) } else { tensor(&[4, 5], 1) };
+        let worst = check_gradient(function, &[x.clone(), weight.clone()]).unwrap().unwrap();
+        assert!(worst.error < 1e-7, "{worst}");
+        let whole =
+            ops::linear(&if dim == 0 { x.clone() } else { x.transpose(0, 1).unwrap() }, &weight, None);
+        let whole = whole.unwrap().gelu(Gelu::Tanh).unwrap();
+        let whole = if dim == 0 { whole } else { whole.transpose(0, 1).unwrap() };
+        let chunked = function(&[x, weight.clone()]).unwrap().remove(0);
+        assert_eq!(chunked.shape(), whole.shape());
+        let pairs = doubles(&chunked).into_iter().zip(doubles(&whole));
+        assert!(pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) < 1e-14);
+    }
+    // Nothing, and what cannot be.
+    let same = |x: &Tensor| Ok(x.clone());
+    assert_eq!(checkpoint_chunks(same, &tensor(&[0, 3], 1), 0, 2).unwrap().shape(), [0, 3]);
+    let x = tensor(&[3], 1);
+    let found = message(checkpoint_chunks(same, &x, 0, 0));
+    assert_eq!(found, "checkpoint_chunks: size is 0, expected at least 1");
+    assert!(
+        message(checkpoint_chunks(same, &x, 1, 2)).starts_with("checkpoint_chunks: dim is 1, expected less")
+    );
+    let found = message(checkpoint_chunks(|x| x.reshape(&[1, 1, x.numel()]), &x, 0, 2));
+    assert!(found.starts_with("cat: shapes [1, 1, 2] and [1, 1, 1] do not fit"), "{found}");
 }
 
 #[test]
