@@ -72,6 +72,11 @@ impl Device {
     }
 
     /// Whether this is the CPU.
+    ///
+    /// ```
+    /// # use longhand_tensor::Device;
+    /// assert!(Device::Cpu.is_cpu());
+    /// ```
     pub fn is_cpu(&self) -> bool {
         matches!(self, Device::Cpu)
     }

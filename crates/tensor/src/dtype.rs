@@ -33,6 +33,12 @@ impl Dtype {
     }
 
     /// Whether elements are floating-point numbers, so that a gradient makes sense.
+    ///
+    /// ```
+    /// # use longhand_tensor::Dtype;
+    /// assert!(Dtype::Bf16.is_float() && !Dtype::U32.is_float());
+    /// assert_eq!((Dtype::Bf16.size(), Dtype::F64.size()), (2, 8)); // bytes
+    /// ```
     pub fn is_float(self) -> bool {
         self != Dtype::U32
     }

@@ -162,6 +162,12 @@ impl Error {
     }
 
     /// For operations of your own: `argument` was `found`, and had to be `expected`.
+    ///
+    /// ```
+    /// # use longhand_tensor::Error;
+    /// let error = Error::argument("rotate", "angle", "NaN", "finite");
+    /// assert_eq!(error.to_string(), "rotate: angle is NaN, expected finite");
+    /// ```
     pub fn argument(
         operation: &str,
         argument: &str,

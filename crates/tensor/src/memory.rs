@@ -42,6 +42,10 @@ pub fn reset_peak() {
 }
 
 /// Returns to the system the memory of the CPU that is kept for the next tensors of the same size.
+///
+/// ```
+/// longhand_tensor::memory::empty_cache(); // before another program needs the memory
+/// ```
 pub fn empty_cache() {
     pool::clear();
 }

@@ -124,6 +124,22 @@ impl Profile {
     }
 
     /// Puts what another profile noted behind this one.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Tensor, profile::{Profile, profile}};
+    /// let x = Tensor::from([1.0f32]);
+    /// let mut all = Profile::default();
+    /// for _ in 0..3 {
+    ///     let (y, step) = profile(|| x.scale(2.0));
+    ///     y?;
+    ///     all.append(step);
+    /// }
+    /// assert_eq!(all.by_operation()[0].calls, 3);
+    /// assert_eq!(all.events().len(), 3);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn append(&mut self, other: Profile) {
         let before = self.total;
         let moved = |event: Event| Event { start: event.start + before, ..event };
@@ -153,6 +169,16 @@ impl Profile {
 
     /// As JSON in Chrome's trace event format, which `chrome://tracing` and ui.perfetto.dev show: a bar for each run of an
     /// operation, and the curve of what tensors take.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Tensor, profile::profile};
+    /// let (y, profile) = profile(|| Tensor::from([1.0f32]).scale(2.0));
+    /// y?;
+    /// assert!(profile.chrome_trace().contains("\"name\":\"scale\"")); // to be written to a file
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn chrome_trace(&self) -> String {
         let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
         let bars = self.events.iter().map(|event| {

@@ -36,6 +36,15 @@ pub fn save<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, &'a Ten
 
 /// The bytes of a file of these tensors.
 ///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::{Device, Tensor, safetensors};
+/// let bytes = safetensors::serialize([("bias", &Tensor::from([1.0f32, 2.0]))])?;
+/// assert_eq!(safetensors::deserialize(&bytes, &Device::Cpu)?["bias"].to_vec::<f32>()?, [1.0, 2.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// When two tensors have the same name, or a device cannot be read.
 pub fn serialize<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result<Vec<u8>> {

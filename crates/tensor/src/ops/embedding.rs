@@ -34,6 +34,18 @@ pub fn embedding(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
 
 /// The same, where row `padding` of the table gets no gradient.
 ///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::{Device, Tensor, ops};
+/// let table = Tensor::from_slice(&[5.0f32, 6.0, 7.0], &[3, 1], &Device::Cpu)?.requires_grad();
+/// let rows = ops::embedding_with_padding(&table, &Tensor::from([0u32, 2, 2]), 0)?;
+/// assert_eq!(rows.to_vec::<f32>()?, [5.0, 7.0, 7.0]);
+/// let gradients = rows.sum_all()?.backward()?;
+/// assert_eq!(gradients.get(&table).unwrap().to_vec::<f32>()?, [0.0, 0.0, 2.0]);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// As [`embedding`].
 pub fn embedding_with_padding(weight: &Tensor, ids: &Tensor, padding: u32) -> Result<Tensor> {

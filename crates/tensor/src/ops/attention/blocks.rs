@@ -88,6 +88,22 @@ impl BlockMask {
     /// query sees a key where its block is not empty and the masks of `options` let it, among them, unless the block is
     /// full, the user's own [`mask`](AttentionOptions::mask).
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// use longhand_tensor::ops::{AttentionOptions, BlockKind, BlockMask, Blocks};
+    /// use longhand_tensor::{Device, Dtype, Tensor, ops};
+    ///
+    /// // Two blocks of queries and two of keys: each query sees the keys of its own block.
+    /// let kinds = [BlockKind::Full, BlockKind::Empty, BlockKind::Empty, BlockKind::Full];
+    /// let mut options = AttentionOptions::default();
+    /// let blocks = BlockMask::choose(&options, [1, 2, 256, 256], Blocks::default(), &kinds, &Device::Cpu)?;
+    /// options.blocks = Some(blocks);
+    /// let x = Tensor::ones(&[1, 256, 2, 8], Dtype::F32, &Device::Cpu)?;
+    /// assert_eq!(ops::attention(&x, &x, &x, &options)?.shape(), [1, 256, 2, 8]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When there are not as many kinds, or else as [`BlockMask::find`].
     pub fn choose(

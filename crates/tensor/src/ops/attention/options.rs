@@ -83,6 +83,16 @@ impl Documents {
 
     /// Documents of so many query tokens, and so many keys.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, ops::Documents};
+    /// // Queries of 4 and 1 tokens, over keys of 4 and 9: the second goes on a text.
+    /// let documents = Documents::with_keys(&[4, 1], &[4, 9], &Device::Cpu)?;
+    /// assert_eq!(documents.count(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When there are not as many of each, or else as [`Documents::new`].
     pub fn with_keys(queries: &[usize], keys: &[usize], device: &Device) -> Result<Documents> {

@@ -118,6 +118,19 @@ impl AdamW {
     /// For these parameters, each a contiguous tensor that [`requires_grad`](Tensor::requires_grad) returned, under
     /// the name that checkpoints and errors give it. All of them decay; see [`AdamW::decay_where`].
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// use longhand_tensor::{AdamW, AdamWOptions, Tensor};
+    ///
+    /// let weight = Tensor::from([1.0f32]).requires_grad();
+    /// let options = AdamWOptions { max_grad_norm: Some(1.0), ..Default::default() };
+    /// let mut optimiser = AdamW::new(vec![("weight".into(), weight.clone())], options)?;
+    /// optimiser.step(&weight.mul(&weight)?.backward()?, 0.1)?;
+    /// assert!(weight.item()? < 1.0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When a parameter is not contiguous, or not of a floating-point type that the options are for; when parameters are
     /// on several devices (each wants an optimiser of its own); when a name or a tensor is there twice; when
@@ -155,6 +168,17 @@ impl AdamW {
     /// Lets only those parameters decay for which `decays(name, tensor)`. Usual for transformers: matrices decay,
     /// biases and norms do not.
     ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{AdamW, Device, Dtype, Tensor};
+    /// let leaf = |shape: &[usize]| Tensor::ones(shape, Dtype::F32, &Device::Cpu).map(|x| x.requires_grad());
+    /// let parameters = vec![("weight".to_string(), leaf(&[2, 2])?), ("bias".to_string(), leaf(&[2])?)];
+    /// let optimiser = AdamW::new(parameters, Default::default())?.decay_where(|_, tensor| tensor.rank() > 1)?;
+    /// assert_eq!(optimiser.parameters().map(|(name, _)| name).collect::<Vec<_>>(), ["weight", "bias"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// When the GPU fails to say how many steps it took.
     pub fn decay_where(mut self, decays: impl Fn(&str, &Tensor) -> bool) -> Result<Self> {
@@ -175,6 +199,19 @@ impl AdamW {
     }
 
     /// How many steps were not taken, since a gradient was not finite. Waits for the GPU.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{AdamW, Gradients, Tensor};
+    /// let weight = Tensor::from([1.0f32]).requires_grad();
+    /// let mut optimiser = AdamW::new(vec![("weight".into(), weight.clone())], Default::default())?;
+    /// let mut overflowed = Gradients::default();
+    /// overflowed.set(&weight, Tensor::from([f32::INFINITY]));
+    /// optimiser.step(&overflowed, 0.1)?;
+    /// assert_eq!((optimiser.steps()?, optimiser.skipped()?, weight.item()?), (0, 1, 1.0));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the GPU fails.
@@ -288,6 +325,20 @@ impl AdamW {
     }
 
     /// Takes over what [`AdamW::state`] returned, for the same parameters under the same options.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{AdamW, Tensor};
+    /// let weight = Tensor::from([1.0f32]).requires_grad();
+    /// let new = || AdamW::new(vec![("weight".into(), weight.clone())], Default::default());
+    /// let mut before = new()?;
+    /// before.step(&weight.mul(&weight)?.backward()?, 0.1)?;
+    /// let mut after = new()?;
+    /// after.load_state(&before.state()?)?; // from a checkpoint, say
+    /// assert_eq!(after.steps()?, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When a tensor is missing or its shape or element type is another; then nothing was changed.
