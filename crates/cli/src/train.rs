@@ -96,6 +96,10 @@ struct Options {
     /// Compute blocks again in backward instead of keeping them: less memory, more time, the same losses
     #[arg(long)]
     gradient_checkpointing: bool,
+    /// Tokens that the feed-forward network of a block takes at a time, computed again in backward: less memory, more time
+    /// [default: all]
+    #[arg(long, value_name = "N")]
+    mlp_chunk: Option<usize>,
     /// What the model computes in [default: f32 on the CPU, bf16 on GPUs]
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<DtypeChoice>,
@@ -181,6 +185,7 @@ impl Options {
             eval_every: self.eval_every,
             patience: self.patience,
             gradient_checkpointing: self.gradient_checkpointing,
+            mlp_chunk: self.mlp_chunk,
             precision: self.dtype.map(Into::into),
             seed: self.seed,
         })

@@ -3,11 +3,12 @@
 mod step;
 
 use longhand_models::gpt2::Gpt2Config;
-use step::peak_of_step;
+use step::{Again, peak_of_step};
 
 const WIDTH: usize = 64;
+const CHUNK: usize = 64;
 
-fn step(layers: usize, tokens: usize, gradient_checkpointing: bool) -> f64 {
+fn step(layers: usize, tokens: usize, again: Again) -> f64 {
     let config = Gpt2Config {
         vocab_size: 64,
         n_positions: tokens,
@@ -16,30 +17,38 @@ fn step(layers: usize, tokens: usize, gradient_checkpointing: bool) -> f64 {
         n_head: 2,
         ..Gpt2Config::default()
     };
-    peak_of_step(config, gradient_checkpointing) as f64
+    peak_of_step(config, again) as f64
 }
 
+/// One test, since all parts share the counters.
 #[test]
-fn a_step_takes_memory_that_grows_with_its_length_and_checkpointed_layers_keep_their_input_alone() {
-    step(1, 64, false); // starts the threads
-    for gradient_checkpointing in [false, true] {
-        let [short, middle, long] = [256, 512, 1024].map(|tokens| step(2, tokens, gradient_checkpointing));
+fn a_step_takes_memory_that_grows_with_its_length_and_what_is_computed_again_is_not_kept() {
+    step(1, 64, Again::Nothing); // starts the threads
+    for again in [Again::Nothing, Again::Hidden(CHUNK), Again::All] {
+        let [short, middle, long] = [128, 256, 512].map(|tokens| step(2, tokens, again));
         let growth = (long - middle) / (middle - short);
         // Twice the tokens, twice the bytes, but for what is in whole blocks; a part that grew with the square would be 4 times.
         assert!(
             (1.5..2.6).contains(&growth),
-            "{short} bytes for 256 tokens, {middle} for 512, {long} for 1024"
+            "{short} bytes for 128 tokens, {middle} for 256, {long} for 512"
         );
     }
-    let tokens = 512;
+    let tokens = 256;
     let input = (4 * tokens * WIDTH) as f64;
-    let per_layer = |gradient_checkpointing| {
-        let [few, many] = [2, 8].map(|layers| step(layers, tokens, gradient_checkpointing));
+    let per_layer = |again| {
+        let [few, many] = [2, 8].map(|layers| step(layers, tokens, again));
         (many - few) / 6.0 / input
     };
-    let (kept, again) = (per_layer(false), per_layer(true));
+    let [kept, chunked, again] = [Again::Nothing, Again::Hidden(CHUNK), Again::All].map(per_layer);
     // Beside its input a layer has its weights' gradients, 12 WIDTH² of them.
     let gradients = 12.0 * (WIDTH * WIDTH) as f64 * 4.0 / input;
     assert!(again < 1.05 + gradients, "{again} inputs for each layer that is computed again");
     assert!(kept > 10.0, "{kept} inputs for each layer that is kept");
+    // The hidden layer, four inputs wide, is kept before GELU and behind it.
+    assert!(chunked < kept - 7.5, "{chunked} inputs for each layer without its hidden layer, {kept} with it");
+
+    // Nor is it there whole while a layer is computed.
+    let [whole, chunked] = [Again::Nothing, Again::Hidden(CHUNK)].map(|again| step(1, 1024, again));
+    let input = (4 * 1024 * WIDTH) as f64;
+    assert!(chunked < whole - 7.0 * input, "{} inputs, and {} in chunks", whole / input, chunked / input);
 }

@@ -73,6 +73,10 @@ pub struct Settings {
     /// Whether blocks are computed again in backward instead of kept: less memory, the same losses bit for bit.
     #[serde(default)]
     pub gradient_checkpointing: bool,
+    /// Tokens that the feed-forward network of a block takes at a time, whose hidden layer is computed again in backward;
+    /// `None` for all of them, kept.
+    #[serde(default)]
+    pub mlp_chunk: Option<usize>,
     /// What the model computes in; `None` for f32 on the CPU, and bf16 on GPUs.
     #[serde(default)]
     pub precision: Option<Precision>,
@@ -100,6 +104,7 @@ impl Default for Settings {
             eval_every: 100,
             patience: None,
             gradient_checkpointing: false,
+            mlp_chunk: None,
             precision: None,
             seed: 1,
         }
@@ -122,6 +127,7 @@ impl Settings {
             ("width", self.width as u64),
             ("eval-every", self.eval_every),
             ("patience", self.patience.unwrap_or(1)),
+            ("mlp-chunk", self.mlp_chunk.unwrap_or(1) as u64),
         ];
         for (name, value) in positive {
             check(value >= 1, name, &value, "at least 1")?;
@@ -188,6 +194,7 @@ mod tests {
             (Settings { clip: 0.0, ..good.clone() }, "clip is 0"),
             (Settings { weight_decay: -1.0, ..good.clone() }, "weight-decay is -1"),
             (Settings { patience: Some(0), ..good.clone() }, "patience is 0"),
+            (Settings { mlp_chunk: Some(0), ..good.clone() }, "mlp-chunk is 0"),
         ];
         good.validate().unwrap();
         for (settings, message) in bad {

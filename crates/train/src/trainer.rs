@@ -110,7 +110,7 @@ impl Trainer {
         let config = settings.model(tokenizer.vocabulary(), tokenizer.end_of_text());
         let mut model =
             Gpt2::new(config, device, settings.dtype(device), &mut StdRng::seed_from_u64(settings.seed))?;
-        model.set_gradient_checkpointing(settings.gradient_checkpointing);
+        save_memory(&mut model, &settings);
         let optimizer = optimizer::new(&model, &settings)?;
         tokenizer.save(folder, settings.context)?;
         let metrics = Metrics::create(folder)?;
@@ -133,7 +133,7 @@ impl Trainer {
             return Err(Error::TextChanged { path: folder.into(), was: state.text_bytes, now: text.bytes });
         }
         let mut model = Gpt2::from_pretrained(&checkpoint, device, state.settings.dtype(device))?;
-        model.set_gradient_checkpointing(state.settings.gradient_checkpointing);
+        save_memory(&mut model, &state.settings);
         let mut optimizer = optimizer::new(&model, &state.settings)?;
         optimizer::load(&mut optimizer, &checkpoint)?;
         let metrics = Metrics::resume(folder, state.step)?;
@@ -349,6 +349,11 @@ impl State {
         let content = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
         serde_json::from_str(&content).map_err(|error| Error::Damaged { path, reason: error.to_string() })
     }
+}
+
+fn save_memory(model: &mut Gpt2, settings: &Settings) {
+    model.set_gradient_checkpointing(settings.gradient_checkpointing);
+    model.set_mlp_chunk(settings.mlp_chunk);
 }
 
 /// Training time, over all parts of a run.

@@ -156,12 +156,13 @@ fn patience_stops_the_run_and_keeps_the_best_model() {
 #[test]
 fn gradient_checkpointing_changes_no_loss() {
     let (kept, again) = (Workplace::new(), Workplace::new());
-    let options = ["--steps", "6", "--eval-every", "3", "--layers", "3"];
+    let options = ["--steps", "6", "--eval-every", "3", "--layers", "3", "--mlp-chunk", "7"];
     kept.train(&options);
     again.train(&[&options[..], &["--gradient-checkpointing"]].concat());
     assert_eq!(losses(&kept.path("run")), losses(&again.path("run")));
     let state = fs::read_to_string(again.path("run/checkpoint-6/state.json")).unwrap();
     assert!(state.contains("\"gradient_checkpointing\": true"), "{state}");
+    assert!(state.contains("\"mlp_chunk\": 7"), "{state}");
 }
 
 /// With f32 masters: the losses are those of f32 but for rounding, and a resumed run is the same bit for bit.

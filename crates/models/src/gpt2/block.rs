@@ -1,7 +1,7 @@
 //! One transformer block: attention and a feed-forward network, each after a layer norm.
 
 use longhand_tensor::ops::{self, AttentionOptions, Gelu, NormOptions};
-use longhand_tensor::{KvCache, Tensor};
+use longhand_tensor::{KvCache, Tensor, checkpoint_chunks};
 
 use super::parameters::Tensors;
 use super::{Activation, Gpt2Config};
@@ -12,26 +12,26 @@ pub(super) struct Block {
     c_attn: Linear,
     attn_c_proj: Linear,
     ln_2: LayerNorm,
-    c_fc: Linear,
-    mlp_c_proj: Linear,
+    mlp: Mlp,
     heads: usize,
     head_dim: usize,
     attention: AttentionOptions,
-    gelu: Gelu,
 }
 
 impl Block {
     pub(super) fn new(config: &Gpt2Config, layer: usize, tensors: &Tensors) -> Result<Self> {
         let linear = |name: &str| Linear::new(&format!("h.{layer}.{name}"), tensors);
         let (c_attn, attn_c_proj) = (linear("attn.c_attn")?, linear("attn.c_proj")?);
-        let (c_fc, mlp_c_proj) = (linear("mlp.c_fc")?, linear("mlp.c_proj")?);
+        let gelu = match config.activation_function {
+            Activation::GeluNew => Gelu::Tanh,
+            Activation::Gelu => Gelu::Erf,
+        };
         Ok(Self {
             ln_1: LayerNorm::new(&format!("h.{layer}.ln_1"), config, tensors)?,
             c_attn,
             attn_c_proj,
             ln_2: LayerNorm::new(&format!("h.{layer}.ln_2"), config, tensors)?,
-            c_fc,
-            mlp_c_proj,
+            mlp: Mlp { c_fc: linear("mlp.c_fc")?, c_proj: linear("mlp.c_proj")?, gelu },
             heads: config.n_head,
             head_dim: config.head_dim(),
             attention: AttentionOptions {
@@ -39,26 +39,27 @@ impl Block {
                 scale: Some(config.attention_scale(layer)),
                 ..Default::default()
             },
-            gelu: match config.activation_function {
-                Activation::GeluNew => Gelu::Tanh,
-                Activation::Gelu => Gelu::Erf,
-            },
         })
     }
 
     /// `x`, `residual`: (B, T, C), whose sum is the residual stream before the block. Returns two whose sum is the
-    /// stream after it: the last addition is left to the next norm, which does it in the same pass.
+    /// stream after it: the last addition is left to the next norm, which does it in the same pass. The feed-forward
+    /// network takes `mlp_chunk` tokens at a time, or all of them.
     pub(super) fn forward(
         &self,
         x: &Tensor,
         residual: Option<&Tensor>,
         cache: Option<&mut KvCache>,
+        mlp_chunk: Option<usize>,
     ) -> longhand_tensor::Result<(Tensor, Tensor)> {
         let (normed, residual) = self.ln_1.forward(x, residual)?;
         let attended = self.attend(&normed, cache)?;
         let (normed, residual) = self.ln_2.forward(&attended, Some(&residual))?;
-        let inner = ops::gelu(&self.c_fc.forward(&normed)?, self.gelu)?;
-        Ok((self.mlp_c_proj.forward(&inner)?, residual))
+        let out = match mlp_chunk {
+            None => self.mlp.forward(&normed)?,
+            Some(tokens) => self.mlp.forward_in_chunks(&normed, tokens)?,
+        };
+        Ok((out, residual))
     }
 
     /// (B, T, C) -> (B, T, C). Queries, keys and values, each (B, T, H, D), are views of the one product that makes
@@ -79,7 +80,30 @@ impl Block {
     }
 }
 
+/// The feed-forward network, of each token by itself.
+#[derive(Clone)]
+struct Mlp {
+    c_fc: Linear,
+    c_proj: Linear,
+    gelu: Gelu,
+}
+
+impl Mlp {
+    fn forward(&self, x: &Tensor) -> longhand_tensor::Result<Tensor> {
+        self.c_proj.forward(&ops::gelu(&self.c_fc.forward(x)?, self.gelu)?)
+    }
+
+    /// So many tokens at a time, of which alone there is the hidden layer, four times as wide as `x`.
+    fn forward_in_chunks(&self, x: &Tensor, tokens: usize) -> longhand_tensor::Result<Tensor> {
+        let (batch, length, width) = (x.shape()[0], x.shape()[1], x.shape()[2]);
+        let mlp = self.clone();
+        let rows = x.reshape(&[batch * length, width])?;
+        checkpoint_chunks(move |x| mlp.forward(x), &rows, 0, tokens)?.reshape(x.shape())
+    }
+}
+
 /// `y = x · weight + bias`, weight (in, out): the layout of transformers' `Conv1D`.
+#[derive(Clone)]
 struct Linear {
     weight: Tensor,
     bias: Tensor,

@@ -24,6 +24,7 @@ pub struct Gpt2 {
     /// (V, C): the output head, which is `wte` where the configuration ties them.
     head: Tensor,
     gradient_checkpointing: bool,
+    mlp_chunk: Option<usize>,
 }
 
 impl Gpt2 {
@@ -79,7 +80,48 @@ impl Gpt2 {
             wte,
             config,
             gradient_checkpointing: false,
+            mlp_chunk: None,
         })
+    }
+
+    /// The same model on `device`. Its parameters are new leaves, which want an optimiser of their own; where they are on
+    /// `device` already, they share the elements.
+    ///
+    /// ```
+    /// # use longhand_models::gpt2::{Gpt2, Gpt2Config};
+    /// # use longhand_tensor::{Device, Dtype};
+    /// # use rand::{SeedableRng, rngs::StdRng};
+    /// # let config = Gpt2Config { vocab_size: 50, n_positions: 8, n_embd: 32, n_layer: 1, n_head: 2, ..Gpt2Config::default() };
+    /// # let model = Gpt2::new(config, &Device::Cpu, Dtype::F32, &mut StdRng::seed_from_u64(1))?;
+    /// let model = model.to_device(&Device::default_device())?.to_dtype(Dtype::Bf16)?;
+    /// # Ok::<(), longhand_models::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// No memory left on the device, or it does not take the element type.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        self.with_each(|tensor| tensor.to_device(device))
+    }
+
+    /// The same model with parameters of another type, each rounded to the nearest; new leaves, as with
+    /// [`to_device`](Self::to_device).
+    ///
+    /// # Errors
+    ///
+    /// No memory left on the device, or it does not take the element type.
+    pub fn to_dtype(&self, dtype: Dtype) -> Result<Self> {
+        self.with_each(|tensor| tensor.to_dtype(dtype))
+    }
+
+    fn with_each(&self, change: impl Fn(&Tensor) -> longhand_tensor::Result<Tensor>) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for Parameter { name, tensor, .. } in &self.parameters {
+            let name = name.strip_prefix("transformer.").unwrap_or(name);
+            tensors.insert(name.to_owned(), change(&tensor.detach())?);
+        }
+        let &Self { gradient_checkpointing, mlp_chunk, .. } = self;
+        Ok(Self { gradient_checkpointing, mlp_chunk, ..Self::from_tensors(self.config.clone(), tensors)? })
     }
 
     /// The configuration.
@@ -98,6 +140,16 @@ impl Gpt2 {
     /// new model; inference keeps nothing anyway.
     pub fn set_gradient_checkpointing(&mut self, on: bool) {
         self.gradient_checkpointing = on;
+    }
+
+    /// How many tokens the feed-forward network of a block takes at a time, all of them with `None`, as in a new model. Their
+    /// hidden layer, 4 C wide, is computed again in backward instead of kept (Liu and Abbeel 2023, arXiv 2305.19370), so that
+    /// it never takes more memory than so many tokens of one block do. The gradients are the same but for rounding: those of
+    /// the weights are added up chunk by chunk.
+    ///
+    /// With 0 tokens, what computes with the model returns an error.
+    pub fn set_mlp_chunk(&mut self, tokens: Option<usize>) {
+        self.mlp_chunk = tokens;
     }
 
     /// Logits (B, T, V) of the token after each of `ids` (B, T).
@@ -186,7 +238,7 @@ impl Gpt2 {
         let mut residual = None;
         for (layer, block) in self.blocks.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|cache| &mut cache.layers[layer]);
-            let (out, stream) = block.forward(&x, residual.as_ref(), cache)?;
+            let (out, stream) = block.forward(&x, residual.as_ref(), cache, self.mlp_chunk)?;
             (x, residual) = (out, Some(stream));
         }
         Ok(self.ln_f.forward(&x, residual.as_ref())?.0)
@@ -196,9 +248,9 @@ impl Gpt2 {
     fn run_checkpointed(&self, x: Tensor) -> Result<Tensor> {
         let mut stream = x;
         for block in &self.blocks {
-            let block = Arc::clone(block);
+            let (block, mlp_chunk) = (Arc::clone(block), self.mlp_chunk);
             let body = move |stream: &[Tensor]| {
-                let (out, residual) = block.forward(&stream[0], None, None)?;
+                let (out, residual) = block.forward(&stream[0], None, None, mlp_chunk)?;
                 Ok(vec![out.add(&residual)?])
             };
             stream = checkpoint(body, &[&stream])?.swap_remove(0);

@@ -91,6 +91,54 @@ fn gradient_checkpointing_gives_the_same_loss_and_gradients_bit_for_bit() {
     assert!(run(true) == kept);
 }
 
+/// A chunk of one token, chunks that do not divide the six, and one that holds them all.
+#[test]
+fn a_feed_forward_network_in_chunks_gives_the_same_loss_and_gradients() {
+    let config = tiny().config().clone();
+    let mut model = Gpt2::new(config, &Device::Cpu, Dtype::F64, &mut StdRng::seed_from_u64(3)).unwrap();
+    let (inputs, targets) = (ids(&[5, 6, 7, 8, 9, 1], &[2, 3]), ids(&[6, 7, 8, 1, 2, 3], &[2, 3]));
+    let mut run = |chunk: Option<usize>, checkpointing: bool| {
+        model.set_mlp_chunk(chunk);
+        model.set_gradient_checkpointing(checkpointing);
+        let loss = model.loss(&inputs, &targets).unwrap();
+        let gradients = loss.backward().unwrap();
+        let of = |tensor: &Tensor| gradients.get(tensor).unwrap().to_vec::<f64>().unwrap();
+        let mut all: Vec<f64> = model.parameters().iter().flat_map(|p| of(&p.tensor)).collect();
+        all.push(loss.item().unwrap());
+        all
+    };
+    let whole = run(None, false);
+    for (chunk, checkpointing) in [(1, false), (4, false), (6, true), (5, true)] {
+        let chunked = run(Some(chunk), checkpointing);
+        let worst = whole.iter().zip(&chunked).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-14, "off by {worst} in chunks of {chunk}");
+    }
+    model.set_mlp_chunk(Some(0));
+    let error = model.forward(&inputs).unwrap_err().to_string();
+    assert!(error.contains("checkpoint_chunks: size is 0, expected at least 1"), "{error}");
+    // No tokens are one chunk of none.
+    model.set_mlp_chunk(Some(4));
+    assert_eq!(model.forward(&ids(&[], &[2, 0])).unwrap().shape(), [2, 0, 61]);
+}
+
+#[test]
+fn a_model_moves_and_is_converted_as_a_whole() {
+    let model = tiny();
+    let gpu = Device::emulated("sm_80".parse().unwrap(), Default::default()).unwrap();
+    let moved = model.to_device(&gpu).unwrap();
+    let back = moved.to_device(&Device::Cpu).unwrap();
+    let narrow = back.to_dtype(Dtype::Bf16).unwrap();
+    for (i, was) in model.parameters().iter().enumerate() {
+        let [moved, back, narrow] = [&moved, &back, &narrow].map(|model| &model.parameters()[i]);
+        assert_eq!((moved.tensor.device(), &back.name, back.decay), (&gpu, &was.name, was.decay));
+        let values = |tensor: &Tensor| tensor.to_vec::<f32>().unwrap();
+        assert_eq!(values(&back.tensor), values(&was.tensor), "{}", was.name);
+        assert!(back.tensor.needs_gradient() && back.tensor.id() != was.tensor.id());
+        assert_eq!(narrow.tensor.dtype(), Dtype::Bf16);
+    }
+    assert_eq!(back.forward(&ids(&[1, 2], &[1, 2])).unwrap().shape(), [1, 2, 61]);
+}
+
 #[test]
 fn no_tokens_give_no_logits() {
     let logits = tiny().forward(&ids(&[], &[2, 0])).unwrap();
