@@ -10,7 +10,7 @@ from timing import measure_flushed, random
 def attention_decode(work, device, dtype):
     s = work["sizes"]
     if not work["variant"].startswith("contiguous") or not dtype.is_floating_point or dtype.itemsize == 1:
-        return {}  # PyTorch has neither pages nor elements of 8 bits
+        return {"SDPA flash": neither_pages_nor_bytes}
     # Heads before tokens in memory, as ours.
     q = random(device, dtype, s["B"], s["H"], s["T"], s["D"])
     gqa = {"enable_gqa": True} if s["H"] != s["Hkv"] else {}
@@ -38,3 +38,7 @@ def attention_decode(work, device, dtype):
         found["SDPA"] = lambda: timed(F.scaled_dot_product_attention)
         found["FlexAttention compiled"] = flex
     return found
+
+
+def neither_pages_nor_bytes():
+    raise NotImplementedError("SDPA has neither pages nor elements of 8 bits")
