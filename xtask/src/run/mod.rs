@@ -184,7 +184,7 @@ impl Session<'_> {
                 }
                 Ok(())
             }
-            Part::Verify { operations, compare } => {
+            Part::Verify { arguments, compare } => {
                 let mut command = self.command("longhand");
                 command.args(["verify", "--json"]);
                 match (compare, self.options.device) {
@@ -192,7 +192,7 @@ impl Session<'_> {
                     (false, Where::Cuda) => command.args(["--device", "cuda"]),
                     (false, _) => command.args(["--device", "emulated", "--arch", "sm_90a"]),
                 };
-                command.args(operations.iter().flat_map(|operation| ["--op", operation]));
+                command.args(arguments);
                 let ended = self.child(&mut command, &results.part, limit)?;
                 results.checks = collect::verified(&fs::read_to_string(self.log(&results.part))?);
                 // Its exit status is that of the checks, which tell more.

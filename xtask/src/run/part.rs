@@ -9,8 +9,8 @@ use super::Where;
 pub enum Part {
     /// What the machine has.
     Doctor,
-    /// Kernels against the reference; or the hardware's results against the emulator's.
-    Verify { operations: Vec<String>, compare: bool },
+    /// Kernels against the reference, those that the arguments name; or the hardware's results against the emulator's.
+    Verify { arguments: Vec<&'static str>, compare: bool },
     /// A bench, and then the peers.
     Bench { name: &'static str, filter: Option<&'static str>, arguments: &'static [&'static str] },
     /// Our results against PyTorch's.
@@ -59,12 +59,14 @@ const VERIFIED: [&str; 13] = [
 /// What a training step of GPT-2 does not do.
 const OUTSIDE_A_STEP: [&str; 4] = ["kv_cache", "rope", "sampling", "softmax"];
 
-/// What `longhand verify` has of what is timed under a name.
-fn verified_of(name: &str) -> Vec<&'static str> {
+/// How to ask `longhand verify` for what is timed under a name.
+fn verify_arguments(name: &str) -> Vec<&'static str> {
+    let of =
+        |operations: &mut dyn Iterator<Item = &'static str>| operations.flat_map(|it| ["--op", it]).collect();
     match name {
-        "decode" => vec!["attention", "kv_cache"],
-        "training_step" => VERIFIED.into_iter().filter(|it| !OUTSIDE_A_STEP.contains(it)).collect(),
-        name => VERIFIED.into_iter().filter(|it| *it == name).collect(),
+        "decode" => vec!["--row", "attention decode", "--op", "kv_cache"],
+        "training_step" => of(&mut VERIFIED.into_iter().filter(|it| !OUTSIDE_A_STEP.contains(it))),
+        name => of(&mut VERIFIED.into_iter().filter(|it| *it == name)),
     }
 }
 
@@ -117,22 +119,19 @@ pub fn parts(device: Where, only: &[String]) -> Result<Vec<Part>> {
         Where::Emulated => &["--quick"],
     };
     let bench = |name, filter| Part::Bench { name, filter, arguments };
-    let mut operations: Vec<String> =
-        only.iter().flat_map(|name| verified_of(name)).map(str::to_owned).collect();
-    operations.sort();
-    operations.dedup();
+    let verified: Vec<&str> = only.iter().flat_map(|name| verify_arguments(name)).collect();
 
     let mut parts = vec![Part::Doctor];
     match device {
         // There, kernels do not run.
         Where::Cpu => parts.push(Part::Exchange),
-        _ if only.is_empty() || !operations.is_empty() => {
-            parts.push(Part::Verify { operations, compare: false });
+        _ if only.is_empty() || !verified.is_empty() => {
+            parts.push(Part::Verify { arguments: verified, compare: false });
         }
         _ => (),
     }
     if only.is_empty() && device == Where::Cuda {
-        parts.push(Part::Verify { operations: Vec::new(), compare: true });
+        parts.push(Part::Verify { arguments: Vec::new(), compare: true });
     }
     if BENCHES.into_iter().chain([TURNS]).any(asked) {
         parts.push(bench("ceilings", None));
@@ -181,17 +180,17 @@ mod tests {
         assert_eq!(names(Where::Cuda, &["attention"]), ["doctor", "verify", "ceilings", "attention"]);
         assert_eq!(names(Where::Cuda, &["reduction"]), ["doctor", "verify"]);
         let parts = parts(Where::Cuda, &["adamw".to_owned()]).unwrap();
-        assert!(parts.contains(&Part::Verify { operations: vec!["adamw".to_owned()], compare: false }));
+        assert!(parts.contains(&Part::Verify { arguments: vec!["--op", "adamw"], compare: false }));
     }
 
     #[test]
     fn whatever_is_timed_of_kernels_is_verified_first() {
         let verified = |name: &str| match &parts(Where::Cuda, &[name.to_owned()]).unwrap()[1] {
-            Part::Verify { operations, compare: false } => operations.join(" "),
+            Part::Verify { arguments, compare: false } => arguments.join(" "),
             _ => String::new(),
         };
-        assert_eq!(verified("decode"), "attention kv_cache");
-        assert!(verified("training_step").contains("adamw attention cross_entropy"));
+        assert_eq!(verified("decode"), "--row attention decode --op kv_cache");
+        assert!(verified("training_step").contains("--op attention --op cross_entropy"));
         for name in BENCHES.into_iter().filter(|name| !["compile", "emulator"].contains(name)) {
             assert_ne!(verified(name), "", "{name}");
         }

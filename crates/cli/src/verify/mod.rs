@@ -28,6 +28,10 @@ pub struct Verify {
     #[arg(long = "op", value_name = "NAME", num_args = 1.., value_delimiter = ',', ignore_case = true,
           value_parser = PossibleValuesParser::new(Op::ALL.map(Op::name)))]
     ops: Vec<String>,
+    /// Only the rows whose operation and case contain this, as "attention decode", beside those of --op; may be given more
+    /// than once
+    #[arg(long = "row", value_name = "TEXT")]
+    rows: Vec<String>,
     /// Architectures to compile for and to emulate
     #[arg(long, value_name = "ARCH", value_delimiter = ',', default_value = "sm_80,sm_90a")]
     arch: Vec<Arch>,
@@ -56,7 +60,8 @@ enum Where {
 
 impl Verify {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let cases: Vec<Box<dyn Case>> = self.selected().flat_map(Op::cases).collect();
+        let cases = self.selected();
+        anyhow::ensure!(!cases.is_empty(), "--row: no row contains {}", self.rows.join(" or "));
         if self.compare {
             return hardware::run(&cases, self.json);
         }
@@ -69,10 +74,16 @@ impl Verify {
         Ok(ExitCode::FAILURE)
     }
 
-    /// The operations asked for, in the order of all.
-    fn selected(&self) -> impl Iterator<Item = Op> {
-        let asked = |op: &Op| self.ops.iter().any(|name| name.eq_ignore_ascii_case(op.name()));
-        Op::ALL.into_iter().filter(move |op| self.ops.is_empty() || asked(op))
+    /// What was asked for, in the order of all; without a wish, all.
+    fn selected(&self) -> Vec<Box<dyn Case>> {
+        let all = self.ops.is_empty() && self.rows.is_empty();
+        let of = |op: Op| all || self.ops.iter().any(|name| name.eq_ignore_ascii_case(op.name()));
+        let row = |case: &dyn Case| {
+            let title = format!("{} {case}", case.operation());
+            self.rows.iter().any(|text| title.contains(text.as_str()))
+        };
+        let cases = |op: Op| op.cases().into_iter().filter(move |case| of(op) || row(&**case));
+        Op::ALL.into_iter().flat_map(cases).collect()
     }
 
     fn devices(&self) -> anyhow::Result<Vec<Device>> {
@@ -144,11 +155,31 @@ fn few(names: &[String]) -> String {
 mod tests {
     use std::fmt;
 
+    use clap::Parser;
     use longhand_gpu::Device;
     use longhand_verify::{Case, Error, Trial};
     use serde_json::Value;
 
-    use super::{few, judge};
+    use super::{Verify, few, judge};
+
+    fn selected(arguments: &[&str]) -> Vec<String> {
+        #[derive(clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            verify: Verify,
+        }
+        let program = Program::parse_from([&["longhand"], arguments].concat());
+        program.verify.selected().iter().map(|case| case.operation().to_owned()).collect()
+    }
+
+    #[test]
+    fn rows_are_those_of_an_operation_and_those_that_contain_a_text() {
+        let mut found = selected(&["--row", "attention decode", "--op", "kv_cache"]);
+        found.dedup();
+        assert_eq!(found, ["attention decode", "kv cache append"]);
+        assert!(selected(&["--row", "no such row"]).is_empty());
+        assert!(selected(&[]).len() > selected(&["--op", "attention"]).len());
+    }
 
     #[test]
     fn of_many_names_the_first_three_are_told_and_the_rest_counted() {
