@@ -190,7 +190,7 @@ mod tests {
             _ => String::new(),
         };
         assert_eq!(verified("decode"), "--row attention decode --op kv_cache");
-        assert!(verified("training_step").contains("--op attention --op cross_entropy"));
+        assert!(verified("training_step").contains("--op adamw --op cross_entropy"));
         for name in BENCHES.into_iter().filter(|name| !["compile", "emulator"].contains(name)) {
             assert_ne!(verified(name), "", "{name}");
         }
