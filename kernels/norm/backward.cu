@@ -7,17 +7,20 @@
 //   dbias     = sum over N of dy                                     (W)
 //
 // Without dropout dx is dresidual, and is written once. All outputs are overwritten, all sums f32 and in an order that
-// depends on the shape alone. Three entries:
-//   norm_backward          dx and dresidual; and, when FUSED, for each of its `parts` blocks one partial sum of dweight
-//                          and dbias over the rows it takes (block, block + parts, ...), in registers meanwhile
-//   norm_backward_columns  those partial sums for rows too wide for that: a block takes a stretch of columns and one
-//                          part in `parts` of the rows. It reads dy and sum a second time.
+// depends on the shape alone. Each of `parts` blocks takes rows (block, block + parts, ...) and keeps a partial sum of
+// dweight and dbias over them in registers. A wide row is shared by SLICES blocks, whose mean(g) and mean(g * c) are sums
+// over them all: as a cluster they add them up, so that memory is read once; an architecture without clusters, or without
+// the shared memory to hold the slices, reads it twice:
+//
+//   norm_backward_totals   (only if TWICE) those sums over each slice of a row, and the partial sums of dweight and dbias
+//   norm_backward          dx and dresidual, and all that norm_backward_totals has not done
 //   norm_backward_finish   adds the partial sums, in order
 //
 // constants.cuh comes from Rust: what row.cuh says, of which IN_REGISTERS and IN_SHARED hold for dy and for sum alike;
-// DROPOUT; FUSED.
+// DROPOUT; TWICE, where nothing waits on chip.
 
 #include "constants.cuh"
+#include "common/cluster.cuh"
 #include "norm/row.cuh"
 
 struct Params {
@@ -29,6 +32,7 @@ struct Params {
     const float*   rstd;       // (N)
     Element*       dx;         // (N, W), contiguous; may be dr itself
     Element*       dresidual;  // (N, W), contiguous; may be dr itself. Null without dropout, or where nobody asks for it
+    float2*        totals;     // (N, SLICES): sums of g and of g * c; only if TWICE
     float*         partials;   // (parts, SUMS, W): dweight, dbias
     long long      rows;       // N
     long long      sum_stride;
@@ -37,25 +41,36 @@ struct Params {
 
 constexpr int SUMS = HAS_WEIGHT + HAS_BIAS;
 constexpr int ELEMENTS = VECTORS * VECTOR;  // per thread
+constexpr int CLUSTER = TWICE ? 1 : SLICES;
 
 // What a thread adds up over the rows it takes, for each of its columns.
 struct Sums {
-    float weight[FUSED && HAS_WEIGHT ? ELEMENTS : 1], bias[FUSED && HAS_BIAS ? ELEMENTS : 1];
+    float weight[HAS_WEIGHT ? ELEMENTS : 1], bias[HAS_BIAS ? ELEMENTS : 1];
 
     // One element.
     void add(int element, float dy, float c) {
-        if constexpr (FUSED && HAS_WEIGHT) weight[element] += dy * c;
-        if constexpr (FUSED && HAS_BIAS) bias[element] += dy;
+        if constexpr (HAS_WEIGHT) weight[element] += dy * c;
+        if constexpr (HAS_BIAS) bias[element] += dy;
     }
 };
 
-void differentiate(const Params& p, long long row, const Columns<HAS_WEIGHT>& weight, Sums& sums) {
-    const float mean = LAYER ? of_row(p.mean, row) : 0, rstd = of_row(p.rstd, row);
-    Row<0> held_dy;
-    Row<1> held_sum;
-    held_dy.memory = p.dy + row * W;
-    held_sum.memory = p.sum + row * p.sum_stride;
-    const auto gradient_at = [&](const Vector& dy, int column, float (&g)[VECTOR]) {
+// A row, of which dy and sum wait on chip.
+struct Differentiated {
+    const Params&              p;
+    const Columns<HAS_WEIGHT>& weight;
+    long long                  row, start;  // start: of the block's columns, in tensors without gaps
+    float                      mean, rstd;
+    Row<0>                     held_dy;
+    Row<1>                     held_sum;
+
+    Differentiated(const Params& p, const Columns<HAS_WEIGHT>& weight, long long row)
+        : p(p), weight(weight), row(row), start(row * W + first_of_slice()), mean(LAYER ? of_row(p.mean, row) : 0),
+          rstd(of_row(p.rstd, row)) {
+        held_dy.memory = p.dy + start;
+        held_sum.memory = p.sum + row * p.sum_stride + first_of_slice();
+    }
+
+    void gradient_at(const Vector& dy, int column, float (&g)[VECTOR]) const {
 #pragma unroll
         for (int k = 0; k < VECTOR; ++k) g[k] = dy.get(k);
         if constexpr (HAS_WEIGHT) {
@@ -63,50 +78,57 @@ void differentiate(const Params& p, long long row, const Columns<HAS_WEIGHT>& we
 #pragma unroll
             for (int k = 0; k < VECTOR; ++k) g[k] *= w.get(k);
         }
-    };
+    }
 
-    float2 totals = make_float2(0, 0);  // of g and of g * c
-    held_dy.start();
-    held_sum.start();
-    for_vectors([&](auto at) {
-        const Vector dy = held_dy.take(at), sum = held_sum.take(at);
-        float g[VECTOR];
-        gradient_at(dy, at.column, g);
+    // Of g and of g * c, over this block's columns.
+    float2 totals(Sums& sums) {
+        float2 totals = make_float2(0, 0);
+        held_dy.start();
+        held_sum.start();
+        for_vectors([&](auto at) {
+            const Vector dy = held_dy.take(at), sum = held_sum.take(at);
+            float g[VECTOR];
+            gradient_at(dy, at.column, g);
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k) {
-            const float c = (sum.get(k) - mean) * rstd;
-            if constexpr (LAYER) totals.x += g[k];
-            totals.y += g[k] * c;
-            sums.add(at.i * VECTOR + k, dy.get(k), c);
-        }
-    });
-    if constexpr (LAYER) totals = row_sum(totals);
-    else totals.y = row_sum(totals.y);
-    held_dy.settle();
-    held_sum.settle();
-    const float g_mean = totals.x / W, gc_mean = totals.y / W;
+            for (int k = 0; k < VECTOR; ++k) {
+                const float c = (sum.get(k) - mean) * rstd;
+                if constexpr (LAYER) totals.x += g[k];
+                totals.y += g[k] * c;
+                sums.add(at.i * VECTOR + k, dy.get(k), c);
+            }
+        });
+        if constexpr (LAYER) totals = row_sum(totals);
+        else totals.y = row_sum(totals.y);
+        return totals;
+    }
 
-    for_vectors<DROPOUT ? 1 : UNROLL>([&](auto at) {  // the bits of several vectors at once would not fit in registers
-        const Vector dy = held_dy.get(at), sum = held_sum.get(at);
-        float dx[VECTOR];
-        gradient_at(dy, at.column, dx);
+    void write(float2 totals) {
+        held_dy.settle();
+        held_sum.settle();
+        const float g_mean = totals.x / W, gc_mean = totals.y / W;
+        // Of more vectors at a time, or the bits of several, registers would spill.
+        for_vectors<DROPOUT ? 1 : 2>([&](auto at) {
+            const Vector dy = held_dy.get(at), sum = held_sum.get(at);
+            float dx[VECTOR];
+            gradient_at(dy, at.column, dx);
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k) {
-            const float c = (sum.get(k) - mean) * rstd;
-            dx[k] = rstd * (dx[k] - g_mean - c * gc_mean);
-        }
-        if (p.dr) {
-            const Vector dr = load<VECTOR>(p.dr + row * W + at.column);
+            for (int k = 0; k < VECTOR; ++k) {
+                const float c = (sum.get(k) - mean) * rstd;
+                dx[k] = rstd * (dx[k] - g_mean - c * gc_mean);
+            }
+            if (p.dr) {
+                const Vector dr = load<VECTOR>(p.dr + start + at.column);
 #pragma unroll
-            for (int k = 0; k < VECTOR; ++k) dx[k] += dr.get(k);
-        }
-        if constexpr (DROPOUT) {
-            if (p.dresidual) store(p.dresidual + row * W + at.column, to_vec<Element>(dx));
-            drop(dx, p.dropout, row, at.column);
-        }
-        store(p.dx + row * W + at.column, to_vec<Element>(dx));
-    });
-}
+                for (int k = 0; k < VECTOR; ++k) dx[k] += dr.get(k);
+            }
+            if constexpr (DROPOUT) {
+                if (p.dresidual) store(p.dresidual + start + at.column, to_vec<Element>(dx));
+                drop(dx, p.dropout, start + at.column);
+            }
+            store(p.dx + start + at.column, to_vec<Element>(dx));
+        });
+    }
+};
 
 // `value` is this thread's, of each of its columns. The warps of a block each have sums of their own when each takes a
 // row of its own: they add them in order.
@@ -133,40 +155,44 @@ template <int COUNT> void add_over_rows(float (&value)[COUNT], float* out) {
     });
 }
 
+void write_sums(const Params& p, Sums& sums) {
+    float* out = p.partials + part() * (1ll * SUMS * W) + first_of_slice();
+    if constexpr (HAS_WEIGHT) add_over_rows(sums.weight, out);
+    if constexpr (HAS_BIAS) add_over_rows(sums.bias, out + HAS_WEIGHT * W);
+}
+
+// Grid of this and the next: SLICES * parts.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-norm_backward(const __grid_constant__ Params p) {
-    const Columns<HAS_WEIGHT> weight(p.weight, shared_weight);
-    __syncthreads();
-    Sums sums = {};
-    for (long long row = first_row(); row < p.rows; row += next_rows()) differentiate(p, row, weight, sums);
-    if constexpr (FUSED) {
-        float* out = p.partials + blockIdx.x * (1ll * SUMS * W);
-        if constexpr (HAS_WEIGHT) add_over_rows(sums.weight, out);
-        if constexpr (HAS_BIAS) add_over_rows(sums.bias, out + HAS_WEIGHT * W);
+norm_backward_totals(const __grid_constant__ Params p) {
+    if constexpr (TWICE) {
+        const Columns<HAS_WEIGHT> weight(p.weight, 2, 0);
+        __syncthreads();
+        Sums sums = {};
+        for (long long row = first_row(); row < p.rows; row += next_rows()) {
+            const float2 totals = Differentiated(p, weight, row).totals(sums);
+            if (threadIdx.x == 0) p.totals[row * SLICES + blockIdx.x % SLICES] = totals;
+        }
+        write_sums(p, sums);
     }
 }
 
-// Grid: (W / (256 * VECTOR), rounded up; parts). 256 threads.
-extern "C" __global__ void __launch_bounds__(256)
-norm_backward_columns(const __grid_constant__ Params p) {
-    const int column = (blockIdx.x * 256 + threadIdx.x) * VECTOR;
-    if (column >= W) return;
-    float dweight[VECTOR] = {}, dbias[VECTOR] = {};
-#pragma unroll 4
-    for (long long row = blockIdx.y; row < p.rows; row += gridDim.y) {
-        const Vector dy = load<VECTOR>(p.dy + row * W + column);
-        if constexpr (HAS_WEIGHT) {
-            const Vector sum = load<VECTOR>(p.sum + row * p.sum_stride + column);
-            const float mean = LAYER ? p.mean[row] : 0, rstd = p.rstd[row];
-#pragma unroll
-            for (int k = 0; k < VECTOR; ++k) dweight[k] += dy.get(k) * ((sum.get(k) - mean) * rstd);
-        }
-#pragma unroll
-        for (int k = 0; k < VECTOR; ++k) dbias[k] += dy.get(k);
+extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS, 1)
+norm_backward(const __grid_constant__ Params p) {
+    __shared__ float2 places[2][CLUSTER];
+    ClusterSum<CLUSTER> over_cluster{places};
+    const Columns<HAS_WEIGHT> weight(p.weight, 2, 0);
+    if constexpr (CLUSTER > 1) cluster_wait();
+    else __syncthreads();
+    Sums sums = {};
+    for (long long row = first_row(); row < p.rows; row += next_rows()) {
+        Differentiated of_row(p, weight, row);
+        float2 totals;
+        if constexpr (TWICE) totals = sum_in_order<SLICES>(p.totals + row * SLICES);
+        else totals = of_row.totals(sums);
+        if constexpr (CLUSTER > 1) totals = over_cluster(totals);
+        of_row.write(totals);
     }
-    float* out = p.partials + blockIdx.y * (1ll * SUMS * W) + column;
-    if constexpr (HAS_WEIGHT) store(out, to_vec<float>(dweight));
-    if constexpr (HAS_BIAS) store(out + HAS_WEIGHT * W, to_vec<float>(dbias));
+    if constexpr (!TWICE) write_sums(p, sums);
 }
 
 struct FinishParams {

@@ -41,7 +41,7 @@ Vector sum_at(const Params& p, long long row, int column) {
     float sum[VECTOR];
 #pragma unroll
     for (int k = 0; k < VECTOR; ++k) sum[k] = v.get(k);
-    if constexpr (DROPOUT) drop(sum, p.dropout, row, column);
+    if constexpr (DROPOUT) drop(sum, p.dropout, row * W + column);
     if (p.residual) {
         const Vector residual = load<VECTOR>(p.residual + row * W + column);
 #pragma unroll
@@ -105,8 +105,8 @@ void normalise(const Params& p, long long row, const Columns<HAS_WEIGHT>& weight
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 norm_forward(const __grid_constant__ Params p) {
-    const Columns<HAS_WEIGHT> weight(p.weight, shared_weight);
-    const Columns<HAS_BIAS> bias(p.bias, shared_bias);
+    const Columns<HAS_WEIGHT> weight(p.weight, 1, 0);
+    const Columns<HAS_BIAS> bias(p.bias, 1, HAS_WEIGHT);
     __syncthreads();
     for (long long row = first_row(); row < p.rows; row += next_rows()) normalise(p, row, weight, bias);
 }

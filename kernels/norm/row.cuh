@@ -1,13 +1,15 @@
 // How the threads of a block share rows of W elements, forward and backward.
 //
-// A row belongs to ROW_THREADS threads: one warp, or the whole block. Each has a vector of VECTOR elements in every
-// STRIDE columns. Between the passes over a row its vectors wait on chip: the first IN_REGISTERS of each thread in
-// registers, the next IN_SHARED in shared memory, 16 bytes beside the next thread's. What is left, of a row that no
-// multiprocessor holds, is read again, by the thread that just read or wrote it, from L2.
+// A row belongs to ROW_THREADS threads: one warp, or the whole block; or SLICES blocks share it, and each has COLUMNS
+// columns, which it counts from 0. Each thread has a vector of VECTOR elements in every STRIDE columns. Between the passes
+// over a row its vectors wait on chip: the first IN_REGISTERS of each thread in registers, the next IN_SHARED in shared
+// memory, 16 bytes beside the next thread's. What is left, of a row that no multiprocessor holds, is read again, by the
+// thread that just read or wrote it, from L2.
 //
-// constants.cuh: Element; Weight; W; VECTOR, the elements of 16 bytes if W is a multiple of them and all rows are
-// aligned, else 1; THREADS; ROW_THREADS; IN_REGISTERS, IN_SHARED; UNROLL, of the vectors that are not in registers;
-// LAYER, whether rows are centred (layer norm) or not (RMSNorm); HAS_WEIGHT, HAS_BIAS.
+// constants.cuh: Element; Weight; W; SLICES; COLUMNS, W / SLICES rounded up to a multiple of VECTOR; VECTOR, the
+// elements of 16 bytes if W is a multiple of them and all rows are aligned, else 1; THREADS; ROW_THREADS, which is THREADS
+// if SLICES is not 1; IN_REGISTERS, IN_SHARED; UNROLL, of the vectors that are not in registers; SHARES_COLUMNS; LAYER,
+// whether rows are centred (layer norm) or not (RMSNorm); HAS_WEIGHT, HAS_BIAS.
 
 #pragma once
 
@@ -18,9 +20,9 @@
 
 using Vector = Vec<Element, VECTOR>;
 
-constexpr int ROWS = THREADS / ROW_THREADS;         // that a block works on at a time
-constexpr int STRIDE = ROW_THREADS * VECTOR;        // columns from one of a thread's vectors to its next
-constexpr int VECTORS = (W + STRIDE - 1) / STRIDE;  // of a thread
+constexpr int ROWS = THREADS / ROW_THREADS;               // that a block works on at a time
+constexpr int STRIDE = ROW_THREADS * VECTOR;              // columns from one of a thread's vectors to its next
+constexpr int VECTORS = (COLUMNS + STRIDE - 1) / STRIDE;  // of a thread
 constexpr int HELD = IN_REGISTERS + IN_SHARED;
 
 enum Place { REGISTERS, SHARED, MEMORY };
@@ -32,12 +34,20 @@ template <Place PLACE_> struct At {
     int column;
 };
 
+// Neighbouring blocks have the slices of the same rows.
+inline int first_of_slice() { return SLICES > 1 ? static_cast<int>(blockIdx.x % SLICES) * COLUMNS : 0; }
+inline long long part() { return blockIdx.x / SLICES; }
 inline int first_column() { return threadIdx.x % ROW_THREADS * VECTOR; }
-inline long long first_row() { return static_cast<long long>(blockIdx.x) * ROWS + threadIdx.x / ROW_THREADS; }
-inline long long next_rows() { return static_cast<long long>(gridDim.x) * ROWS; }
+inline long long first_row() { return part() * ROWS + threadIdx.x / ROW_THREADS; }
+inline long long next_rows() { return static_cast<long long>(gridDim.x / SLICES) * ROWS; }
 
-// Only the last of a thread's vectors may lie past the row.
-inline bool is_past(int i, int column) { return W % STRIDE != 0 && i == VECTORS - 1 && column >= W; }
+// Only the last of a thread's vectors may lie past the slice, and the one before it past the last slice, which is up to
+// SLICES * VECTOR columns shorter than the others.
+inline bool is_past(int i, int column) {
+    constexpr bool IS_EVEN = COLUMNS % STRIDE == 0 && COLUMNS * SLICES == W;
+    constexpr int LAST = SLICES > 1 ? 2 : 1;
+    return !IS_EVEN && i >= VECTORS - LAST && column >= min(COLUMNS, W - first_of_slice());
+}
 
 // Calls f(At<..>) for each of this thread's vectors, TOGETHER of them interleaved where they are not in registers.
 template <int TOGETHER = UNROLL, class F> void for_vectors(F f) {
@@ -61,6 +71,7 @@ template <int TOGETHER = UNROLL, class F> void for_vectors(F f) {
 extern __shared__ uint4 shared_rows[];
 
 constexpr bool COPIES = IN_SHARED > 0 && sizeof(Vector) == 16;
+constexpr int AREA_BYTES = IN_SHARED * THREADS * sizeof(Vector);
 
 // This thread's vectors of a row. AREA tells the rows apart that wait at the same time.
 template <int AREA> struct Row {
@@ -136,28 +147,29 @@ inline float row_sum(float x) {
     else return block_sum<ROW_THREADS>(x);
 }
 
-// A vector (W) that every row meets: where it is small, in shared memory for all the rows of a block; else it is read
-// for each row, from L2. In shared memory the 16-byte pieces of a vector lie apart, and beside those of the next lane.
-constexpr int MAX_SHARED_COLUMNS = 16384;  // bytes
-constexpr bool SHARES_COLUMNS = W * sizeof(Weight) <= MAX_SHARED_COLUMNS;
+// A vector (W) that every row meets: with SHARES_COLUMNS, this block's columns of it lie in shared memory for all of its
+// rows; else they are read for each row, from L2. In shared memory the 16-byte pieces of a vector lie apart, and beside
+// those of the next lane.
 using WeightVector = Vec<Weight, VECTOR>;
 constexpr int PIECE = VECTOR * sizeof(Weight) > 16 ? 16 / sizeof(Weight) : VECTOR;
-template <bool EXISTS> struct alignas(16) SharedColumns { Weight at[EXISTS && SHARES_COLUMNS ? W : 1]; };
-__shared__ SharedColumns<HAS_WEIGHT> shared_weight;
-__shared__ SharedColumns<HAS_BIAS> shared_bias;
+constexpr int COLUMN_BYTES = (COLUMNS * sizeof(Weight) + 15) / 16 * 16;
 
 template <bool EXISTS> struct Columns {
     const Weight* memory;
-    const Weight* shared;
+    Weight*       shared;
 
-    // All threads call; a barrier has to follow.
-    Columns(const Weight* memory, SharedColumns<EXISTS>& columns) : memory(memory), shared(columns.at) {
+    // The vector lies behind the rows that wait, of AREAS areas, and `before` others. All threads call; a barrier has to
+    // follow.
+    Columns(const Weight* memory, int areas, int before)
+        : memory(memory + first_of_slice()), shared(reinterpret_cast<Weight*>(
+              reinterpret_cast<char*>(shared_rows) + areas * AREA_BYTES + before * COLUMN_BYTES)) {
         if constexpr (EXISTS && SHARES_COLUMNS) {
-            for (int column = threadIdx.x * VECTOR; column < W; column += THREADS * VECTOR) {
+            const int end = min(COLUMNS, W - first_of_slice());
+            for (int column = threadIdx.x * VECTOR; column < end; column += THREADS * VECTOR) {
 #pragma unroll
                 for (int k = 0; k < VECTOR; k += PIECE) {
-                    const Vec<Weight, PIECE> piece = load<PIECE>(memory + column + k);
-                    store_shared(columns.at + place(column, k), piece);
+                    const Vec<Weight, PIECE> piece = load<PIECE>(this->memory + column + k);
+                    store_shared(shared + place(column, k), piece);
                 }
             }
         }
@@ -175,17 +187,17 @@ template <bool EXISTS> struct Columns {
     }
 
 private:
-    static int place(int column, int k) { return k / PIECE * (W / VECTOR * PIECE) + column / VECTOR * PIECE; }
+    static int place(int column, int k) { return k / PIECE * (COLUMNS / VECTOR * PIECE) + column / VECTOR * PIECE; }
 };
 
-// Dropout of the VECTOR elements of an (N, W) tensor from (row, column) on: each is zero or `scale` times what it was.
+// Dropout of the VECTOR elements of an (N, W) tensor from `element` on, in row-major order: each is zero or `scale` times
+// what it was.
 struct Dropout {
     unsigned long long key;
     unsigned           drop_below;
     float              scale;  // 1 / (1 - probability)
 };
-inline void drop(float (&x)[VECTOR], const Dropout& dropout, long long row, int column) {
-    const unsigned long long element = row * W + column;
+inline void drop(float (&x)[VECTOR], const Dropout& dropout, unsigned long long element) {
 #pragma unroll
     for (int k = 0; k < VECTOR; k += 4) {
         const uint4 bits = element_bits(dropout.key, (element + k) / 4);

@@ -14,13 +14,15 @@ fn backward_is_as_close_to_the_reference_as_its_precision_allows() {
     check_all(12, cases(Pass::Backward));
 }
 
-/// Forward as far as registers and shared memory hold a row; backward as far as it keeps its sums in registers, and beyond.
+/// Forward as far as registers and shared memory hold a row; backward as far as one block does, and beyond, where several
+/// share a row: of these, more rows than there are clusters.
 #[test]
 fn rows_that_wait_in_shared_memory_are_as_close_as_others() {
     let Some(devices) = Devices::open() else { return };
     devices.check(&Norm::rms(Pass::Forward, Precision::Bf16, 2, 131_072));
     devices.check(&Norm::layer(Pass::Backward, Precision::Bf16, 3, 16_384));
-    devices.check(&Norm::rms(Pass::Backward, Precision::Bf16, 1, 131_072));
+    devices.check(&Norm::layer(Pass::Backward, Precision::F32, 1, 131_072));
+    devices.check(&Norm::rms(Pass::Backward, Precision::Bf16, 19, 100_000));
 }
 
 prop_compose! {
@@ -31,7 +33,7 @@ prop_compose! {
         width in prop_oneof![
             2 => prop::sample::select(vec![
                 1, 2, 7, 8, 32, 33, 100, 256, 768, 1024, 1025, 1600, 4096, 4097, 4104, 8192, 8193, 8200, 16_384, 16_392,
-                32_768, 32_769, 65_536, 81_920, 131_071, 131_072,
+                20_480, 32_768, 32_769, 65_536, 81_920, 131_071, 131_072,
             ]),
             1 => 1..2000usize,
         ],
@@ -44,8 +46,8 @@ prop_compose! {
     ) -> Norm {
         let rows = rows.min(1 + (1 << 17) / width);
         let weights = if f32_weights { Precision::F32 } else { precision };
-        // Dropout in a row that wide takes seconds to compile.
-        let dropout = dropout.filter(|_| width <= 16_392);
+        // Dropout in a row that wide takes seconds to compile forward.
+        let dropout = dropout.filter(|_| pass == Pass::Backward || width <= 16_392);
         Norm { pass, layer, precision, weights, rows, width, gap, residual, in_place, weight, bias, dropout, eps, seed }
     }
 }

@@ -167,6 +167,13 @@ impl Module {
         Some(self.program.functions[*self.program.entries.get(entry)?].shared_bytes)
     }
 
+    /// The clusters that an entry has to be launched in, where it says so (`.reqnctapercluster`).
+    #[must_use]
+    pub fn required_cluster(&self, entry: &str) -> Option<[u32; 3]> {
+        let function = &self.program.functions[*self.program.entries.get(entry)?];
+        function.required_cluster.filter(|cluster| *cluster != [0; 3])
+    }
+
     /// Runs an entry to its end, with the bytes of its parameters as they lie in memory.
     ///
     /// # Errors

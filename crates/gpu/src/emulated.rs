@@ -224,7 +224,8 @@ impl Driver for Emulated {
         let shape = emulator::Shape {
             grid: shape.grid,
             block: shape.block,
-            cluster: [1; 3],
+            // As on a GPU, a launch that says nothing of clusters gets those that the kernel was compiled for.
+            cluster: module.required_cluster(&name).unwrap_or([1; 3]),
             dynamic_shared: shape.shared_bytes,
         };
         let report = module

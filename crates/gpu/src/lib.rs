@@ -120,7 +120,7 @@ pub use layout::{Field, Layout};
 pub use library::Found;
 pub use longhand_emulator as emulator;
 pub use module::{Kernel, Module};
-pub use occupancy::{blocks_per_multiprocessor, occupancy};
+pub use occupancy::{blocks_per_multiprocessor, occupancy, shared_bytes_per_block};
 pub use pointer::DevicePtr;
 pub use program::{Constants, Program};
 pub use stream::{Buffer, Event, Stream};

@@ -67,6 +67,17 @@ pub fn blocks_per_multiprocessor(arch: Arch, threads: u32, registers: u32, share
     (has.warps / warps).min(has.blocks).min(by_registers).min(by_shared)
 }
 
+/// The most shared memory, static and dynamic, of a block: what a multiprocessor has less what the system keeps.
+///
+/// ```
+/// assert_eq!(longhand_gpu::shared_bytes_per_block("sm_90a".parse()?), 227 << 10);
+/// # Ok::<(), longhand_gpu::Error>(())
+/// ```
+#[must_use]
+pub fn shared_bytes_per_block(arch: Arch) -> u32 {
+    Multiprocessor::of(arch).shared_bytes - RESERVED_SHARED
+}
+
 fn warps(threads: u32) -> u32 {
     threads.div_ceil(THREADS_PER_WARP).max(1)
 }

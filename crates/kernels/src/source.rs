@@ -18,6 +18,7 @@ pub(crate) use cuda_files;
 const COMMON: &[(&str, &str)] = cuda_files![
     "common/atomic.cuh",
     "common/chunks.cuh",
+    "common/cluster.cuh",
     "common/convert.cuh",
     "common/element.cuh",
     "common/math.cuh",
@@ -70,7 +71,7 @@ pub fn variants(arch: Arch) -> Vec<Variant> {
         embedding::variants(),
         kv_cache::variants(),
         matmul::variants(),
-        norm::variants(),
+        norm::variants(arch),
         reduction::variants(),
         rope::variants(),
         sampling::variants(),

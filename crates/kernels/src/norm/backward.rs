@@ -1,8 +1,9 @@
 //! `kernels/norm/backward.cu`.
 
-use longhand_gpu::{Device, DevicePtr, Stream, params};
+use longhand_gpu::{Arch, Device, DevicePtr, Stream, params};
 
-use super::{DropoutParams, Norm, tuning};
+use super::tuning::{self, Block};
+use super::{DropoutParams, Norm};
 use crate::check::{Check, MAX_BLOCKS, aligned};
 use crate::loaded::{ByAlignment, Loaded};
 use crate::random::Dropout;
@@ -10,8 +11,8 @@ use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
 
 const CHECK: Check = Check("norm backward");
-/// Of the kernels that go down columns.
-const COLUMNS_THREADS: u32 = 256;
+/// Of the kernel that adds the partial sums.
+const FINISH_THREADS: u32 = 256;
 
 params! {
     struct Params {
@@ -23,6 +24,7 @@ params! {
         rstd: DevicePtr,
         dx: DevicePtr,
         dresidual: DevicePtr,
+        totals: DevicePtr,
         partials: DevicePtr,
         rows: i64,
         sum_stride: i64,
@@ -50,13 +52,13 @@ impl Norm {
         self.check(CHECK)?;
         let load = |elements| {
             let vector = if elements > 1 { self.vector() } else { 1 };
-            let [rows, columns, finish] = &variants(self, vector);
+            let block = tuning::backward(self, vector, device.arch());
+            let [totals, rows, finish] = &kernels(self, vector, block);
             let load_if = |needed: bool, variant| needed.then(|| Loaded::new(device, variant)).transpose();
             Ok(Kernels {
-                vector,
-                block: tuning::backward(self, vector),
+                block,
+                totals: load_if(block.twice, totals)?,
                 rows: Loaded::new(device, rows)?,
-                columns: load_if(self.sums() > 0 && !tuning::backward_is_fused(self), columns)?,
                 finish: load_if(self.sums() > 0, finish)?,
             })
         };
@@ -69,21 +71,29 @@ impl Norm {
     }
 }
 
-/// By row, by column, and the last sums.
-pub(super) fn variants(norm: &Norm, vector: usize) -> [Variant; 3] {
+/// Those that there are.
+pub(super) fn variants(norm: &Norm, vector: usize, arch: Arch) -> Vec<Variant> {
+    let block = tuning::backward(norm, vector, arch);
+    let [totals, rows, finish] = kernels(norm, vector, block);
+    [block.twice.then_some(totals), Some(rows), (norm.sums() > 0).then_some(finish)]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// The totals of rows whose inputs are read twice; the gradients of rows; the last sums.
+fn kernels(norm: &Norm, vector: usize, block: Block) -> [Variant; 3] {
     let [file] = cuda_files!["norm/backward.cu"];
-    let block = tuning::backward(norm, vector);
-    let is_fused = tuning::backward_is_fused(norm);
-    let constants = norm.constants(vector, block).bool("FUSED", is_fused);
     // Sums in registers take a loop without an index.
-    let constants = constants.int("UNROLL", if is_fused { block.in_shared.max(1) as i64 } else { 4 });
+    let unroll = if block.twice { block.vectors } else { block.in_shared.max(1) };
+    let constants = norm.constants(vector, block).bool("TWICE", block.twice).int("UNROLL", unroll as i64);
     let program = program(*file, cuda_files!["norm/row.cuh"], constants)
         .params(Params::LAYOUT)
         .params(FinishParams::LAYOUT);
     [
-        ("norm_backward", block.threads, norm.shared_bytes(vector, block, 2)),
-        ("norm_backward_columns", COLUMNS_THREADS, 0),
-        ("norm_backward_finish", COLUMNS_THREADS, 0),
+        ("norm_backward_totals", block.threads, block.shared_bytes),
+        ("norm_backward", block.threads, block.shared_bytes),
+        ("norm_backward_finish", FINISH_THREADS, 0),
     ]
     .map(|(entry, threads, shared_bytes)| Variant {
         program: program.clone(),
@@ -131,11 +141,10 @@ pub struct NormBackwardArgs {
 
 #[derive(Clone, Debug)]
 struct Kernels {
-    vector: usize,
-    block: tuning::Block,
+    block: Block,
+    /// Where a row is read twice.
+    totals: Option<Loaded>,
     rows: Loaded,
-    /// Where `rows` does not do its work as well.
-    columns: Option<Loaded>,
     /// Where there is something to add.
     finish: Option<Loaded>,
 }
@@ -151,7 +160,11 @@ impl NormBackwardPlan {
     /// Bytes of scratch memory that a launch with this many rows needs.
     #[must_use]
     pub fn workspace_bytes(&self, rows: usize) -> usize {
-        workspace_bytes(&self.norm, rows)
+        let bytes = |aligned| {
+            let block = self.kernels.get(aligned).0.block;
+            totals_bytes(block, rows) + partials_bytes(&self.norm, block, rows)
+        };
+        bytes(true).max(bytes(false))
     }
 
     /// Enqueues on `stream`: no allocation, no synchronisation. Without rows, `dweight` and `dbias` become 0.
@@ -169,6 +182,19 @@ impl NormBackwardPlan {
     pub unsafe fn launch(&self, stream: &Stream, args: &NormBackwardArgs) -> Result<()> {
         let NormBackwardPlan { norm, kernels } = self;
         check(norm, args)?;
+        if self.workspace_bytes(args.rows) > 0 {
+            CHECK.memory("workspace", args.workspace, 16)?;
+        }
+        let tensors = [args.dy, args.dr, args.sum, args.weight, args.dx, args.dresidual];
+        let is_aligned = aligned(tensors) && args.sum_stride % norm.vector() as i64 == 0;
+        let Kernels { block, totals, rows, finish } = kernels.get(is_aligned).0;
+        let parts = tuning::parts(norm, *block, args.rows);
+        let blocks = match finish {
+            Some(_) => parts * block.slices,
+            None => (args.rows.div_ceil(block.rows()) * block.slices)
+                .min(MAX_BLOCKS / block.slices * block.slices),
+        };
+        let partials = args.workspace.offset(totals_bytes(*block, args.rows) as i64);
         let params = Params {
             dy: args.dy,
             dr: args.dr,
@@ -178,43 +204,36 @@ impl NormBackwardPlan {
             rstd: args.rstd,
             dx: args.dx,
             dresidual: args.dresidual,
-            partials: args.workspace,
+            totals: args.workspace,
+            partials,
             rows: args.rows as i64,
             sum_stride: args.sum_stride,
             dropout: DropoutParams::new(args.dropout),
         };
-        let tensors = [args.dy, args.dr, args.sum, args.weight, args.dx, args.dresidual];
-        let is_aligned = aligned(tensors) && args.sum_stride % norm.vector() as i64 == 0;
-        let Kernels { vector, block, rows, columns, finish } = kernels.get(is_aligned).0;
-        let parts = tuning::parts(norm, *block, args.rows);
-        let fused = finish.is_some() && columns.is_none();
-        let blocks = if fused { parts } else { args.rows.div_ceil(block.rows()).min(MAX_BLOCKS) };
 
         // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
         unsafe {
             if blocks > 0 {
+                if let Some(totals) = totals {
+                    totals.launch(stream, [blocks as u32, 1], &params)?;
+                }
                 rows.launch(stream, [blocks as u32, 1], &params)?;
             }
-            if let Some(columns) = columns {
-                let across = norm.width.div_ceil(COLUMNS_THREADS as usize * vector);
-                columns.launch(stream, [across as u32, parts as u32], &params)?;
-            }
             let Some(finish) = finish else { return Ok(()) };
-            let params = FinishParams {
-                partials: args.workspace,
-                dweight: args.dweight,
-                dbias: args.dbias,
-                parts: parts as i64,
-            };
+            let params =
+                FinishParams { partials, dweight: args.dweight, dbias: args.dbias, parts: parts as i64 };
             finish.launch(stream, [(norm.sums() * norm.width).div_ceil(32) as u32, 1], &params)
         }
     }
 }
 
-/// For the form with the most parts.
-fn workspace_bytes(norm: &Norm, rows: usize) -> usize {
-    let forms = [1, norm.vector()].map(|vector| tuning::parts(norm, tuning::backward(norm, vector), rows));
-    forms[0].max(forms[1]) * norm.sums() * norm.width * Dtype::F32.size()
+/// The workspace begins with the totals of rows that are read twice: two floats of each slice, a multiple of 16 bytes.
+fn totals_bytes(block: Block, rows: usize) -> usize {
+    if block.twice { rows * block.slices * 2 * Dtype::F32.size() } else { 0 }
+}
+
+fn partials_bytes(norm: &Norm, block: Block, rows: usize) -> usize {
+    tuning::parts(norm, block, rows) * norm.sums() * norm.width * Dtype::F32.size()
 }
 
 fn check(norm: &Norm, args: &NormBackwardArgs) -> Result<()> {
@@ -236,8 +255,7 @@ fn check(norm: &Norm, args: &NormBackwardArgs) -> Result<()> {
         }
     }
     Norm::check_part(CHECK, "dweight", args.dweight, norm.weight_dtype, norm.weight)?;
-    Norm::check_part(CHECK, "dbias", args.dbias, norm.weight_dtype, norm.bias)?;
-    if norm.sums() > 0 { CHECK.memory("workspace", args.workspace, 16) } else { Ok(()) }
+    Norm::check_part(CHECK, "dbias", args.dbias, norm.weight_dtype, norm.bias)
 }
 
 #[cfg(test)]
@@ -246,14 +264,28 @@ mod tests {
 
     #[test]
     fn the_workspace_holds_a_sum_per_column_and_part_and_stops_growing_with_the_rows() {
-        let layer = |width, rows| workspace_bytes(&Norm::layer(Dtype::F16, width), rows);
+        let partials = |norm: Norm, rows| {
+            partials_bytes(&norm, tuning::backward(&norm, 1, "sm_80".parse().unwrap()), rows)
+        };
+        let layer = |width, rows| partials(Norm::layer(Dtype::F16, width), rows);
         assert_eq!(layer(768, 0), 2 * 768 * 4);
         assert_eq!(layer(768, 9), 2 * 2 * 768 * 4); // a block takes 8 rows at a time
         assert_eq!(layer(4096, 9), 9 * 2 * 4096 * 4);
         assert_eq!(layer(768, 1 << 40), 256 * 2 * 768 * 4);
+        assert_eq!(layer(131_072, 1 << 40), 16 * 2 * 131_072 * 4);
         let norm = Norm::rms(Dtype::F16, 768);
-        assert_eq!(workspace_bytes(&norm, 9), 2 * 768 * 4);
-        assert_eq!(workspace_bytes(&norm.weight(false), 9), 0);
+        assert_eq!(partials(norm, 9), 2 * 768 * 4);
+        assert_eq!(partials(norm.weight(false), 9), 0);
+    }
+
+    #[test]
+    fn it_holds_the_totals_of_rows_that_are_read_twice() {
+        let totals = |width, arch: &str| {
+            totals_bytes(tuning::backward(&Norm::layer(Dtype::F16, width), 8, arch.parse().unwrap()), 9)
+        };
+        assert_eq!(totals(16_384, "sm_80"), 0);
+        assert_eq!(totals(65_536, "sm_80"), 9 * 4 * 8);
+        assert_eq!(totals(65_536, "sm_120a"), 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `kernels/norm/forward.cu`.
 
-use longhand_gpu::{Device, DevicePtr, Stream, params};
+use longhand_gpu::{Arch, Device, DevicePtr, Stream, params};
 
 use super::{DropoutParams, Norm, tuning};
 use crate::check::{Check, MAX_BLOCKS, aligned};
@@ -40,21 +40,22 @@ impl Norm {
         self.check(CHECK)?;
         let load = |elements| {
             let vector = if elements > 1 { self.vector() } else { 1 };
-            Ok((Loaded::new(device, &variant(self, vector))?, tuning::forward(self, vector)))
+            let block = tuning::forward(self, vector, device.arch());
+            Ok((Loaded::new(device, &variant(self, vector, device.arch()))?, block))
         };
         Ok(NormForwardPlan { norm: *self, kernel: ByAlignment::new(self.can_be_aligned(), load)? })
     }
 }
 
-pub(super) fn variant(norm: &Norm, vector: usize) -> Variant {
+pub(super) fn variant(norm: &Norm, vector: usize, arch: Arch) -> Variant {
     let [file] = cuda_files!["norm/forward.cu"];
-    let block = tuning::forward(norm, vector);
+    let block = tuning::forward(norm, vector, arch);
     let constants = norm.constants(vector, block).int("UNROLL", 4);
     Variant {
         program: program(*file, cuda_files!["norm/row.cuh"], constants).params(Params::LAYOUT),
         entry: "norm_forward",
         threads: block.threads,
-        shared_bytes: norm.shared_bytes(vector, block, 1),
+        shared_bytes: block.shared_bytes,
     }
 }
 

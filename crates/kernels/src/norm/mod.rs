@@ -41,7 +41,7 @@ mod tuning;
 pub use backward::{NormBackwardArgs, NormBackwardPlan};
 pub use forward::{NormForwardArgs, NormForwardPlan};
 
-use longhand_gpu::{Constants, DevicePtr, params};
+use longhand_gpu::{Arch, Constants, DevicePtr, params};
 
 use crate::check::Check;
 use crate::random::Dropout;
@@ -148,20 +148,23 @@ impl Norm {
             .alias("Element", self.dtype.cuda_name())
             .alias("Weight", self.weight_dtype.cuda_name())
             .int("W", self.width as i64)
+            .int("SLICES", block.slices as i64)
+            .int("COLUMNS", self.columns(vector, block.slices) as i64)
             .int("VECTOR", vector as i64)
             .int("THREADS", block.threads)
             .int("ROW_THREADS", block.row_threads)
             .int("IN_REGISTERS", block.in_registers as i64)
             .int("IN_SHARED", block.in_shared as i64)
+            .bool("SHARES_COLUMNS", block.shares_columns)
             .bool("LAYER", self.layer)
             .bool("HAS_WEIGHT", self.weight)
             .bool("HAS_BIAS", self.bias)
             .bool("DROPOUT", self.dropout)
     }
 
-    /// Bytes of shared memory for so many rows that wait there.
-    fn shared_bytes(&self, vector: usize, block: Block, rows: usize) -> u32 {
-        (rows * block.in_shared * block.threads as usize * vector * self.dtype.size()) as u32
+    /// Of a row, those that one of so many blocks has.
+    fn columns(&self, vector: usize, slices: usize) -> usize {
+        self.width.div_ceil(slices).next_multiple_of(vector)
     }
 }
 
@@ -184,13 +187,15 @@ impl DropoutParams {
     }
 }
 
-/// Every kernel here, at the widest row of each class, which needs the most registers; each feature at one width.
+/// Every kernel here, for `arch`, at the widest row of each class, which needs the most registers; each feature at one width.
 /// Vectors of one element are represented by the widths that have no other.
-pub(crate) fn variants() -> Vec<Variant> {
+pub(crate) fn variants(arch: Arch) -> Vec<Variant> {
     let wide = [1024, 8192, 16_384, 32_768, 65_536, MAX_WIDTH].map(|width| Norm::layer(Dtype::Bf16, width));
     let odd = [1023, 16_383, 65_535].map(|width| Norm::layer(Dtype::Bf16, width));
     let features = [
         Norm::layer(Dtype::F32, 8192),
+        Norm::layer(Dtype::F32, MAX_WIDTH).dropout(true),
+        Norm::layer(Dtype::Bf16, 16_384).weight_dtype(Dtype::F32),
         Norm::layer(Dtype::Bf16, 1024).dropout(true).weight_dtype(Dtype::F32),
         Norm::rms(Dtype::F16, 16_384).dropout(true),
         Norm::rms(Dtype::F32, 1023).weight(false).bias(true).dropout(true),
@@ -200,7 +205,7 @@ pub(crate) fn variants() -> Vec<Variant> {
         .chain(features)
         .flat_map(|norm| {
             let vector = if norm.can_be_aligned() { norm.vector() } else { 1 };
-            [forward::variant(&norm, vector)].into_iter().chain(backward::variants(&norm, vector))
+            [forward::variant(&norm, vector, arch)].into_iter().chain(backward::variants(&norm, vector, arch))
         })
         .collect()
 }

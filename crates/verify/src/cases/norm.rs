@@ -139,7 +139,7 @@ impl Norm {
             (5, 1025),
             (3, 4104),
             (2, 8193),
-            (2, 16_392),
+            (66, 16_392),
             (2, 65_536),
             (1, 131_072),
         ] {
@@ -156,8 +156,8 @@ impl Norm {
     pub fn canonical() -> Vec<Canonical> {
         let (rows, width) = (12_288, 128);
         let layer = |pass| Norm::layer(pass, Precision::Bf16, rows, width);
-        // Of which `dy` and `sum` are read twice.
-        let (few, wide) = (64, 32_768);
+        // Of which each is shared by blocks.
+        let (many, wide) = (1024, 8200);
         let rms = |pass| Norm::rms(pass, Precision::Bf16, rows, width);
         // Four tensors; the statistics; weight and bias, or weight and the gradients.
         let bytes = |statistics: usize, vectors: usize| {
@@ -170,8 +170,8 @@ impl Norm {
             Canonical::moving("rms_norm_backward", rms(Pass::Backward), bytes(1, 2)),
             Canonical::moving(
                 "rms_norm_backward_wide",
-                Norm::rms(Pass::Backward, Precision::Bf16, few, wide),
-                2 * 4 * few * wide + 4 * few + 2 * 2 * wide,
+                Norm::rms(Pass::Backward, Precision::F32, many, wide),
+                4 * 4 * many * wide + 4 * many + 4 * 2 * wide,
             ),
         ]
     }
