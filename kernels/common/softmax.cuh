@@ -5,10 +5,10 @@
 #include "common/math.cuh"
 #include "common/reduce.cuh"
 
-// Of the numbers that a thread saw: the largest, and the sum of exp(x - maximum).
+// Of the numbers that a thread saw: the largest, and the sum of exp(x - maximum). At first {-infinity(), 0}.
 struct Running {
-    float maximum = -infinity();
-    float sum = 0;
+    float maximum;
+    float sum;
 
     template <int N> void see(const float (&x)[N]) {
         float largest = maximum;
@@ -21,13 +21,19 @@ struct Running {
 #pragma unroll
         for (int k = 0; k < N; ++k) sum += exp2_approximate(x[k] * LOG2_E - shift);
     }
+
+    // The sum as it is relative to another maximum, which is at least as large.
+    float sum_below(float maximum) const {
+        const bool seen = this->maximum != -infinity();
+        return seen ? sum * exp2_approximate((this->maximum - maximum) * LOG2_E) : 0.0f;
+    }
+
+    // log(sum of exp(x)); -inf where that is nothing but -inf.
+    float log_sum_exp() const { return maximum + logf(sum); }
 };
 
-// log(sum of exp(x)) over what the threads of a block saw; -inf where that is nothing but -inf. All threads must call.
-template <int THREADS> float log_sum_exp(const Running& running) {
+// What the threads of a block saw together. All of them must call.
+template <int THREADS> Running over_block(const Running& running) {
     const float maximum = block_max<THREADS>(running.maximum);
-    const bool seen = running.maximum != -infinity();
-    const float sum =
-        block_sum<THREADS>(seen ? running.sum * exp2_approximate((running.maximum - maximum) * LOG2_E) : 0.0f);
-    return maximum + logf(sum);
+    return {maximum, block_sum<THREADS>(running.sum_below(maximum))};
 }

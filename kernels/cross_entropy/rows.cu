@@ -14,13 +14,17 @@
 // A row whose target is IGNORE is not read: loss, lse and gradient are 0. Where a target is neither below V nor IGNORE,
 // nothing is read either, and all three are NaN, so that the mean and the norm of the gradient show it.
 //
-// One block per row. With GRADIENT the row's first `held` columns stay in shared memory between the two passes over it,
-// each element for the thread that brought it; what does not fit is read again. Statistics are f32. Outputs are
-// overwritten; `dlogits` may be `logits` with the same stride.
+// A row is one block's, or that of a cluster of SLICES blocks, which have a slice of its columns each. With GRADIENT the
+// first `held` columns of a block stay in shared memory between the two passes over them, each element for the thread that
+// brought it; what does not fit is read again. Statistics are f32, in the order of the slices; a block that has a row for
+// itself takes them one by one, so that the bits do not depend on whether there are clusters. Outputs are overwritten;
+// `dlogits` may be `logits` with the same stride.
 //
-// constants.cuh comes from Rust: Element, THREADS, GRADIENT, SOFTCAP.
+// constants.cuh comes from Rust: Element, THREADS, SLICES, CLUSTER (SLICES or 1), GRADIENT, SOFTCAP.
+// Grid: N * CLUSTER.
 
 #include "constants.cuh"
+#include "common/cluster.cuh"
 #include "common/reduce.cuh"
 #include "common/row.cuh"
 #include "common/softmax.cuh"
@@ -48,9 +52,39 @@ struct Params {
 
 float capped(const Params& p, float logit) { return SOFTCAP ? p.softcap * tanhf(logit / p.softcap) : logit; }
 
-// Every logit of a row gets the same gradient.
-void fill(const Params& p, Element* dlogits, float value) {
-    for_columns<THREADS, WIDE>(dlogits, p.vocabulary, [&](int column, auto n) {
+// Columns of a row.
+struct Columns { int first, count; };
+
+// Slices begin with whole 16-byte accesses, if the row does.
+Columns slice(const Params& p, int number) {
+    if constexpr (SLICES == 1) return {0, p.vocabulary};
+    const int width = (p.vocabulary / SLICES / WIDE + 1) * WIDE;
+    const long long first = 1ll * number * width, rest = max(p.vocabulary - first, 0ll);
+    return {static_cast<int>(min(first, 1ll * p.vocabulary)), static_cast<int>(min(rest, 1ll * width))};
+}
+
+// Of some columns.
+struct alignas(16) Part {
+    Running running;
+    float   total;  // of z
+};
+
+// Of all slices of a row.
+Part whole(const Part (&parts)[SLICES]) {
+    Part all = {{-infinity(), 0}, 0};
+#pragma unroll
+    for (int i = 0; i < SLICES; ++i) all.running.maximum = fmaxf(all.running.maximum, parts[i].running.maximum);
+#pragma unroll
+    for (int i = 0; i < SLICES; ++i) {
+        all.running.sum += parts[i].running.sum_below(all.running.maximum);
+        all.total += parts[i].total;
+    }
+    return all;
+}
+
+// Every logit of the columns gets the same gradient.
+void fill(Element* dlogits, int count, float value) {
+    for_columns<THREADS, WIDE>(dlogits, count, [&](int column, auto n) {
         float d[decltype(n)::value];
 #pragma unroll
         for (float& each : d) each = value;
@@ -60,48 +94,79 @@ void fill(const Params& p, Element* dlogits, float value) {
 
 extern __shared__ uint4 shared[];
 
-// Two blocks on a multiprocessor: one row arrives while the other leaves. tanhf takes the registers of both.
-extern "C" __global__ void __launch_bounds__(THREADS, SOFTCAP ? 1 : 2)
+// Two blocks on a multiprocessor: one row arrives while the other leaves. With 1024 threads, tanhf takes the registers of
+// both.
+extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS, SOFTCAP && SLICES == 1 ? 1 : 2)
 cross_entropy_rows(const __grid_constant__ Params p) {
-    const long long row = blockIdx.x;
-    const Element* logits = p.logits + row * p.stride;
-    Element* dlogits = p.dlogits + row * p.dlogits_stride;
+    __shared__ Part parts[SLICES];
+    const long long row = blockIdx.x / CLUSTER;
+    const int own = blockIdx.x % CLUSTER;  // slice; with a row for itself, the block has them all
+    const Columns columns = CLUSTER > 1 ? slice(p, own) : Columns{0, p.vocabulary};
+    const bool writes_row = own == 0 && threadIdx.x == 0;
+    const Element* logits = p.logits + row * p.stride + columns.first;
+    Element* dlogits = p.dlogits + row * p.dlogits_stride + columns.first;
     const unsigned target = load_for_warp(p.targets + row);
     if (target >= p.vocabulary) {
         const float value = target == IGNORE ? 0.0f : not_a_number();
-        if (threadIdx.x == 0 && p.loss != nullptr) p.loss[row] = value;
-        if (threadIdx.x == 0 && p.lse != nullptr) p.lse[row] = value;
-        if constexpr (GRADIENT) fill(p, dlogits, value);
+        if (writes_row && p.loss != nullptr) p.loss[row] = value;
+        if (writes_row && p.lse != nullptr) p.lse[row] = value;
+        if constexpr (GRADIENT) fill(dlogits, columns.count, value);
         return;
     }
 
     // Columns have the alignment there that they have in memory.
     const unsigned long long address = reinterpret_cast<unsigned long long>(logits);
     Element* held = reinterpret_cast<Element*>(shared) + address % 16 / sizeof(Element);
-    const float z_target = threadIdx.x == 0 ? capped(p, to_float(logits[target])) : 0;  // before it is overwritten
+    const float z_target = writes_row ? capped(p, to_float(logits[target])) : 0;  // before it is overwritten
 
-    Running running;
-    float total = 0;  // of z
-    for_columns<THREADS, WIDE>(logits, p.vocabulary, [&](int column, auto n) {
-        constexpr int N = decltype(n)::value;
-        const Vec<Element, N> x = load<N>(logits + column);
-        if (GRADIENT && column < p.held) store_shared(held + column, x);
-        float z[N];
+    const auto read = [&](const Columns& read) {
+        Running running = {-infinity(), 0};
+        float total = 0;
+        for_columns<THREADS, WIDE>(logits + read.first, read.count, [&](int i, auto n) {
+            constexpr int N = decltype(n)::value;
+            const int column = read.first + i;
+            const Vec<Element, N> x = load<N>(logits + column);
+            if (GRADIENT && column < p.held) store_shared(held + column, x);
+            float z[N];
 #pragma unroll
-        for (int k = 0; k < N; ++k) {
-            z[k] = capped(p, x.get(k));
-            total += z[k];
+            for (int k = 0; k < N; ++k) {
+                z[k] = capped(p, x.get(k));
+                total += z[k];
+            }
+            running.see(z);
+        });
+        const bool wants_total = p.loss != nullptr && p.smoothing > 0;
+        return Part{over_block<THREADS>(running), wants_total ? block_sum<THREADS>(total) : 0};
+    };
+    Part part;
+    if constexpr (CLUSTER > 1) {
+        cluster_wait();
+        const Part mine = read({0, columns.count});
+        if (threadIdx.x < CLUSTER) {
+            const SharedAddress there = shared_address(parts + own);
+            store_in_cluster(there, threadIdx.x, make_float2(mine.running.maximum, mine.running.sum));
+            store_in_cluster(there + 8, threadIdx.x, make_float2(mine.total, 0));
         }
-        running.see(z);
-    });
-    const float lse = log_sum_exp<THREADS>(running);
-
-    if (p.loss != nullptr) {
-        float loss = lse - (1 - p.smoothing) * z_target + p.z_loss * lse * lse;
-        if (p.smoothing > 0) loss -= p.smoothing * (block_sum<THREADS>(total) / p.vocabulary);
-        if (threadIdx.x == 0) p.loss[row] = loss;
+        cluster_wait();
+        part = whole(parts);
+    } else if constexpr (SLICES > 1) {
+        for (int i = 0; i < SLICES; ++i) {
+            const Part one = read(slice(p, i));
+            if (threadIdx.x == 0) parts[i] = one;
+        }
+        __syncthreads();
+        part = whole(parts);
+    } else {
+        part = read(columns);
     }
-    if (threadIdx.x == 0 && p.lse != nullptr) p.lse[row] = lse;
+    const float lse = part.running.log_sum_exp();
+
+    if (writes_row && p.loss != nullptr) {
+        float loss = lse - (1 - p.smoothing) * z_target + p.z_loss * lse * lse;
+        if (p.smoothing > 0) loss -= p.smoothing * (part.total / p.vocabulary);
+        p.loss[row] = loss;
+    }
+    if (writes_row && p.lse != nullptr) p.lse[row] = lse;
 
     if constexpr (GRADIENT) {
         float factor = p.scale;
@@ -109,6 +174,7 @@ cross_entropy_rows(const __grid_constant__ Params p) {
         if (p.share != nullptr) factor *= load_for_warp(p.share);
         const float shift = lse * LOG2_E, of_probability = 1 + 2 * p.z_loss * lse, of_target = 1 - p.smoothing;
         const float of_each = p.smoothing / p.vocabulary;
+        const unsigned target_here = target - columns.first;
         const auto store_gradient = [&](int column, const auto& x, auto n) {
             constexpr int N = decltype(n)::value;
             float d[N];
@@ -116,19 +182,19 @@ cross_entropy_rows(const __grid_constant__ Params p) {
             for (int k = 0; k < N; ++k) {
                 const float z = capped(p, x.get(k));
                 d[k] = of_probability * exp2_approximate(z * LOG2_E - shift) - of_each;
-                if (column + k == target) d[k] -= of_target;
+                if (column + k == target_here) d[k] -= of_target;
                 d[k] *= factor;
                 if (SOFTCAP) d[k] *= 1 - (z / p.softcap) * (z / p.softcap);
             }
             store(dlogits + column, to_vec<Element>(d));
         };
         if ((address ^ reinterpret_cast<unsigned long long>(dlogits)) % 16 == 0) {
-            for_columns<THREADS, WIDE>(logits, p.vocabulary, [&](int column, auto n) {
+            for_columns<THREADS, WIDE>(logits, columns.count, [&](int column, auto n) {
                 constexpr int N = decltype(n)::value;
                 store_gradient(column, column < p.held ? load<N>(held + column) : load<N>(logits + column), n);
             });
         } else {
-            for (int column = threadIdx.x; column < p.vocabulary; column += THREADS) {
+            for (int column = threadIdx.x; column < columns.count; column += THREADS) {
                 store_gradient(column, load<1>(logits + column), Count<1>());
             }
         }

@@ -35,7 +35,7 @@ softmax_forward(const __grid_constant__ Params p) {
     const unsigned long long address = reinterpret_cast<unsigned long long>(x);
     Element* held = reinterpret_cast<Element*>(shared) + address % 16 / sizeof(Element);
 
-    Running running;
+    Running running = {-infinity(), 0};
     for_columns<THREADS, WIDE>(x, p.width, [&](int column, auto n) {
         constexpr int N = decltype(n)::value;
         const Vec<Element, N> piece = load<N>(x + column);
@@ -45,7 +45,7 @@ softmax_forward(const __grid_constant__ Params p) {
         for (int k = 0; k < N; ++k) values[k] = piece.get(k);
         running.see(values);
     });
-    const float lse = log_sum_exp<THREADS>(running);
+    const float lse = over_block<THREADS>(running).log_sum_exp();
     if (threadIdx.x == 0 && p.lse != nullptr) p.lse[row] = lse;
     if (p.out == nullptr) return;
 

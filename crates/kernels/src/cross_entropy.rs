@@ -45,11 +45,13 @@ mod rows;
 pub use mean::{GradientScale, GradientScalePlan, MeanLoss, MeanLossPlan};
 pub use rows::{CrossEntropy, CrossEntropyArgs, CrossEntropyPlan, Gradient, Logits, LossOptions};
 
+use longhand_gpu::Arch;
+
 use crate::Variant;
 
 /// The target of a row that does not count.
 pub const IGNORE: u32 = u32::MAX;
 
-pub(crate) fn variants() -> Vec<Variant> {
-    [rows::variants(), mean::variants()].concat()
+pub(crate) fn variants(arch: Arch) -> Vec<Variant> {
+    [rows::variants(arch), mean::variants()].concat()
 }

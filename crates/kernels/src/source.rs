@@ -66,7 +66,7 @@ pub fn variants(arch: Arch) -> Vec<Variant> {
         attention::variants(arch),
         attention::decode_variants(),
         attention::merge_variants(),
-        cross_entropy::variants(),
+        cross_entropy::variants(arch),
         elementwise::variants(),
         embedding::variants(),
         kv_cache::variants(),

@@ -1,6 +1,6 @@
 //! `kernels/cross_entropy/rows.cu`.
 
-use longhand_gpu::{Constants, Device, DevicePtr, Launch, Stream, params};
+use longhand_gpu::{Arch, Constants, Device, DevicePtr, Launch, Stream, params};
 
 use crate::check::{Check, MAX_BLOCKS};
 use crate::held::{Holding, REDUCTIONS, held};
@@ -9,7 +9,10 @@ use crate::{Dtype, Result, Variant};
 
 const CHECK: Check = Check("cross-entropy");
 const ENTRY: &str = "cross_entropy_rows";
-const THREADS: u32 = 1024;
+/// Of a row that has more than [`SHORT_BYTES`].
+const SLICES: usize = 8;
+/// The longest row that a block holds, beside another block's, where there is the most shared memory.
+const SHORT_BYTES: usize = 112 << 10;
 
 params! {
     struct Params {
@@ -67,7 +70,7 @@ impl LossOptions {
 /// Logits and their targets. Rows may have any alignment.
 #[derive(Clone, Copy, Debug)]
 pub struct Logits {
-    /// `N`, at most 2³¹ - 1.
+    /// `N`, below 2²⁸.
     pub rows: usize,
     /// `V`, at most 2³¹ - 1.
     pub vocabulary: usize,
@@ -82,9 +85,10 @@ pub struct Logits {
 /// Cross-entropy of softmax in nats (Bishop 2006, eq. 4.108) of each row, with the terms of [`LossOptions`], and its
 /// gradient, in one pass over the logits: `loss = log(sum(exp(logits))) - logits[target]`. Statistics are f32.
 ///
-/// As much of a row as fits stays in shared memory between its statistics and its gradient; the rest is read twice.
+/// As much of a row as fits stays in shared memory between its statistics and its gradient; the rest is read twice. From
+/// sm_90 on a cluster of 8 blocks holds a long row together: at least 400,000 logits of 16 bits.
 ///
-/// Deterministic: the same inputs give the same bits.
+/// Deterministic: the same inputs give the same bits, on every GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CrossEntropy {
     dtype: Dtype,
@@ -117,23 +121,52 @@ impl CrossEntropy {
     ///
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<CrossEntropyPlan> {
-        let holding = Holding::new(device, &self.variant(0), self.gradient.then_some(REDUCTIONS))?;
-        Ok(CrossEntropyPlan { kind: *self, holding })
+        let load = |slicing: Slicing| -> Result<(Slicing, Holding)> {
+            let variant = self.variant(slicing, 0);
+            Ok((slicing, Holding::new(device, &variant, self.gradient.then_some(REDUCTIONS))?))
+        };
+        let long = self.gradient.then(|| load(Slicing::of_long_rows(device.arch()))).transpose()?;
+        Ok(CrossEntropyPlan { kind: *self, short: load(Slicing::NONE)?, long })
     }
 
-    fn variant(self, shared_bytes: u32) -> Variant {
+    fn variant(self, slicing: Slicing, shared_bytes: u32) -> Variant {
         let [file] = cuda_files!["cross_entropy/rows.cu"];
         let constants = Constants::new()
             .alias("Element", self.dtype.cuda_name())
-            .int("THREADS", THREADS)
+            .int("THREADS", slicing.threads)
+            .int("SLICES", slicing.slices as i64)
+            .int("CLUSTER", slicing.cluster as i64)
             .bool("GRADIENT", self.gradient)
             .bool("SOFTCAP", self.softcap);
         Variant {
             program: program(*file, &[], constants).params(Params::LAYOUT),
             entry: ENTRY,
-            threads: THREADS,
+            threads: slicing.threads,
             shared_bytes,
         }
+    }
+}
+
+/// How many slices a row has, and how many blocks of so many threads take them.
+#[derive(Clone, Copy, Debug)]
+struct Slicing {
+    threads: u32,
+    slices: usize,
+    cluster: usize,
+}
+
+impl Slicing {
+    const NONE: Slicing = Slicing { threads: 1024, slices: 1, cluster: 1 };
+
+    /// The slices are the same on every architecture, and so is the order of the sums.
+    fn of_long_rows(arch: Arch) -> Slicing {
+        Slicing { threads: 512, slices: SLICES, cluster: if arch.number() >= 90 { SLICES } else { 1 } }
+    }
+
+    /// Columns of a block, at most: as the kernel cuts them.
+    fn columns(self, vocabulary: usize, dtype: Dtype) -> usize {
+        let wide = 16 / dtype.size();
+        if self.cluster == 1 { vocabulary } else { (vocabulary / self.slices / wide + 1) * wide }
     }
 }
 
@@ -185,7 +218,9 @@ impl Gradient {
 #[derive(Clone, Debug)]
 pub struct CrossEntropyPlan {
     kind: CrossEntropy,
-    holding: Holding,
+    short: (Slicing, Holding),
+    /// Where something is read twice: with a gradient.
+    long: Option<(Slicing, Holding)>,
 }
 
 impl CrossEntropyPlan {
@@ -206,7 +241,10 @@ impl CrossEntropyPlan {
         if logits.rows == 0 {
             return Ok(());
         }
-        let (shared_bytes, held) = self.holding.held(self.kind.dtype, logits.vocabulary, 1);
+        let is_short = logits.vocabulary * self.kind.dtype.size() <= SHORT_BYTES;
+        let (slicing, holding) = self.long.as_ref().filter(|_| !is_short).unwrap_or(&self.short);
+        let columns = slicing.columns(logits.vocabulary, self.kind.dtype);
+        let (shared_bytes, held) = holding.held(self.kind.dtype, columns, 1);
         let gradient = gradient.unwrap_or(Gradient::NONE);
         let params = Params {
             logits: logits.data,
@@ -225,9 +263,10 @@ impl CrossEntropyPlan {
             z_loss: options.z_loss,
             softcap: options.softcap.unwrap_or(0.0),
         };
-        let shape = Launch { grid: [logits.rows as u32, 1, 1], block: [THREADS, 1, 1], shared_bytes };
+        let blocks = (logits.rows * slicing.cluster) as u32;
+        let shape = Launch { grid: [blocks, 1, 1], block: [slicing.threads, 1, 1], shared_bytes };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
-        Ok(unsafe { self.holding.kernel.launch(stream, shape, &params) }?)
+        Ok(unsafe { holding.kernel.launch(stream, shape, &params) }?)
     }
 }
 
@@ -244,7 +283,7 @@ fn check(kind: CrossEntropy, args: &CrossEntropyArgs) -> Result<()> {
     if gradient.is_some() != kind.gradient {
         return Err(CHECK.error("gradient", given(gradient.is_some()), planned(kind.gradient)));
     }
-    CHECK.size("rows", logits.rows, 0, MAX_BLOCKS)?;
+    CHECK.size("rows", logits.rows, 0, MAX_BLOCKS / SLICES)?;
     CHECK.size("vocabulary", logits.vocabulary, 1, MAX_BLOCKS)?;
     if logits.rows == 0 {
         return Ok(());
@@ -268,12 +307,18 @@ fn check_gradient(kind: CrossEntropy, logits: &Logits, gradient: &Gradient) -> R
     CHECK.written_stride("stride of dlogits", gradient.stride, logits.rows, logits.vocabulary)
 }
 
-pub(super) fn variants() -> Vec<Variant> {
+pub(super) fn variants(arch: Arch) -> Vec<Variant> {
     let gradient = |dtype| CrossEntropy::new(dtype).gradient(true);
-    let with_row = |kind: CrossEntropy| kind.variant(held(kind.dtype, 32_000, 1, u32::MAX).0);
-    let mut all = vec![CrossEntropy::new(Dtype::Bf16).variant(0)];
-    all.extend([Dtype::F32, Dtype::Bf16, Dtype::F16].map(gradient).map(with_row));
-    all.extend([Dtype::F32, Dtype::Bf16].map(|dtype| with_row(gradient(dtype).softcap(true))));
+    let with = |kind: CrossEntropy, slicing: Slicing, vocabulary| {
+        kind.variant(slicing, held(kind.dtype, slicing.columns(vocabulary, kind.dtype), 1, 90 << 10).0)
+    };
+    let short = |kind| with(kind, Slicing::NONE, 32_000);
+    let long = |kind| with(kind, Slicing::of_long_rows(arch), 128_256);
+    let mut all = vec![CrossEntropy::new(Dtype::Bf16).variant(Slicing::NONE, 0)];
+    all.extend([Dtype::F32, Dtype::Bf16, Dtype::F16].map(gradient).map(short));
+    all.extend([Dtype::F32, Dtype::Bf16].map(|dtype| short(gradient(dtype).softcap(true))));
+    all.extend([Dtype::F32, Dtype::Bf16].map(gradient).map(long));
+    all.push(long(gradient(Dtype::Bf16).softcap(true)));
     all
 }
 

@@ -209,10 +209,13 @@ impl CrossEntropy {
     /// The launches whose counts are held.
     #[must_use]
     pub fn canonical() -> Vec<Canonical> {
-        let (rows, vocabulary) = (4, 50_257);
-        let case = CrossEntropy { place: Place::Logits, ..new(Precision::Bf16, rows, vocabulary) };
-        // Logits are read for the loss, and read and overwritten for the gradient.
-        vec![Canonical::moving("cross_entropy", case, 3 * 2 * rows * vocabulary)]
+        let one = |name, rows, vocabulary| {
+            let case = CrossEntropy { place: Place::Logits, ..new(Precision::Bf16, rows, vocabulary) };
+            // Logits are read for the loss, and read and overwritten for the gradient.
+            Canonical::moving(name, case, 3 * 2 * rows * vocabulary)
+        };
+        // GPT-2's; and the largest that there are.
+        vec![one("cross_entropy", 4, 50_257), one("cross_entropy_long", 2, 262_144)]
     }
 
     /// The rows that count, at least 1.
