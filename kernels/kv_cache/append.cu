@@ -46,21 +46,21 @@ constexpr int GROUPS = THREADS / GROUP;     // of a block
 // Of one token. Lanes that are neighbours read neighbours: no bank conflicts.
 struct Angles {
     float cosine[VECTOR][PAIRS ? PAIRS : 1], sine[VECTOR][PAIRS ? PAIRS : 1];
+};
 
-    // GROUP lanes compute them.
-    void set(const Params& p, int position, int lane) {
-        for (int unit = lane; unit < PAIRS; unit += GROUP) {
-            const Vec<float, VECTOR> frequency = load<VECTOR>(p.frequencies + unit * VECTOR);
-#pragma unroll
-            for (int i = 0; i < VECTOR; ++i) {
-                float s, c;
-                sine_and_cosine(position, frequency.get(i), &s, &c);
-                cosine[i][unit] = c * p.factor;
-                sine[i][unit] = s * p.factor;
-            }
+// Of all tokens of a block, by all of its threads: each reads its frequency once for them all.
+void set_angles(const Params& p, Angles* angles, const int* positions, int tokens) {
+    for (int i = threadIdx.x; i < ROTARY / 2; i += THREADS) {
+        const int unit = i % (PAIRS ? PAIRS : 1), element = i / (PAIRS ? PAIRS : 1);
+        const float frequency = p.frequencies[unit * VECTOR + element];
+        for (int token = 0; token < tokens; ++token) {
+            float s, c;
+            sine_and_cosine(positions[token], frequency, &s, &c);
+            angles[token].cosine[element][unit] = c * p.factor;
+            angles[token].sine[element][unit] = s * p.factor;
         }
     }
-};
+}
 
 template <class Stored> void store_elements(Stored* to, const float (&x)[VECTOR], float inverse) {
     if constexpr (QUANTISED) {
@@ -142,6 +142,7 @@ void append(const Element* from, Stored* to, float* scale, const Angles& angles,
 extern "C" __global__ void __launch_bounds__(THREADS)
 kv_cache_append(const __grid_constant__ Params p) {
     __shared__ Angles angles[GROUPS];
+    __shared__ int positions[GROUPS];
     const long long first = static_cast<long long>(blockIdx.x) * GROUPS;
     const int group = threadIdx.x / GROUP, lane = threadIdx.x % GROUP;
     // All lanes take part in exchanges: those without a head to write do another one, and write nothing.
@@ -175,9 +176,11 @@ kv_cache_append(const __grid_constant__ Params p) {
     float* scale = (is_key ? p.k_scales : p.v_scales) + scale_row;
     if (is_key) {
         // The heads of a token turn alike: the first of them in this block says how.
-        const int slot = index / p.kv_heads - min(first, p.heads - 1) / p.kv_heads;
+        const int slot = index / p.kv_heads - first / p.kv_heads;
         if constexpr (ROTARY > 0) {
-            if (first + group < p.heads && (head == 0 || group == 0)) angles[slot].set(p, position, lane);
+            if (lane == 0 && first + group < p.heads && (head == 0 || group == 0)) positions[slot] = position;
+            __syncthreads();
+            set_angles(p, angles, positions, (min(first + GROUPS, p.heads) - 1) / p.kv_heads - first / p.kv_heads + 1);
             __syncthreads();
         }
         append<KEY_DIM, ROTARY>(from, to, scale, angles[slot], lane, row >= 0);

@@ -11,7 +11,7 @@ use crate::{Dtype, Result, Variant};
 
 const CHECK: Check = Check("kv cache append");
 const HEADERS: &[(&str, &str)] = cuda_files!["kv_cache/cache.cuh"];
-const THREADS: u32 = 128;
+const THREADS: u32 = 256;
 const MAX_HEAD_DIM: usize = 1024;
 
 params! {
