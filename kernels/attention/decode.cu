@@ -52,7 +52,8 @@ struct Params {
 
 constexpr int THREADS = WARPS * 32;
 constexpr int STAGE_BYTES = KEY_TILE_BYTES + VALUE_TILE_BYTES + (QUANTISED ? 2 * TILE * sizeof(float) : 0);
-constexpr int PITCH = VALUE_COLUMNS | 16;  // floats from row to row of what warps exchange
+// Floats from row to row of what warps exchange: four rows at a time are written 32 bytes each, or two rows 64 bytes.
+constexpr int PITCH = VALUE_COLUMNS | (QUANTISED ? 16 : 8);
 // A probability times the scale of a value may be too small for f16. So many times that, it is near the probability times
 // the value.
 constexpr float VALUE_GAIN = QUANTISED ? 64 : 1;

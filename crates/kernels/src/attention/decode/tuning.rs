@@ -32,7 +32,8 @@ impl Block {
         let [keys, values] = head_dims.map(|dim| dim.next_multiple_of(16));
         let scales = if storage.is_quantised() { 2 * TILE * 4 } else { 0 };
         let stage = TILE * (keys + values) * storage.size(dtype) + scales;
-        let exchange = self.warps * TILE * (values | 16) * 4;
+        let pitch = values | if storage.is_quantised() { 16 } else { 8 };
+        let exchange = self.warps * TILE * pitch * 4;
         (TILE * keys * 2 + self.warps * self.stages * stage).max(exchange)
     }
 
