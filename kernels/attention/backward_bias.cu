@@ -11,30 +11,19 @@
 // stride is 0; with DOCUMENTS, the number of them for B.
 
 #include "common/math.cuh"
-#include "attention/dropout.cuh"
-#include "attention/mask.cuh"
+#include "attention/inputs.cuh"
 #include "attention/rows.cuh"
-#include "attention/score.cuh"
 #include "attention/tile.cuh"
 
 struct Params {
-    const Element*       q;          // (B, T, H, HEAD_DIM)
-    const Element*       k;          // (B, S, Hkv, HEAD_DIM)
-    const Element*       v;          // (B, S, Hkv, VALUE_DIM)
+    Inputs               inputs;
     const Element*       grad_out;   // (B, T, H, VALUE_DIM)
     const RowStatistics* rows;       // (B, H, T), contiguous
     Element*             grad_bias;  // (B, H, T, S); with DOCUMENTS, as many of each as the longest has
-    Strides q_strides, k_strides, v_strides, grad_out_strides;
+    Strides     grad_out_strides;
     BiasStrides bias_strides;        // of grad_bias
-    Mask      mask;
-    Documents documents;
-    Scoring   scoring;
-    Dropout   dropout;
-    int   T, S;
-    int   sequences, heads;
-    int   heads_per_kv;              // H / Hkv
-    int   longest_T, longest_S;      // of a sequence
-    float scale;
+    int sequences, heads;
+    int longest_T, longest_S;        // of a sequence
 };
 
 constexpr int THREADS = WARPS * 32;
@@ -54,23 +43,24 @@ using Sums = float[ROWS][COLUMNS][4];
 // Adds the gradients of the scores of one tile, whose user's mask is asked or not.
 __forceinline__ void add_tile(Sums& sum, SharedAddress tiles, const Params& p, const Sequence& sequence,
                               const Sight& sight, const Scorer& scorer, int first_query, int first_key, bool asks) {
+    const Inputs& in = p.inputs;
     const SharedAddress q_tile = tiles, grad_out_tile = q_tile + tile_bytes<HEAD_DIM>(BLOCK_Q);
     const SharedAddress k_tile = grad_out_tile + tile_bytes<VALUE_DIM>(BLOCK_Q);
     const SharedAddress v_tile = k_tile + tile_bytes<HEAD_DIM>(BLOCK_K);
-    const int head = scorer.head, kv_head = head / p.heads_per_kv;
+    const int head = scorer.head, kv_head = head / in.heads_per_kv;
     const int queries = min(BLOCK_Q, sight.T - first_query), keys = sight.S - first_key;
     const int q_token = sequence.query + first_query, k_token = sequence.key + first_key;
 
     __syncthreads();  // the tiles are free
-    copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, at(p.q, p.q_strides, sequence.batch, q_token, head),
-                                                p.q_strides.token, queries);
+    copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, at(in.q, in.q_strides, sequence.batch, q_token, head),
+                                                in.q_strides.token, queries);
     copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(grad_out_tile,
                                                  at(p.grad_out, p.grad_out_strides, sequence.batch, q_token, head),
                                                  p.grad_out_strides.token, queries);
-    copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, at(p.k, p.k_strides, sequence.batch, k_token, kv_head),
-                                                p.k_strides.token, keys);
-    copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, at(p.v, p.v_strides, sequence.batch, k_token, kv_head),
-                                                 p.v_strides.token, keys);
+    copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, at(in.k, in.k_strides, sequence.batch, k_token, kv_head),
+                                                in.k_strides.token, keys);
+    copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, at(in.v, in.v_strides, sequence.batch, k_token, kv_head),
+                                                 in.v_strides.token, keys);
     copy_wait_all();
     __syncthreads();  // they have arrived
 
@@ -83,10 +73,10 @@ __forceinline__ void add_tile(Sums& sum, SharedAddress tiles, const Params& p, c
     if (asks) hide_by_expression<false>(score, scorer, query, first_key);
     if constexpr (DROPOUT) {
         const unsigned of_head = scorer.batch * p.heads + head;
-        const auto kept = Kept<ROWS, COLUMNS>::draw<false>(p.dropout, of_head, query, first_key);
-        drop(grad_score, grad_score, kept, p.dropout.keep_scale);
+        const auto kept = Kept<ROWS, COLUMNS>::draw<false>(in.dropout, of_head, query, first_key);
+        drop(grad_score, grad_score, kept, in.dropout.keep_scale);
     }
-    const RowStatistics* rows = p.rows + sequence.row(p, p.heads, head, first_query);
+    const RowStatistics* rows = p.rows + sequence.row(in, p.heads, head, first_query);
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
@@ -108,6 +98,7 @@ __forceinline__ void add_tile(Sums& sum, SharedAddress tiles, const Params& p, c
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_backward_bias(const __grid_constant__ Params p) {
+    const Inputs& in = p.inputs;
     extern __shared__ __align__(1024) unsigned char shared[];
     const int q_blocks = (p.longest_T - 1) / BLOCK_Q + 1, k_blocks = (p.longest_S - 1) / BLOCK_K + 1;
     const int k_parts = p.bias_strides.key == 0 ? 1 : k_blocks;
@@ -118,10 +109,10 @@ attention_backward_bias(const __grid_constant__ Params p) {
 
     Sums sum = {};
     for (int batch = over_batch.first; batch < over_batch.end; ++batch) {
-        const Sequence sequence(p, batch);
-        const Sight sight(p.mask, sequence, batch);
+        const Sequence sequence(in, batch);
+        const Sight sight(in.mask, sequence, batch);
         for (int head = over_head.first; head < over_head.end; ++head) {
-            const Scorer scorer(p.scoring, sight, batch, head);
+            const Scorer scorer(in.scoring, sight, batch, head);
             for (int q_block = over_q.first; q_block < over_q.end; ++q_block) {
                 const int first_query = q_block * BLOCK_Q, last_query = min(first_query + BLOCK_Q, sight.T) - 1;
                 if (first_query > last_query) break;
@@ -132,7 +123,7 @@ attention_backward_bias(const __grid_constant__ Params p) {
                     unsigned char kind = PARTIAL;
                     if constexpr (BLOCK_MASK) {
                         const auto list =
-                            BlockList::of_queries(p.mask.blocks, batch, head, first_query / MASK_BLOCK);
+                            BlockList::of_queries(in.mask.blocks, batch, head, first_query / MASK_BLOCK);
                         kind = list.kind(first_key / MASK_BLOCK);
                     }
                     if (kind == EMPTY) continue;

@@ -29,30 +29,19 @@
 // for B.
 
 #include "common/math.cuh"
-#include "attention/dropout.cuh"
 #include "attention/grad_q.cuh"
-#include "attention/mask.cuh"
+#include "attention/inputs.cuh"
 #include "attention/rows.cuh"
-#include "attention/score.cuh"
 #include "attention/tile.cuh"
 
 struct Params {
-    const Element*       q;         // (B, T, H, HEAD_DIM)
-    const Element*       k;         // (B, S, Hkv, HEAD_DIM)
-    const Element*       v;         // (B, S, Hkv, VALUE_DIM)
-    const Element*       grad_out;  // (B, T, H, VALUE_DIM)
-    const RowStatistics* rows;      // (B, H, T), contiguous
-    Element*             grad_k;    // (B, S, Hkv, HEAD_DIM)
-    Element*             grad_v;    // (B, S, Hkv, VALUE_DIM)
+    Inputs               inputs;
+    const Element*       grad_out;     // (B, T, H, VALUE_DIM)
+    const RowStatistics* rows;         // (B, H, T), contiguous
+    Element*             grad_k;       // (B, S, Hkv, HEAD_DIM)
+    Element*             grad_v;       // (B, S, Hkv, VALUE_DIM)
     float*               grad_q_sums;  // as grad_q.cuh says; not yet times scale
-    Strides q_strides, k_strides, v_strides, grad_out_strides, grad_k_strides, grad_v_strides;
-    Mask      mask;
-    Documents documents;
-    Scoring   scoring;
-    Dropout   dropout;
-    int   T, S;
-    int   heads_per_kv;  // H / Hkv
-    float scale;
+    Strides grad_out_strides, grad_k_strides, grad_v_strides;
 };
 
 constexpr int THREADS = WARPS * 32;
@@ -73,16 +62,17 @@ static_assert(!GRAD_Q || WARPS % ROW_WARPS == 0, "each warp has a part");
 
 // Starts copying Q, grad_out and the row statistics of one head's queries from `query` on.
 __forceinline__ void copy_queries(SharedAddress stage, const Params& p, const Sequence& sequence, int head, int query) {
+    const Inputs& in = p.inputs;
     const int token = sequence.query + query, existing = sequence.T - query;
-    copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(stage, at(p.q, p.q_strides, sequence.batch, token, head),
-                                                p.q_strides.token, existing);
+    copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(stage, at(in.q, in.q_strides, sequence.batch, token, head),
+                                                in.q_strides.token, existing);
     copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(stage + Q_BYTES,
                                                  at(p.grad_out, p.grad_out_strides, sequence.batch, token, head),
                                                  p.grad_out_strides.token, existing);
     const int row = thread_index();
     if (row < BLOCK_Q) {
         copy_async_8(stage + TILES_BYTES + row * sizeof(RowStatistics),
-                     p.rows + sequence.row(p, gridDim.y * p.heads_per_kv, head, query) + row, row < existing);
+                     p.rows + sequence.row(in, gridDim.y * in.heads_per_kv, head, query) + row, row < existing);
     }
 }
 
@@ -100,7 +90,7 @@ __forceinline__ void add_grad_q(const Params& p, const Sequence& sequence, int h
     for (int i = 0; i < Q_ROWS; ++i) {
         const int first = query + (row + i) * 16;
         if (first >= sequence.T) break;
-        float* tile = grad_q_tile(p.grad_q_sums, p, sequence, heads, head, first);
+        float* tile = grad_q_tile(p.grad_q_sums, p.inputs, sequence, heads, head, first);
 #pragma unroll
         for (int j = 0; j < Q_COLUMNS; ++j) {
             if (block + j < HEAD_DIM / 8) add_to_grad_q(tile + (block + j) * GRAD_Q_BLOCK, grad_q[i][j]);
@@ -111,6 +101,7 @@ __forceinline__ void add_grad_q(const Params& p, const Sequence& sequence, int h
 // A block of eight warps has a multiprocessor for itself: told so, the compiler does not spill to fit in two.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_backward_key(const __grid_constant__ Params p) {
+    const Inputs& in = p.inputs;
     extern __shared__ __align__(1024) unsigned char shared[];
     const SharedAddress k_tile = shared_address(shared);
     const SharedAddress v_tile = k_tile + K_BYTES;
@@ -118,24 +109,24 @@ attention_backward_key(const __grid_constant__ Params p) {
     unsigned char* grad_scores = shared + K_BYTES + V_BYTES + STAGES * STAGE_BYTES;  // keys by queries; with GRAD_Q
 
     const int first_key = blockIdx.x * BLOCK_K;
-    const int kv_head = blockIdx.y, first_head = kv_head * p.heads_per_kv;
-    const Sequence sequence(p, blockIdx.z);
+    const int kv_head = blockIdx.y, first_head = kv_head * in.heads_per_kv;
+    const Sequence sequence(in, blockIdx.z);
     if (DOCUMENTS && first_key >= sequence.S) return;
     const int keys = min(BLOCK_K, sequence.S - first_key);
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
-    const float scale_log2 = SCORED ? 1 : p.scale * LOG2_E;
+    const float scale_log2 = SCORED ? 1 : in.scale * LOG2_E;
 
-    const Sight sight(p.mask, sequence, blockIdx.z);
-    const QueryTiles tiles(p.mask, sight, blockIdx.z, first_head, p.heads_per_kv, first_key, keys);
+    const Sight sight(in.mask, sequence, blockIdx.z);
+    const QueryTiles tiles(in.mask, sight, blockIdx.z, first_head, in.heads_per_kv, first_key, keys);
     const int token = sequence.key + first_key;
 
     float grad_k[ROWS][HEAD_DIM / 8][4] = {}, grad_v[ROWS][VALUE_DIM / 8][4] = {};
     QueryTile tile = tiles.begin();
     if (!tiles.is_end(tile)) {
-        const Element* k = at(p.k, p.k_strides, sequence.batch, token, kv_head);
-        const Element* v = at(p.v, p.v_strides, sequence.batch, token, kv_head);
-        copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k, p.k_strides.token, keys);
-        copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, v, p.v_strides.token, keys);
+        const Element* k = at(in.k, in.k_strides, sequence.batch, token, kv_head);
+        const Element* v = at(in.v, in.v_strides, sequence.batch, token, kv_head);
+        copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k, in.k_strides.token, keys);
+        copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, v, in.v_strides.token, keys);
         copy_queries(stages, p, sequence, first_head + tile.head, tile.first);
     }
     for (int stage = 0; !tiles.is_end(tile);) {
@@ -154,7 +145,7 @@ attention_backward_key(const __grid_constant__ Params p) {
         float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
         Operand<ROWS, COLUMNS> left;
         multiply_transposed<HEAD_DIM>(score, k_tile + tile_bytes<HEAD_DIM>(warp_row), q_tile);
-        const Scorer scorer(p.scoring, sight, blockIdx.z, head);
+        const Scorer scorer(in.scoring, sight, blockIdx.z, head);
         float slope[ROWS][COLUMNS][4];
         if constexpr (SCORED) score_products<true>(score, slope, scorer, query, first_key + warp_row);
         if (tiles.cut(tile)) hide_queries(score, sight, query, first_key + warp_row);
@@ -175,8 +166,8 @@ attention_backward_key(const __grid_constant__ Params p) {
         }
         Kept<ROWS, COLUMNS> kept;
         if constexpr (DROPOUT) {
-            const unsigned of_head = blockIdx.z * gridDim.y * p.heads_per_kv + head;
-            kept = kept.template draw<true>(p.dropout, of_head, query, first_key + warp_row);
+            const unsigned of_head = blockIdx.z * gridDim.y * in.heads_per_kv + head;
+            kept = kept.template draw<true>(in.dropout, of_head, query, first_key + warp_row);
         }
         if constexpr (GRAD_V) {
             if constexpr (DROPOUT) {
@@ -190,7 +181,7 @@ attention_backward_key(const __grid_constant__ Params p) {
         }
         if constexpr (GRAD_K) {
             multiply_transposed<VALUE_DIM>(grad_score, v_tile + tile_bytes<VALUE_DIM>(warp_row), grad_out_tile);
-            if constexpr (DROPOUT) drop(grad_score, grad_score, kept, p.dropout.keep_scale);
+            if constexpr (DROPOUT) drop(grad_score, grad_score, kept, in.dropout.keep_scale);
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
                 const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
@@ -212,7 +203,7 @@ attention_backward_key(const __grid_constant__ Params p) {
         if (GRAD_Q || copies) __syncthreads();  // grad_score is there; the only stage is free
         if (copies) copy_queries(stages, p, sequence, first_head + next.head, next.first);
         if constexpr (GRAD_Q) {
-            add_grad_q(p, sequence, gridDim.y * p.heads_per_kv, head, query, shared_address(grad_scores), k_tile);
+            add_grad_q(p, sequence, gridDim.y * in.heads_per_kv, head, query, shared_address(grad_scores), k_tile);
         }
         tile = next;
     }
@@ -220,13 +211,13 @@ attention_backward_key(const __grid_constant__ Params p) {
     // Each warp read only its own rows of K and V, but for grad_q, and is done with them.
     if constexpr (GRAD_Q) __syncthreads();
     if constexpr (GRAD_K) {
-        scale_by(grad_k, p.scale);
+        scale_by(grad_k, in.scale);
         store_rows(grad_k, shared + tile_bytes<HEAD_DIM>(warp_row),
                    at(p.grad_k, p.grad_k_strides, sequence.batch, token + warp_row, kv_head), p.grad_k_strides.token,
                    keys - warp_row);
     }
     if constexpr (GRAD_V) {
-        if constexpr (DROPOUT) scale_by(grad_v, p.dropout.keep_scale);
+        if constexpr (DROPOUT) scale_by(grad_v, in.dropout.keep_scale);
         store_rows(grad_v, shared + K_BYTES + tile_bytes<VALUE_DIM>(warp_row),
                    at(p.grad_v, p.grad_v_strides, sequence.batch, token + warp_row, kv_head), p.grad_v_strides.token,
                    keys - warp_row);

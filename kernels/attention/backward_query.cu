@@ -20,27 +20,16 @@
 // sequence.cuh, BLOCK_Q (rows of 16 per warp), BLOCK_K (a multiple of 16), WARPS, STAGES (1 or 2). Grid: as forward.cu.
 
 #include "common/math.cuh"
-#include "attention/dropout.cuh"
-#include "attention/mask.cuh"
+#include "attention/inputs.cuh"
 #include "attention/rows.cuh"
-#include "attention/score.cuh"
 #include "attention/tile.cuh"
 
 struct Params {
-    const Element*       q;         // (B, T, H, HEAD_DIM)
-    const Element*       k;         // (B, S, Hkv, HEAD_DIM)
-    const Element*       v;         // (B, S, Hkv, VALUE_DIM)
+    Inputs               inputs;
     const Element*       grad_out;  // (B, T, H, VALUE_DIM)
     const RowStatistics* rows;      // (B, H, T), contiguous
     Element*             grad_q;    // (B, T, H, HEAD_DIM)
-    Strides q_strides, k_strides, v_strides, grad_out_strides, grad_q_strides;
-    Mask      mask;
-    Documents documents;
-    Scoring   scoring;
-    Dropout   dropout;
-    int   T, S;
-    int   heads_per_kv;  // H / Hkv
-    float scale;
+    Strides grad_out_strides, grad_q_strides;
 };
 
 constexpr int THREADS = WARPS * 32;
@@ -49,16 +38,18 @@ constexpr int COLUMNS = BLOCK_K / 8;          // of 8 keys
 constexpr int K_BYTES = tile_bytes<HEAD_DIM>(BLOCK_K), STAGE_BYTES = K_BYTES + tile_bytes<VALUE_DIM>(BLOCK_K);
 
 // Starts copying K and V of one head's keys from `key` on.
-__forceinline__ void copy_keys(SharedAddress stage, const Params& p, const Sequence& sequence, int kv_head, int key) {
+__forceinline__ void copy_keys(SharedAddress stage, const Inputs& in, const Sequence& sequence, int kv_head, int key) {
     const int token = sequence.key + key, existing = sequence.S - key;
-    copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(stage, at(p.k, p.k_strides, sequence.batch, token, kv_head),
-                                                p.k_strides.token, existing);
-    copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(stage + K_BYTES, at(p.v, p.v_strides, sequence.batch, token, kv_head),
-                                                 p.v_strides.token, existing);
+    copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(stage, at(in.k, in.k_strides, sequence.batch, token, kv_head),
+                                                in.k_strides.token, existing);
+    copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(stage + K_BYTES,
+                                                 at(in.v, in.v_strides, sequence.batch, token, kv_head),
+                                                 in.v_strides.token, existing);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 attention_backward_query(const __grid_constant__ Params p) {
+    const Inputs& in = p.inputs;
     extern __shared__ __align__(1024) unsigned char shared[];
     const SharedAddress q_tile = shared_address(shared);
     const SharedAddress grad_out_tile = q_tile + tile_bytes<HEAD_DIM>(BLOCK_Q);
@@ -66,19 +57,19 @@ attention_backward_query(const __grid_constant__ Params p) {
 
     // The last queries see the most keys: they go first, so that what ends last is short.
     const int first_query = (CAUSAL ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * BLOCK_Q;
-    const int head = blockIdx.y, kv_head = head / p.heads_per_kv;
-    const Sequence sequence(p, blockIdx.z);
+    const int head = blockIdx.y, kv_head = head / in.heads_per_kv;
+    const Sequence sequence(in, blockIdx.z);
     if (DOCUMENTS && first_query >= sequence.T) return;
     const int queries = min(BLOCK_Q, sequence.T - first_query);
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
-    const float scale_log2 = SCORED ? 1 : p.scale * LOG2_E;
+    const float scale_log2 = SCORED ? 1 : in.scale * LOG2_E;
 
     const int token = sequence.query + first_query;
-    const Element* q = at(p.q, p.q_strides, sequence.batch, token, head);
+    const Element* q = at(in.q, in.q_strides, sequence.batch, token, head);
     const Element* grad_out = at(p.grad_out, p.grad_out_strides, sequence.batch, token, head);
 
     float lse_log2[ROWS][2], delta[ROWS][2];
-    const RowStatistics* rows = p.rows + sequence.row(p, gridDim.y, head, first_query);
+    const RowStatistics* rows = p.rows + sequence.row(in, gridDim.y, head, first_query);
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
@@ -91,15 +82,15 @@ attention_backward_query(const __grid_constant__ Params p) {
     }
 
     float grad_q[ROWS][HEAD_DIM / 8][4] = {};
-    const Sight sight(p.mask, sequence, blockIdx.z);
-    const KeyTiles tiles(p.mask, sight, blockIdx.z, head, first_query, queries);
-    const Scorer scorer(p.scoring, sight, blockIdx.z, head);
+    const Sight sight(in.mask, sequence, blockIdx.z);
+    const KeyTiles tiles(in.mask, sight, blockIdx.z, head, first_query, queries);
+    const Scorer scorer(in.scoring, sight, blockIdx.z, head);
     Tile tile;
     if (tiles.count > 0) {
         tile = tiles.at(0);
-        copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
+        copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, q, in.q_strides.token, queries);
         copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(grad_out_tile, grad_out, p.grad_out_strides.token, queries);
-        copy_keys(stages, p, sequence, kv_head, tile.first);
+        copy_keys(stages, in, sequence, kv_head, tile.first);
     }
     for (int n = 0; n < tiles.count; ++n) {
         const int key = tile.first;
@@ -108,7 +99,7 @@ attention_backward_query(const __grid_constant__ Params p) {
         copy_wait_all();
         __syncthreads();  // this stage has arrived; the other is free
         if (STAGES == 2 && n + 1 < tiles.count) {
-            copy_keys(stages + (n + 1) % 2 * STAGE_BYTES, p, sequence, kv_head, next.first);
+            copy_keys(stages + (n + 1) % 2 * STAGE_BYTES, in, sequence, kv_head, next.first);
         }
 
         float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
@@ -119,9 +110,9 @@ attention_backward_query(const __grid_constant__ Params p) {
         if (tile.asks) hide_by_expression<false>(score, scorer, first_query + warp_row, key);
         multiply_transposed<VALUE_DIM>(grad_score, grad_out_tile + tile_bytes<VALUE_DIM>(warp_row), v_tile);
         if constexpr (DROPOUT) {
-            const auto kept = Kept<ROWS, COLUMNS>::draw<false>(p.dropout, blockIdx.z * gridDim.y + head,
+            const auto kept = Kept<ROWS, COLUMNS>::draw<false>(in.dropout, blockIdx.z * gridDim.y + head,
                                                                first_query + warp_row, key);
-            drop(grad_score, grad_score, kept, p.dropout.keep_scale);
+            drop(grad_score, grad_score, kept, in.dropout.keep_scale);
         }
 #pragma unroll
         for (int i = 0; i < ROWS; ++i) {
@@ -140,12 +131,12 @@ attention_backward_query(const __grid_constant__ Params p) {
         multiply(grad_q, left, k_tile);
         if (STAGES == 1 && n + 1 < tiles.count) {
             __syncthreads();  // the only stage is free
-            copy_keys(stages, p, sequence, kv_head, next.first);
+            copy_keys(stages, in, sequence, kv_head, next.first);
         }
         tile = next;
     }
 
-    scale_by(grad_q, p.scale);
+    scale_by(grad_q, in.scale);
     // Each warp read only its own rows of Q, and is done with them.
     store_rows(grad_q, shared + tile_bytes<HEAD_DIM>(warp_row),
                at(p.grad_q, p.grad_q_strides, sequence.batch, token + warp_row, head), p.grad_q_strides.token,

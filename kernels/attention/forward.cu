@@ -24,25 +24,15 @@
 
 #include "common/math.cuh"
 #include "common/reduce.cuh"
-#include "attention/dropout.cuh"
-#include "attention/mask.cuh"
-#include "attention/score.cuh"
+#include "attention/inputs.cuh"
 #include "attention/tile.cuh"
 
 struct Params {
-    const Element* q;    // (B, T, H, HEAD_DIM)
-    const Element* k;    // (B, S, Hkv, HEAD_DIM)
-    const Element* v;    // (B, S, Hkv, VALUE_DIM)
-    Element*       out;  // (B, T, H, VALUE_DIM)
-    float*         lse;  // (B, H, T), contiguous
-    Strides q_strides, k_strides, v_strides, out_strides;
-    Mask      mask;
-    Documents documents;
-    Scoring   scoring;
-    Dropout   dropout;
-    int   T, S;
-    int   heads_per_kv;  // H / Hkv
-    float scale_log2;    // scale * log2(e)
+    Inputs   inputs;
+    Element* out;  // (B, T, H, VALUE_DIM)
+    float*   lse;  // (B, H, T), contiguous
+    Strides  out_strides;
+    float    scale_log2;  // scale * log2(e)
 };
 
 constexpr int THREADS = WARPS * 32;
@@ -119,6 +109,7 @@ __forceinline__ void softmax_step(Scores& score, Output& out, Softmax& state, fl
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_forward(const __grid_constant__ Params p) {
+    const Inputs& in = p.inputs;
     extern __shared__ __align__(1024) unsigned char shared[];
     const SharedAddress q_tile = shared_address(shared);
     const SharedAddress k_tile = q_tile + Q_BYTES;
@@ -126,20 +117,20 @@ attention_forward(const __grid_constant__ Params p) {
 
     // The last queries see the most keys: they go first, so that what ends last is short.
     const int first_query = (CAUSAL ? gridDim.x - 1 - blockIdx.x : blockIdx.x) * BLOCK_Q;
-    const int head = blockIdx.y, kv_head = head / p.heads_per_kv;
-    const Sequence sequence(p, blockIdx.z);
+    const int head = blockIdx.y, kv_head = head / in.heads_per_kv;
+    const Sequence sequence(in, blockIdx.z);
     if (DOCUMENTS && first_query >= sequence.T) return;
     const int queries = min(BLOCK_Q, sequence.T - first_query);
     const int warp_row = threadIdx.x / 32 * ROWS * 16;
 
-    const Element* q = at(p.q, p.q_strides, sequence.batch, sequence.query + first_query, head);
-    const Element* k = at(p.k, p.k_strides, sequence.batch, sequence.key, kv_head);
-    const Element* v = at(p.v, p.v_strides, sequence.batch, sequence.key, kv_head);
+    const Element* q = at(in.q, in.q_strides, sequence.batch, sequence.query + first_query, head);
+    const Element* k = at(in.k, in.k_strides, sequence.batch, sequence.key, kv_head);
+    const Element* v = at(in.v, in.v_strides, sequence.batch, sequence.key, kv_head);
 
     Output out = {};
     Softmax state;
     // A sink is a key that each row has seen before, in one of its lanes.
-    const float sink = SINKS ? p.scoring.sinks[head] * LOG2_E : -infinity();
+    const float sink = SINKS ? in.scoring.sinks[head] * LOG2_E : -infinity();
     const float seen = SINKS && sink != -infinity() && thread_index() % 4 == 0 ? 1 : 0;
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
@@ -147,14 +138,14 @@ attention_forward(const __grid_constant__ Params p) {
         state.sum[i][0] = state.sum[i][1] = seen;
     }
 
-    const Sight sight(p.mask, sequence, blockIdx.z);
-    const KeyTiles tiles(p.mask, sight, blockIdx.z, head, first_query, queries);
-    const Scorer scorer(p.scoring, sight, blockIdx.z, head);
+    const Sight sight(in.mask, sequence, blockIdx.z);
+    const KeyTiles tiles(in.mask, sight, blockIdx.z, head, first_query, queries);
+    const Scorer scorer(in.scoring, sight, blockIdx.z, head);
     Tile tile;
     if (tiles.count > 0) {
         tile = tiles.at(0);
-        copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, q, p.q_strides.token, queries);
-        copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k + tile.first * p.k_strides.token, p.k_strides.token,
+        copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, q, in.q_strides.token, queries);
+        copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k + tile.first * in.k_strides.token, in.k_strides.token,
                                                     sight.S - tile.first);
     }
     for (int n = 0; n < tiles.count; ++n) {
@@ -162,7 +153,7 @@ attention_forward(const __grid_constant__ Params p) {
         const Tile next = tiles.at(n + 1);
         copy_wait_all();
         __syncthreads();  // K has arrived; V's tile is free
-        copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, v + key * p.v_strides.token, p.v_strides.token,
+        copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, v + key * in.v_strides.token, in.v_strides.token,
                                                      sight.S - key);
         Scores score = {};
         multiply_transposed<HEAD_DIM>(score, q_tile + tile_bytes<HEAD_DIM>(warp_row), k_tile);
@@ -170,7 +161,7 @@ attention_forward(const __grid_constant__ Params p) {
         copy_wait_all();
         __syncthreads();  // V has arrived; K's tile is free
         if (n + 1 < tiles.count) {
-            copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k + next.first * p.k_strides.token, p.k_strides.token,
+            copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, k + next.first * in.k_strides.token, in.k_strides.token,
                                                         sight.S - next.first);
         }
         if constexpr (SCORED) {
@@ -181,7 +172,7 @@ attention_forward(const __grid_constant__ Params p) {
         if (tile.asks) hide_by_expression<false>(score, scorer, first_query + warp_row, key);
         softmax_step(score, out, state, SCORED ? 1 : p.scale_log2);
         if constexpr (DROPOUT) {
-            const auto kept = Kept<ROWS, COLUMNS>::draw<false>(p.dropout, blockIdx.z * gridDim.y + head,
+            const auto kept = Kept<ROWS, COLUMNS>::draw<false>(in.dropout, blockIdx.z * gridDim.y + head,
                                                                first_query + warp_row, key);
             drop(score, score, kept, 1);
         }
@@ -192,7 +183,7 @@ attention_forward(const __grid_constant__ Params p) {
     }
 
     const int lane = thread_index() % 32;
-    float* lse = p.lse + sequence.row(p, gridDim.y, head, first_query);
+    float* lse = p.lse + sequence.row(in, gridDim.y, head, first_query);
 #pragma unroll
     for (int i = 0; i < ROWS; ++i) {
 #pragma unroll
@@ -200,7 +191,7 @@ attention_forward(const __grid_constant__ Params p) {
             const float sum = warp_sum<4>(state.sum[i][half]);
             const int row = warp_row + i * 16 + half * 8 + lane / 4;
             if (lane % 4 == 0 && row < queries) lse[row] = state.reference[i][half] * LN_2 + logf(sum);
-            const float inverse = (sum == 0 ? 0 : reciprocal_approximate(sum)) * (DROPOUT ? p.dropout.keep_scale : 1);
+            const float inverse = (sum == 0 ? 0 : reciprocal_approximate(sum)) * (DROPOUT ? in.dropout.keep_scale : 1);
 #pragma unroll
             for (int j = 0; j < VALUE_DIM / 8; ++j) {
                 out[i][j][half * 2] *= inverse;

@@ -3,7 +3,7 @@
 use longhand_gpu::{Arch, Constants, Device, DevicePtr, Program, Stream, params};
 
 use super::arguments::Arguments;
-use super::operands::{DocumentsParams, DropoutParams, MaskParams, ScoringParams};
+use super::operands::{DocumentsParams, Inputs};
 use super::path::{self, Kernel};
 use super::tuning::Step;
 use super::{Attention, AttentionShape, Bias, HEADERS, Heads, Operands, Strides, bias, grad_q};
@@ -45,62 +45,34 @@ mod rows {
 }
 
 mod query {
-    use super::{DevicePtr, DocumentsParams, DropoutParams, MaskParams, ScoringParams, Strides, params};
+    use super::{DevicePtr, Inputs, Strides, params};
 
     params! {
-        #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
         pub struct Params {
-            pub q: DevicePtr,
-            pub k: DevicePtr,
-            pub v: DevicePtr,
+            pub inputs: Inputs,
             pub grad_out: DevicePtr,
             pub rows: DevicePtr,
             pub grad_q: DevicePtr,
-            pub q_strides: Strides,
-            pub k_strides: Strides,
-            pub v_strides: Strides,
             pub grad_out_strides: Strides,
             pub grad_q_strides: Strides,
-            pub mask: MaskParams,
-            pub documents: DocumentsParams,
-            pub scoring: ScoringParams,
-            pub dropout: DropoutParams,
-            pub T: i32,
-            pub S: i32,
-            pub heads_per_kv: i32,
-            pub scale: f32,
         }
     }
 }
 
 mod key {
-    use super::{DevicePtr, DocumentsParams, DropoutParams, MaskParams, ScoringParams, Strides, params};
+    use super::{DevicePtr, Inputs, Strides, params};
 
     params! {
-        #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
         pub struct Params {
-            pub q: DevicePtr,
-            pub k: DevicePtr,
-            pub v: DevicePtr,
+            pub inputs: Inputs,
             pub grad_out: DevicePtr,
             pub rows: DevicePtr,
             pub grad_k: DevicePtr,
             pub grad_v: DevicePtr,
             pub grad_q_sums: DevicePtr,
-            pub q_strides: Strides,
-            pub k_strides: Strides,
-            pub v_strides: Strides,
             pub grad_out_strides: Strides,
             pub grad_k_strides: Strides,
             pub grad_v_strides: Strides,
-            pub mask: MaskParams,
-            pub documents: DocumentsParams,
-            pub scoring: ScoringParams,
-            pub dropout: DropoutParams,
-            pub T: i32,
-            pub S: i32,
-            pub heads_per_kv: i32,
-            pub scale: f32,
         }
     }
 }
@@ -164,8 +136,10 @@ fn variant(attention: &Attention, kernel: Kernel, arch: Arch) -> (Variant, u32) 
     match kernel {
         Kernel::Query => {
             let tile = attention.tile(Step::BackwardQuery, arch);
-            let program =
-                attention.program(query, attention.tile_constants(tile)).params(query::Params::LAYOUT);
+            let program = attention
+                .program(query, attention.tile_constants(tile))
+                .params(Inputs::LAYOUT)
+                .params(query::Params::LAYOUT);
             (tiled(Step::BackwardQuery, program, QUERY_ENTRY), tile.block_q)
         }
         Kernel::Key(of) => {
@@ -177,7 +151,8 @@ fn variant(attention: &Attention, kernel: Kernel, arch: Arch) -> (Variant, u32) 
                 .bool("GRAD_V", of.v)
                 .bool("GRAD_Q", of.q.is_some())
                 .int("ADDED", of.q.unwrap_or(1));
-            let program = attention.program(key, constants).params(key::Params::LAYOUT);
+            let program =
+                attention.program(key, constants).params(Inputs::LAYOUT).params(key::Params::LAYOUT);
             (tiled(step, program, KEY_ENTRY), tile.block_k)
         }
         Kernel::Convert { added } => (grad_q::variant(attention, added), 16 * grad_q::WARPS),
@@ -389,58 +364,35 @@ impl AttentionBackwardPlan {
         }
     }
 
+    fn inputs(&self, call: &Call<'_>) -> Result<Inputs> {
+        let args = call.args;
+        args.operands.inputs(&self.attention, &call.arguments, [&args.q, &args.k, &args.v], args.scale)
+    }
+
     fn query_params(&self, call: &Call<'_>) -> Result<query::Params> {
         let args = call.args;
-        let AttentionShape { queries, keys, heads, kv_heads, .. } = args.shape;
         Ok(query::Params {
-            q: args.q.data,
-            k: args.k.data,
-            v: args.v.data,
+            inputs: self.inputs(call)?,
             grad_out: args.grad_out.data,
             rows: call.rows,
             grad_q: args.grad_q.data,
-            q_strides: args.q.strides,
-            k_strides: args.k.strides,
-            v_strides: args.v.strides,
             grad_out_strides: args.grad_out.strides,
             grad_q_strides: args.grad_q.strides,
-            mask: args.operands.mask_params(&self.attention, &call.arguments),
-            documents: args.operands.documents_params(),
-            scoring: args.operands.scoring_params(&self.attention, &call.arguments, args.scale)?,
-            dropout: args.operands.dropout_params(&self.attention),
-            T: queries as i32,
-            S: keys as i32,
-            heads_per_kv: (heads / kv_heads) as i32,
-            scale: args.scale,
         })
     }
 
     fn key_params(&self, call: &Call<'_>) -> Result<key::Params> {
         let args = call.args;
-        let AttentionShape { queries, keys, heads, kv_heads, .. } = args.shape;
         Ok(key::Params {
-            q: args.q.data,
-            k: args.k.data,
-            v: args.v.data,
+            inputs: self.inputs(call)?,
             grad_out: args.grad_out.data,
             rows: call.rows,
             grad_k: args.grad_k.data,
             grad_v: args.grad_v.data,
             grad_q_sums: call.grad_q_sums,
-            q_strides: args.q.strides,
-            k_strides: args.k.strides,
-            v_strides: args.v.strides,
             grad_out_strides: args.grad_out.strides,
             grad_k_strides: args.grad_k.strides,
             grad_v_strides: args.grad_v.strides,
-            mask: args.operands.mask_params(&self.attention, &call.arguments),
-            documents: args.operands.documents_params(),
-            scoring: args.operands.scoring_params(&self.attention, &call.arguments, args.scale)?,
-            dropout: args.operands.dropout_params(&self.attention),
-            T: queries as i32,
-            S: keys as i32,
-            heads_per_kv: (heads / kv_heads) as i32,
-            scale: args.scale,
         })
     }
 }

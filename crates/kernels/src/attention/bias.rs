@@ -4,7 +4,7 @@ use longhand_gpu::{DevicePtr, Stream, params};
 
 use super::arguments::Arguments;
 use super::backward::AttentionBackwardArgs;
-use super::operands::{DocumentsParams, DropoutParams, MaskParams, ScoringParams};
+use super::operands::Inputs;
 use super::tuning::Tile;
 use super::{Attention, AttentionShape, Strides};
 use crate::loaded::Loaded;
@@ -27,29 +27,16 @@ fn tile(attention: &Attention) -> Tile {
 params! {
     #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
     struct Params {
-        q: DevicePtr,
-        k: DevicePtr,
-        v: DevicePtr,
+        inputs: Inputs,
         grad_out: DevicePtr,
         rows: DevicePtr,
         grad_bias: DevicePtr,
-        q_strides: Strides,
-        k_strides: Strides,
-        v_strides: Strides,
         grad_out_strides: Strides,
         bias_strides: [i64; 4],
-        mask: MaskParams,
-        documents: DocumentsParams,
-        scoring: ScoringParams,
-        dropout: DropoutParams,
-        T: i32,
-        S: i32,
         sequences: i32,
         heads: i32,
-        heads_per_kv: i32,
         longest_T: i32,
         longest_S: i32,
-        scale: f32,
     }
 }
 
@@ -59,7 +46,10 @@ pub(super) fn variant(attention: &Attention) -> Variant {
     let tiles: u32 = attention.widths().bytes().iter().sum::<u32>() * (tile.block_q + tile.block_k);
     let sums = tile.block_q * PITCH * 4;
     Variant {
-        program: attention.program(*file, attention.tile_constants(tile)).params(Params::LAYOUT),
+        program: attention
+            .program(*file, attention.tile_constants(tile))
+            .params(Inputs::LAYOUT)
+            .params(Params::LAYOUT),
         entry: ENTRY,
         threads: tile.threads(),
         // Q, grad_out, K and V; then the sums.
@@ -78,32 +68,19 @@ pub(super) unsafe fn launch(
     args: &AttentionBackwardArgs<'_>,
     rows: DevicePtr,
 ) -> Result<()> {
-    let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
+    let AttentionShape { batch, heads, .. } = args.shape;
     let [longest_queries, longest_keys] = args.operands.longest(attention, arguments);
     let params = Params {
-        q: args.q.data,
-        k: args.k.data,
-        v: args.v.data,
+        inputs: args.operands.inputs(attention, arguments, [&args.q, &args.k, &args.v], args.scale)?,
         grad_out: args.grad_out.data,
         rows,
         grad_bias: args.grad_bias.data,
-        q_strides: args.q.strides,
-        k_strides: args.k.strides,
-        v_strides: args.v.strides,
         grad_out_strides: args.grad_out.strides,
         bias_strides: args.grad_bias.strides,
-        mask: args.operands.mask_params(attention, arguments),
-        documents: args.operands.documents_params(),
-        scoring: args.operands.scoring_params(attention, arguments, args.scale)?,
-        dropout: args.operands.dropout_params(attention),
-        T: queries as i32,
-        S: keys as i32,
         sequences: batch as i32,
         heads: heads as i32,
-        heads_per_kv: (heads / kv_heads) as i32,
         longest_T: longest_queries as i32,
         longest_S: longest_keys as i32,
-        scale: args.scale,
     };
     let tile = tile(attention);
     // A dimension that is summed over has one part.

@@ -3,7 +3,7 @@
 use longhand_gpu::{Arch, Device, DevicePtr, Stream, params};
 
 use super::arguments::Arguments;
-use super::operands::{DocumentsParams, DropoutParams, MaskParams, ScoringParams};
+use super::operands::Inputs;
 use super::tuning::{Step, Tile};
 use super::{Attention, AttentionShape, Heads, Operands, Strides};
 use crate::loaded::Loaded;
@@ -14,25 +14,13 @@ const OPERATION: &str = "attention forward";
 const ENTRY: &str = "attention_forward";
 
 params! {
-    #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
     struct Params {
-        q: DevicePtr,
-        k: DevicePtr,
-        v: DevicePtr,
+        inputs: Inputs,
         out: DevicePtr,
         lse: DevicePtr,
-        q_strides: Strides,
-        k_strides: Strides,
-        v_strides: Strides,
         out_strides: Strides,
-        mask: MaskParams,
-        documents: DocumentsParams,
-        scoring: ScoringParams,
-        dropout: DropoutParams,
-        T: i32,
-        S: i32,
-        heads_per_kv: i32,
         scale_log2: f32,
+        _pad: u32,
     }
 }
 
@@ -55,7 +43,10 @@ pub(super) fn variant(attention: &Attention, arch: Arch) -> Variant {
     let tile = attention.tile(Step::Forward, arch);
     let [file] = cuda_files!["attention/forward.cu"];
     Variant {
-        program: attention.program(*file, attention.tile_constants(tile)).params(Params::LAYOUT),
+        program: attention
+            .program(*file, attention.tile_constants(tile))
+            .params(Inputs::LAYOUT)
+            .params(Params::LAYOUT),
         entry: ENTRY,
         threads: tile.threads(),
         shared_bytes: tile.shared_bytes(Step::Forward, attention.widths()),
@@ -106,29 +97,19 @@ impl AttentionForwardPlan {
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &AttentionForwardArgs<'_>) -> Result<()> {
         let arguments = check(&self.attention, args)?;
-        let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
+        let AttentionShape { batch, heads, .. } = args.shape;
         let [longest_queries, _] = args.operands.longest(&self.attention, &arguments);
         if batch * heads == 0 || longest_queries == 0 {
             return Ok(());
         }
+        let operands = &args.operands;
         let params = Params {
-            q: args.q.data,
-            k: args.k.data,
-            v: args.v.data,
+            inputs: operands.inputs(&self.attention, &arguments, [&args.q, &args.k, &args.v], args.scale)?,
             out: args.out.data,
             lse: args.lse,
-            q_strides: args.q.strides,
-            k_strides: args.k.strides,
-            v_strides: args.v.strides,
             out_strides: args.out.strides,
-            mask: args.operands.mask_params(&self.attention, &arguments),
-            documents: args.operands.documents_params(),
-            scoring: args.operands.scoring_params(&self.attention, &arguments, args.scale)?,
-            dropout: args.operands.dropout_params(&self.attention),
-            T: queries as i32,
-            S: keys as i32,
-            heads_per_kv: (heads / kv_heads) as i32,
             scale_log2: args.scale * std::f32::consts::LOG2_E,
+            _pad: 0,
         };
         let grid = [longest_queries.div_ceil(self.tile.block_q), heads as u32, batch as u32];
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.

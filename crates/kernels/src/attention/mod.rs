@@ -80,6 +80,7 @@ const HEADERS: &[(&str, &str)] = cuda_files![
     "attention/dropout.cuh",
     "attention/dual.cuh",
     "attention/grad_q.cuh",
+    "attention/inputs.cuh",
     "attention/mask.cuh",
     "attention/named.cuh",
     "attention/rows.cuh",

@@ -1,12 +1,12 @@
 //! What an attention is given beside q, k and v.
 
 use bytemuck::{Pod, Zeroable};
-use longhand_gpu::DevicePtr;
+use longhand_gpu::{DevicePtr, params};
 
 use super::arguments::Arguments;
 use super::block_mask::{BlockMaskParams, Counts};
 use super::description::Number;
-use super::{Attention, Named};
+use super::{Attention, AttentionShape, Heads, Named, Strides};
 use crate::check::overlap;
 use crate::random::drop_below;
 use crate::{Random, Result};
@@ -94,6 +94,27 @@ pub(super) struct DropoutParams {
     key: u64,
     drop_below: u32,
     keep_scale: f32,
+}
+
+params! {
+    /// Of `inputs.cuh`: what every kernel that walks over scores is given.
+    #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
+    pub(super) struct Inputs {
+        q: DevicePtr,
+        k: DevicePtr,
+        v: DevicePtr,
+        q_strides: Strides,
+        k_strides: Strides,
+        v_strides: Strides,
+        mask: MaskParams,
+        documents: DocumentsParams,
+        scoring: ScoringParams,
+        dropout: DropoutParams,
+        T: i32,
+        S: i32,
+        heads_per_kv: i32,
+        scale: f32,
+    }
 }
 
 impl Operands<'_> {
@@ -185,6 +206,33 @@ impl Operands<'_> {
         Ok(Some(dims))
     }
 
+    /// With q, k and v, of which the arguments have been checked.
+    pub(super) fn inputs(
+        &self,
+        attention: &Attention,
+        arguments: &Arguments,
+        [q, k, v]: [&Heads; 3],
+        scale: f32,
+    ) -> Result<Inputs> {
+        let AttentionShape { queries, keys, heads, kv_heads, .. } = arguments.shape;
+        Ok(Inputs {
+            q: q.data,
+            k: k.data,
+            v: v.data,
+            q_strides: q.strides,
+            k_strides: k.strides,
+            v_strides: v.strides,
+            mask: self.mask_params(attention, arguments),
+            documents: self.documents_params(),
+            scoring: self.scoring_params(attention, arguments, scale)?,
+            dropout: self.dropout_params(attention),
+            T: queries as i32,
+            S: keys as i32,
+            heads_per_kv: (heads / kv_heads) as i32,
+            scale,
+        })
+    }
+
     pub(super) fn mask_params(&self, attention: &Attention, arguments: &Arguments) -> MaskParams {
         let limit = |side: Option<usize>| side.map_or(i32::MAX, |n| n.min(i32::MAX as usize) as i32);
         let longest = self.longest(attention, arguments).map(|tokens| tokens as usize);
@@ -218,7 +266,7 @@ impl Operands<'_> {
         })
     }
 
-    pub(super) fn dropout_params(&self, attention: &Attention) -> DropoutParams {
+    fn dropout_params(&self, attention: &Attention) -> DropoutParams {
         let probability = attention.dropout.map_or(0.0, Number::get);
         DropoutParams {
             key: self.random.key(),
@@ -242,7 +290,7 @@ impl Operands<'_> {
 mod tests {
     use super::*;
     use crate::Dtype;
-    use crate::attention::{AttentionShape, Blocks};
+    use crate::attention::Blocks;
 
     fn message(attention: &Attention, operands: Operands<'_>) -> String {
         let shape = AttentionShape { batch: 2, queries: 5, keys: 7, heads: 2, kv_heads: 1 };
