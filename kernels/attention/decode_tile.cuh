@@ -1,10 +1,8 @@
 // Tiles of 16 rows, for one warp: 16 queries, or the keys or values of 16 tokens (see decode.cu).
 //
-// Rows of 16-bit elements lie in shared memory as 16 x 16 fragments of 512 bytes, one after another along the row: first
-// the left halves of the 16 rows, 16 bytes each, then the right halves. In the right half, rows r and r ^ 4 change places:
-// so two halves of four rows cover all 32 banks. Rows of 8-bit elements lie as 16 x 16 blocks of 256 bytes, 16 bytes a
-// row. A row that is no whole number of fragments or blocks is filled up with zeros. Copies in and matrix loads have no
-// bank conflicts.
+// Rows of 16-bit elements lie in shared memory as 16 x 16 fragments (fragment.cuh), rows of 8-bit elements as 16 x 16
+// blocks of 256 bytes, 16 bytes a row. A row that is no whole number of them is filled up with zeros. Copies in and matrix
+// loads have no bank conflicts.
 //
 // In a product the order of what is summed over does not matter: with 8-bit keys, a lane takes four neighbouring elements
 // of a key, one word, where the instruction would have two and two, 8 apart; the queries lie in that order too. And of two
@@ -14,6 +12,7 @@
 
 #pragma once
 
+#include "attention/fragment.cuh"
 #include "common/element.cuh"
 #include "common/matrix.cuh"
 #include "common/memory.cuh"
@@ -22,15 +21,11 @@
 
 constexpr int TILE = 16;  // rows
 
-constexpr int fragments(int width) { return (width + 15) / 16; }
 constexpr int VALUE_COLUMNS = fragments(VALUE_DIM) * 16;
-constexpr int FRAGMENT_BYTES = 512;
 constexpr int CACHED_BYTES = QUANTISED ? 256 : FRAGMENT_BYTES;  // of a fragment or block of the cache
 constexpr int QUERY_TILE_BYTES = fragments(HEAD_DIM) * FRAGMENT_BYTES;
 constexpr int KEY_TILE_BYTES = fragments(HEAD_DIM) * CACHED_BYTES;
 constexpr int VALUE_TILE_BYTES = fragments(VALUE_DIM) * CACHED_BYTES;
-
-inline int half_row_offset(int row, int half) { return half * 256 + (row ^ half * 4) * 16; }
 
 // All threads of the block load the queries, of which `row_at(row)` is where each begins, or null for zeros.
 template <class RowAt> __forceinline__ void load_queries(unsigned char* tile, RowAt row_at) {

@@ -1,12 +1,8 @@
 // Tiles of attention: what forward and backward share.
 //
 // A tile is some rows (a multiple of 16) of Q, K, V, O or a gradient, WIDTH elements each (a multiple of 8), in shared
-// memory. It is stored as fragments of 16 rows of 32 bytes, in the order in which `ldmatrix` reads them: fragment after
-// fragment along the row; in a fragment first the left halves of its 16 rows, then the right halves. Addresses of
-// fragments are then constants, the same for every lane but for where the lane's row lies. In the right half, rows r
-// and r ^ 5 change places: so the halves of four neighbouring rows cover all 32 banks, and so do eight rows of one half,
-// and the even rows of both (as f32 is read). Copies in, loads and copies out have no bank conflicts. Of a row that ends
-// in the middle of a fragment, the rest is zeros.
+// memory, as fragments (fragment.cuh). Addresses of fragments are then constants, the same for every lane but for where the
+// lane's row lies. Copies in, loads and copies out have no bank conflicts.
 //
 // A warp's accumulators are `float acc[ROWS][COLUMNS][4]`: ROWS * 16 by COLUMNS * 8, in the layout of D in
 // common/matrix.cuh.
@@ -15,6 +11,7 @@
 
 #pragma once
 
+#include "attention/fragment.cuh"
 #include "common/element.cuh"
 #include "common/matrix.cuh"
 #include "common/memory.cuh"
@@ -22,18 +19,10 @@
 #include "common/thread.cuh"
 #include "constants.cuh"
 
-constexpr int FRAGMENT_BYTES = 512;
-constexpr int FRAGMENT_COLUMNS = 32 / sizeof(Element);  // as many as a product adds up at a time
-constexpr int CHUNK = 16 / sizeof(Element);             // elements of half a fragment's row, which move together
-
-// Along a row.
-constexpr int fragments(int width) { return (width + FRAGMENT_COLUMNS - 1) / FRAGMENT_COLUMNS; }
+constexpr int CHUNK = 16 / sizeof(Element);  // elements of half a fragment's row, which move together
 
 template <int WIDTH>
 constexpr int tile_bytes(int rows) { return rows * fragments(WIDTH) * (FRAGMENT_BYTES / 16); }
-
-// Where half a row lies in its fragment.
-inline int half_row_offset(int row, int half) { return half * 256 + (row ^ half * 5) * 16; }
 
 // Where the half row lies in a fragment whose address this lane gives to `ldmatrix`, so that what comes back is
 // - the A of a product, or its B where that is transposed on the way: rows 0-7 and 8-15 of the left half, then of the

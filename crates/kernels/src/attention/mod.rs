@@ -79,6 +79,7 @@ const HEADERS: &[(&str, &str)] = cuda_files![
     "attention/block_mask.cuh",
     "attention/dropout.cuh",
     "attention/dual.cuh",
+    "attention/fragment.cuh",
     "attention/grad_q.cuh",
     "attention/inputs.cuh",
     "attention/mask.cuh",
