@@ -176,6 +176,13 @@ norm_backward_totals(const __grid_constant__ Params p) {
     }
 }
 
+// What norm_backward_totals left of a row, read once by each warp.
+float2 totals_left(const Params& p, long long row) {
+    float2 totals = make_float2(0, 0);
+    if (threadIdx.x % 32 == 0) totals = sum_in_order<SLICES>(p.totals + row * SLICES);
+    return make_float2(__shfl_sync(0xffffffffu, totals.x, 0), __shfl_sync(0xffffffffu, totals.y, 0));
+}
+
 extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS, 1)
 norm_backward(const __grid_constant__ Params p) {
     __shared__ float2 places[2][CLUSTER];
@@ -187,7 +194,7 @@ norm_backward(const __grid_constant__ Params p) {
     for (long long row = first_row(); row < p.rows; row += next_rows()) {
         Differentiated of_row(p, weight, row);
         float2 totals;
-        if constexpr (TWICE) totals = sum_in_order<SLICES>(p.totals + row * SLICES);
+        if constexpr (TWICE) totals = totals_left(p, row);
         else totals = of_row.totals(sums);
         if constexpr (CLUSTER > 1) totals = over_cluster(totals);
         of_row.write(totals);
