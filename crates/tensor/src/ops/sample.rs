@@ -96,7 +96,7 @@ impl Sample {
         }
     }
 
-    /// As `kernels/sampling/sample.cu` has it, by sorting.
+    /// As `kernels/sampling/sample.cu` has it, by sorting what the options keep.
     fn choose(&self, row: usize, logits: &[f32]) -> u32 {
         let maximum = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         if maximum == f32::NEG_INFINITY || !logits.iter().all(|x| *x < f32::INFINITY) {
@@ -107,14 +107,18 @@ impl Sample {
             return logits.iter().position(|x| *x == maximum).map_or(NONE, |i| i as u32);
         }
         // Most likely first; of equals the first.
+        let order = |&a: &usize, &b: &usize| (logits[b] + 0.0).total_cmp(&(logits[a] + 0.0)).then(a.cmp(&b));
         let mut tokens: Vec<usize> = (0..logits.len()).collect();
-        tokens.sort_by(|&a, &b| (logits[b] + 0.0).total_cmp(&(logits[a] + 0.0)));
-        tokens.truncate(kept);
+        if kept < tokens.len() {
+            tokens.select_nth_unstable_by(kept - 1, order);
+            tokens.truncate(kept);
+        }
         let inverse = self.options.inverse_temperature();
         let weight_of = |&token: &usize| weight(logits[token], maximum, inverse);
         let total: u64 = tokens.iter().map(weight_of).sum();
         let top_p = self.options.top_p_bits();
         if top_p != u64::MAX {
+            tokens.sort_unstable_by(order);
             let needed = u128::from(total) * u128::from(top_p);
             let mut held = 0u128;
             let enough = tokens.iter().position(|token| {
