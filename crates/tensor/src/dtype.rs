@@ -122,7 +122,7 @@ macro_rules! element {
 element!(f64, F64, |x| x, |x| x, |x| x as f32, f64::from);
 element!(f32, F32, f64::from, |x| x as f32, |x| x, |x| x);
 element!(bf16, Bf16, bf16::to_f64, bf16::from_f64, widen_bf16, narrow_bf16);
-element!(f16, F16, f16::to_f64, f16::from_f64, f16::to_f32, f16::from_f32);
+element!(f16, F16, f16::to_f64, f16::from_f64, widen_f16, narrow_f16);
 element!(u32, U32, f64::from, |x| x as u32, |x| x as f32, |x| x as u32);
 
 /// What `half` does, without its branches, so that it can be put into vector instructions.
@@ -138,6 +138,29 @@ fn narrow_bf16(x: f32) -> bf16 {
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
     let quiet = (bits >> 16) | 0x40;
     bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
+}
+
+/// What `half` does, without its branches. Exponents of `f16` are 112 below those of `f32`.
+#[inline(always)]
+fn widen_f16(x: f16) -> f32 {
+    const INFINITE: f32 = 65_536.0;
+    const SCALE: f32 = f32::from_bits((127 + 112) << 23);
+    let bits = u32::from(x.to_bits());
+    let (sign, size) = ((bits & 0x8000) << 16, f32::from_bits((bits & 0x7fff) << 13) * SCALE);
+    let special = if size >= INFINITE { 0x7f80_0000 } else { 0 };
+    f32::from_bits(size.to_bits() | special | sign)
+}
+
+/// To the nearest, ties to even; NaN stays NaN.
+#[inline(always)]
+fn narrow_f16(x: f32) -> f16 {
+    let sign = (x.to_bits() >> 16) & 0x8000;
+    let size = x.to_bits() & 0x7fff_ffff;
+    let normal = size.wrapping_sub((112 << 23) - 0xfff - ((size >> 13) & 1)) >> 13;
+    // Added to 1/2, the last bit of a sum is the smallest f16.
+    let small = (f32::from_bits(size) + 0.5).to_bits() - 0.5f32.to_bits();
+    let of_number = if size < 113 << 23 { small } else { normal.min(0x7c00) };
+    f16::from_bits((sign | if size > 0x7f80_0000 { 0x7e00 } else { of_number }) as u16)
 }
 
 /// Runs `$body` with `$T` standing for the Rust type of `$dtype`.
@@ -185,4 +208,70 @@ macro_rules! with_real {
     };
 }
 
-pub(crate) use {with_element, with_real};
+/// Runs `$body` with `$E` standing for the Rust type of `$dtype`, which is to be one of numbers that the CPU computes with.
+macro_rules! with_stored {
+    ($operation:expr, $dtype:expr, $E:ident => $body:expr) => {
+        match $dtype {
+            $crate::Dtype::F64 => {
+                type $E = f64;
+                $body
+            }
+            $crate::Dtype::F32 => {
+                type $E = f32;
+                $body
+            }
+            $crate::Dtype::Bf16 => {
+                type $E = half::bf16;
+                $body
+            }
+            $crate::Dtype::F16 => {
+                type $E = half::f16;
+                $body
+            }
+            $crate::Dtype::U32 => {
+                Err($crate::Error::dtype($operation, $crate::Dtype::U32, "a floating-point type"))
+            }
+        }
+    };
+}
+
+pub(crate) use {with_element, with_real, with_stored};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn same_f16(a: f16, b: f16) -> bool {
+        a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()
+    }
+
+    #[test]
+    fn every_f16_widens_to_itself_and_numbers_round_to_the_nearest() {
+        for bits in 0..=u16::MAX {
+            let x = f16::from_bits(bits);
+            let wide = widen_f16(x);
+            assert!(
+                wide.to_bits() == x.to_f32().to_bits() || wide.is_nan() && x.is_nan(),
+                "{bits:#x}: {wide}"
+            );
+            // Itself, what is halfway to the next, and what is on either side of that.
+            let halfway = (wide + f16::from_bits(bits.wrapping_add(1)).to_f32()) / 2.0;
+            for x in [wide, halfway.next_down(), halfway, halfway.next_up()] {
+                assert!(same_f16(narrow_f16(x), f16::from_f32(x)), "{x:e}");
+            }
+        }
+        for x in [
+            f32::MAX,
+            f32::MIN,
+            f32::INFINITY,
+            f32::NEG_INFINITY,
+            f32::NAN,
+            1e-30,
+            -1e-40,
+            65_519.9,
+            65_520.0,
+        ] {
+            assert!(same_f16(narrow_f16(x), f16::from_f32(x)), "{x:e}");
+        }
+    }
+}

@@ -2,55 +2,47 @@
 
 use longhand_kernels::kv_cache::Storage;
 
-use super::Real;
 use super::simd::vectorised;
-use crate::dtype::with_element;
-use crate::{Dtype, Element};
+use super::{Real, Stored};
 
 /// Rows of `width` elements in memory, of which `dim` are of the head.
 #[derive(Clone, Copy)]
 pub(crate) struct CachedRows<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) storage: Storage,
-    /// Of the elements, where they are not of 8 bits.
-    pub(crate) dtype: Dtype,
     /// Of each row, where they are.
     pub(crate) scales: &'a [f32],
     pub(crate) width: usize,
 }
 
-impl CachedRows<'_> {
-    /// `count` rows from `first` on: where they lie, if that is their type, else copied to `buffer`.
-    pub(crate) fn read<'b, T: Real>(&'b self, first: usize, count: usize, buffer: &'b mut Vec<T>) -> &'b [T] {
-        let (start, elements) = (first * self.width, count * self.width);
-        if self.storage == Storage::Plain && self.dtype == T::DTYPE {
-            return &bytemuck::cast_slice(self.bytes)[start..][..elements];
-        }
-        buffer.resize(elements, T::ZERO);
-        match self.storage {
-            Storage::Plain => with_element!(self.dtype, E => {
-                widen::<E, T>(&bytemuck::cast_slice(self.bytes)[start..][..elements], buffer);
-            }),
-            Storage::Int8 | Storage::E4m3 => {
-                let rows = self.bytes[start..][..elements].chunks_exact(self.width);
-                let scales = &self.scales[first..][..count];
-                for ((row, scale), to) in rows.zip(scales).zip(buffer.chunks_exact_mut(self.width)) {
-                    match self.storage {
-                        Storage::E4m3 => widen_e4m3(row, *scale, to),
-                        _ => widen_int8(row, *scale, to),
-                    }
-                }
-            }
-        }
-        buffer
-    }
+/// Some rows, one after another.
+pub(crate) enum Rows<'a, E: Stored> {
+    Stored(&'a [E]),
+    Widened(&'a [E::Real]),
 }
 
-vectorised! {
-    fn widen<E: Element, T: Real>(from: &[E], to: &mut [T]) {
-        for (to, x) in to.iter_mut().zip(from) {
-            *to = T::from_f32(x.to_f32());
+impl CachedRows<'_> {
+    /// `count` rows from `first` on: where they lie, or of 8 bits, copied to `buffer`.
+    pub(crate) fn read<'b, E: Stored>(
+        &'b self,
+        first: usize,
+        count: usize,
+        buffer: &'b mut Vec<E::Real>,
+    ) -> Rows<'b, E> {
+        let (start, elements) = (first * self.width, count * self.width);
+        if self.storage == Storage::Plain {
+            return Rows::Stored(&bytemuck::cast_slice(self.bytes)[start..][..elements]);
         }
+        buffer.resize(elements, E::Real::ZERO);
+        let rows = self.bytes[start..][..elements].chunks_exact(self.width);
+        let scales = &self.scales[first..][..count];
+        for ((row, scale), to) in rows.zip(scales).zip(buffer.chunks_exact_mut(self.width)) {
+            match self.storage {
+                Storage::E4m3 => widen_e4m3(row, *scale, to),
+                _ => widen_int8(row, *scale, to),
+            }
+        }
+        Rows::Widened(buffer)
     }
 }
 

@@ -67,7 +67,7 @@ vectorised! {
         let rows = logits.chunks_exact((logits.len() / targets.len()).max(1));
         for (((loss, lse), row), &target) in losses.iter_mut().zip(lse).zip(rows).zip(targets) {
             if target != IGNORE {
-                let of_row = Row::new(row, options);
+                let of_row = Row::new::<FUSED>(row, options);
                 (*loss, *lse) = (of_row.loss(row, target, options), of_row.lse);
             }
         }
@@ -83,7 +83,7 @@ vectorised! {
             if target == IGNORE {
                 row.fill(T::ZERO);
             } else {
-                Row { lse, softcap: softcap(options) }.gradient(row, target, options, factor);
+                Row { lse, softcap: softcap(options) }.gradient::<FUSED>(row, target, options, factor);
             }
         }
     }
@@ -101,11 +101,11 @@ struct Row<T> {
 
 impl<T: Real> Row<T> {
     #[inline(always)]
-    fn new(row: &[T], options: &LossOptions) -> Self {
+    fn new<const FUSED: bool>(row: &[T], options: &LossOptions) -> Self {
         let softcap = softcap(options);
         let lse = match softcap {
-            None => log_sum_exp(row, |x| x),
-            Some(cap) => log_sum_exp(row, |x| capped(x, cap)),
+            None => log_sum_exp::<T, FUSED>(row, |x| x),
+            Some(cap) => log_sum_exp::<T, FUSED>(row, |x| capped(x, cap)),
         };
         Row { lse, softcap }
     }
@@ -127,7 +127,7 @@ impl<T: Real> Row<T> {
     }
 
     #[inline(always)]
-    fn gradient(&self, row: &mut [T], target: u32, options: &LossOptions, factor: T) {
+    fn gradient<const FUSED: bool>(&self, row: &mut [T], target: u32, options: &LossOptions, factor: T) {
         let [smoothing, z_loss] = [options.label_smoothing, options.z_loss].map(|x| T::from_f64(x.into()));
         let of_probability = factor * (T::ONE + (z_loss + z_loss) * self.lse);
         let of_each = factor * smoothing / T::from_f64(row.len() as f64);
@@ -136,14 +136,15 @@ impl<T: Real> Row<T> {
         let lse = self.lse;
         match self.softcap {
             None => {
-                row.iter_mut().for_each(|x| *x = of_probability * (*x - lse).exp_negative() - of_each);
+                row.iter_mut()
+                    .for_each(|x| *x = of_probability * (*x - lse).exp_negative::<FUSED>() - of_each);
                 row[target as usize] -= of_target;
             }
             Some(cap) => {
                 let slope = |z: T| T::ONE - (z / cap) * (z / cap);
                 row.iter_mut().for_each(|x| {
                     let z = capped(*x, cap);
-                    *x = (of_probability * (z - lse).exp_negative() - of_each) * slope(z);
+                    *x = (of_probability * (z - lse).exp_negative::<FUSED>() - of_each) * slope(z);
                 });
                 row[target as usize] -= of_target * slope(z_target);
             }
@@ -160,7 +161,7 @@ fn capped<T: Real>(x: T, cap: T) -> T {
 
 /// `ln Σ exp(z(x))`, for a `z` that grows with `x`.
 #[inline(always)]
-fn log_sum_exp<T: Real>(row: &[T], z: impl Fn(T) -> T) -> T {
+fn log_sum_exp<T: Real, const FUSED: bool>(row: &[T], z: impl Fn(T) -> T) -> T {
     let max = z(max_lanes(row));
-    max + sum_mapped(row, |x| (z(x) - max).exp_negative()).ln()
+    max + sum_mapped(row, |x| (z(x) - max).exp_negative::<FUSED>()).ln()
 }

@@ -14,6 +14,8 @@ pub(crate) mod pool;
 pub(crate) mod real;
 pub(crate) mod reduce;
 pub(crate) mod simd;
+pub(crate) mod stored;
 pub(crate) mod tile;
 
 pub(crate) use real::Real;
+pub(crate) use stored::Stored;

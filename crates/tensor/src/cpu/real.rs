@@ -2,12 +2,11 @@
 
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
-use super::math;
-use crate::Element;
+use super::{Stored, math};
 
-/// `f32` or `f64`. 16-bit elements are widened to `f32` before and rounded once after.
+/// `f32` or `f64`: see [`Stored`](super::Stored) for what else tensors hold.
 pub(crate) trait Real:
-    Element
+    Stored<Real = Self>
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
@@ -23,13 +22,13 @@ pub(crate) trait Real:
     const NEG_INFINITY: Self;
     fn exp(self) -> Self;
     /// [`exp`](Real::exp) of a number that is not above 0, but for rounding: at a lower cost.
-    fn exp_negative(self) -> Self;
+    fn exp_negative<const FUSED: bool>(self) -> Self;
     fn ln(self) -> Self;
     fn erf(self) -> Self;
     fn sqrt(self) -> Self;
     fn max(self, other: Self) -> Self;
-    /// `self * factor + term`, rounded once.
-    fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// `self * factor + term`, rounded once where it is `FUSED`: one instruction, if the processor has it, else a slow call.
+    fn mul_add<const FUSED: bool>(self, factor: Self, term: Self) -> Self;
 
     /// `c = beta c + alpha a b` on one thread: `a` is `m` by `k`, `b` is `k` by `n`, strides are (row, column).
     ///
@@ -57,7 +56,7 @@ macro_rules! real {
                 $exp(self)
             }
             #[inline(always)]
-            fn exp_negative(self) -> Self {
+            fn exp_negative<const FUSED: bool>(self) -> Self {
                 $exp_negative(self)
             }
             #[inline(always)]
@@ -73,8 +72,8 @@ macro_rules! real {
                 $type::sqrt(self)
             }
             #[inline(always)]
-            fn mul_add(self, factor: Self, term: Self) -> Self {
-                $type::mul_add(self, factor, term)
+            fn mul_add<const FUSED: bool>(self, factor: Self, term: Self) -> Self {
+                if FUSED { $type::mul_add(self, factor, term) } else { self * factor + term }
             }
             #[inline(always)]
             fn max(self, other: Self) -> Self {
@@ -97,5 +96,5 @@ macro_rules! real {
     };
 }
 
-real!(f32, sgemm, math::exp_f32, math::exp_negative_f32, math::erf_f32);
+real!(f32, sgemm, math::exp_f32, math::exp_negative_f32::<FUSED>, math::erf_f32);
 real!(f64, dgemm, f64::exp, f64::exp, math::erf_f64);

@@ -1,10 +1,13 @@
 //! The processor's vector instructions for plain loops.
 //!
-//! The x86-64 baseline has no AVX2, so a hot loop is compiled twice, and the better one that the processor has is
-//! taken at run time. Rust never fuses a multiplication and an addition by itself, so both give the same bits.
+//! The x86-64 baseline has no AVX2, so a hot loop is compiled twice, and the better one that the processor has is taken at
+//! run time.
 
 /// Defines a function whose body is compiled for the baseline and for AVX2. What it calls must be
 /// `#[inline(always)]` to be compiled twice along with it.
+///
+/// In the body `FUSED` is a constant: whether the processor multiplies and adds in one instruction. Rust never fuses the
+/// two by itself, so a body that does not ask gives the same bits on every processor.
 macro_rules! vectorised {
     ($(#[$attribute:meta])* $vis:vis fn $name:ident $(<$($T:ident: $bound:path),+>)? (
         $($argument:ident: $type:ty),* $(,)?
@@ -14,21 +17,21 @@ macro_rules! vectorised {
         $vis fn $name $(<$($T: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body $(<$($T: $bound),+>)? ($($argument: $type),*) $(-> $result)? $body
+            fn body<$($($T: $bound,)+)? const FUSED: bool>($($argument: $type),*) $(-> $result)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
                 fn avx2 $(<$($T: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
-                    body($($argument),*)
+                    body::<$($($T,)+)? true>($($argument),*)
                 }
                 if $crate::cpu::simd::has_avx2() {
                     // SAFETY: `avx2` is an ordinary safe function that needs AVX2 and FMA, and both were just found.
                     return unsafe { avx2($($argument),*) };
                 }
             }
-            body($($argument),*)
+            body::<$($($T,)+)? { cfg!(target_arch = "aarch64") }>($($argument),*)
         }
     };
 }

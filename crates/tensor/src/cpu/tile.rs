@@ -1,15 +1,17 @@
-//! Products of small matrices, of which the right one is in panels: what attention multiplies, block by block.
+//! Products of small matrices, of which the right one is in panels: what attention multiplies, block by block, and what
+//! large products are made of.
 //!
 //! A general matrix product packs both operands on every call. Here the right one is packed once and multiplied often,
-//! and the left one is read as it is.
+//! and the left one is read as it is, or packed where its rows lie far apart.
 //!
 //! The loops over rows and columns are written out as arrays of constant size, which the compiler keeps in vector
 //! registers: intrinsics in their place were no faster.
 
 use std::ops::Range;
 
-use super::Real;
 use super::matmul::Mat;
+use super::simd::vectorised;
+use super::{Real, Stored};
 
 /// Columns of a panel: two AVX2 registers of f32.
 pub(crate) const PANEL: usize = 16;
@@ -28,32 +30,22 @@ impl<T: Real> Packed<T> {
         Packed { data: Vec::new(), rows: 0 }
     }
 
-    pub(crate) fn of(matrix: Mat<T>) -> Self {
+    pub(crate) fn of<E: Stored<Real = T>>(matrix: Mat<E>) -> Self {
         let mut packed = Packed::new();
         packed.pack(matrix);
         packed
     }
 
     /// Takes `matrix`, whose rows or columns are contiguous, in place of what was there.
-    pub(crate) fn pack(&mut self, matrix: Mat<T>) {
+    pub(crate) fn pack<E: Stored<Real = T>>(&mut self, matrix: Mat<E>) {
         let (rows, columns) = matrix.size();
         self.rows = rows;
-        self.data.clear();
         self.data.resize(columns.next_multiple_of(PANEL) * rows, T::ZERO);
-        let panel = rows * PANEL;
+        let panels = self.data.as_chunks_mut().0;
         if matrix.has_contiguous_rows() {
-            for (row, values) in matrix.iter_rows().enumerate() {
-                for (i, values) in values.chunks(PANEL).enumerate() {
-                    self.data[i * panel + row * PANEL..][..values.len()].copy_from_slice(values);
-                }
-            }
+            pack_rows(matrix, panels);
         } else {
-            for (column, values) in matrix.transposed().iter_rows().enumerate() {
-                let rows = self.data[column / PANEL * panel..][..panel].chunks_exact_mut(PANEL);
-                for (row, value) in rows.zip(values) {
-                    row[column % PANEL] = *value;
-                }
-            }
+            pack_columns(matrix.transposed(), panels);
         }
     }
 
@@ -80,6 +72,39 @@ impl<T: Real> Packed<T> {
     }
 }
 
+vectorised! {
+    fn pack_rows<E: Stored>(matrix: Mat<E>, panels: &mut [[E::Real; PANEL]]) {
+        let (rows, _) = matrix.size();
+        for (row, values) in matrix.iter_rows().enumerate() {
+            let (whole, rest) = values.as_chunks::<PANEL>();
+            for (panel, values) in whole.iter().enumerate() {
+                let to = &mut panels[panel * rows + row];
+                to.iter_mut().zip(values).for_each(|(to, x)| *to = x.widen());
+            }
+            if !rest.is_empty() {
+                let to = &mut panels[whole.len() * rows + row];
+                *to = [E::Real::ZERO; PANEL];
+                to.iter_mut().zip(rest).for_each(|(to, x)| *to = x.widen());
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `columns` has those of the matrix as its rows.
+    fn pack_columns<E: Stored>(columns: Mat<E>, panels: &mut [[E::Real; PANEL]]) {
+        let (count, rows) = columns.size();
+        for (column, values) in columns.iter_rows().enumerate() {
+            let panel = &mut panels[column / PANEL * rows..][..rows];
+            panel.iter_mut().zip(values).for_each(|(to, x)| to[column % PANEL] = x.widen());
+        }
+        for column in count..count.next_multiple_of(PANEL) {
+            let panel = &mut panels[column / PANEL * rows..][..rows];
+            panel.iter_mut().for_each(|to| to[column % PANEL] = E::Real::ZERO);
+        }
+    }
+}
+
 /// Some rows and panels of a [`Packed`] matrix.
 #[derive(Clone, Copy)]
 pub(crate) struct Panels<'a, T> {
@@ -89,9 +114,85 @@ pub(crate) struct Panels<'a, T> {
     panel_stride: usize,
 }
 
+/// A left matrix close together: its rows, or groups of [`ROWS`] of them, column by column.
+pub(crate) struct PackedLeft<T> {
+    data: Vec<T>,
+    size: (usize, usize),
+    by_columns: bool,
+}
+
+impl<T: Real> PackedLeft<T> {
+    pub(crate) fn new() -> Self {
+        PackedLeft { data: Vec::new(), size: (0, 0), by_columns: false }
+    }
+
+    /// Takes `matrix`, whose rows or columns are contiguous, in place of what was there.
+    pub(crate) fn pack<E: Stored<Real = T>>(&mut self, matrix: Mat<E>) {
+        let (rows, columns) = matrix.size();
+        self.size = (rows, columns);
+        self.by_columns = !matrix.has_contiguous_rows();
+        self.data.resize(rows.next_multiple_of(ROWS) * columns, T::ZERO);
+        match self.by_columns {
+            true => pack_groups(matrix.transposed(), self.data.as_chunks_mut().0),
+            false => widen_rows(matrix, &mut self.data),
+        }
+    }
+
+    pub(crate) fn all(&self) -> Left<'_, T> {
+        let columns = self.size.1;
+        let strides = if self.by_columns { (1, ROWS) } else { (columns, 1) };
+        Left { data: &self.data, size: self.size, strides, group_stride: ROWS * columns }
+    }
+}
+
+vectorised! {
+    fn widen_rows<E: Stored>(matrix: Mat<E>, to: &mut [E::Real]) {
+        let (_, columns) = matrix.size();
+        for (to, values) in to.chunks_exact_mut(columns.max(1)).zip(matrix.iter_rows()) {
+            to.iter_mut().zip(values).for_each(|(to, x)| *to = x.widen());
+        }
+    }
+}
+
+vectorised! {
+    /// `columns` has those of the matrix as its rows.
+    fn pack_groups<E: Stored>(columns: Mat<E>, groups: &mut [[E::Real; ROWS]]) {
+        let (count, _) = columns.size();
+        for (column, values) in columns.iter_rows().enumerate() {
+            let (whole, rest) = values.as_chunks::<ROWS>();
+            for (group, values) in whole.iter().enumerate() {
+                let to = &mut groups[group * count + column];
+                to.iter_mut().zip(values).for_each(|(to, x)| *to = x.widen());
+            }
+            if !rest.is_empty() {
+                let to = &mut groups[whole.len() * count + column];
+                to.iter_mut().zip(rest).for_each(|(to, x)| *to = x.widen());
+            }
+        }
+    }
+}
+
+/// The left matrix of a product.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'a, T> {
+    data: &'a [T],
+    size: (usize, usize),
+    /// From row to row, and from column to column.
+    strides: (usize, usize),
+    /// From each group of [`ROWS`] to the next.
+    group_stride: usize,
+}
+
+impl<'a, T: Real> From<Mat<'a, T>> for Left<'a, T> {
+    fn from(matrix: Mat<'a, T>) -> Self {
+        let (data, strides) = matrix.parts();
+        Left { data, size: matrix.size(), strides, group_stride: ROWS * strides.0 }
+    }
+}
+
 /// What becomes of the product.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Into {
+pub(crate) enum Then {
     /// It takes the place of what was there.
     Overwrite,
     /// It is added.
@@ -102,8 +203,16 @@ pub(crate) enum Into {
 ///
 /// # Panics
 /// When sizes do not fit: a mistake in the operation that calls.
-pub(crate) fn multiply<T: Real>(a: Mat<T>, b: Panels<T>, alpha: T, into: Into, c: &mut [T], c_stride: usize) {
-    let (rows, inner) = a.size();
+pub(crate) fn multiply<'a, T: Real>(
+    a: impl Into<Left<'a, T>>,
+    b: Panels<T>,
+    alpha: T,
+    then: Then,
+    c: &mut [T],
+    c_stride: usize,
+) {
+    let a = a.into();
+    let (rows, inner) = a.size;
     assert_eq!(inner, b.rows, "inner dimensions");
     let width = b.panels * PANEL;
     assert!(
@@ -114,21 +223,22 @@ pub(crate) fn multiply<T: Real>(a: Mat<T>, b: Panels<T>, alpha: T, into: Into, c
         let last = (b.panels - 1) * b.panel_stride + inner * PANEL;
         assert!(last <= b.data.len(), "panels reach element {last} of {}", b.data.len());
     }
-    let product = Product { a, b, alpha, into, c: c.as_mut_ptr(), c_stride };
+    let product = Product { a, b, alpha, then, c: c.as_mut_ptr(), c_stride };
     #[cfg(target_arch = "x86_64")]
     if super::simd::has_avx2() {
-        // SAFETY: AVX2 and FMA were just found; the extents of a, b and c were checked here and by `Mat`.
+        // SAFETY: AVX2 and FMA were just found; the extents of b and c were checked here, that of a by `Mat` or when it
+        // was packed.
         return unsafe { product.avx2() };
     }
-    // SAFETY: the extents of a, b and c were checked here and by `Mat`.
+    // SAFETY: the extents of b and c were checked here, that of a by `Mat` or when it was packed.
     unsafe { product.run::<{ cfg!(target_arch = "aarch64") }>() }
 }
 
 struct Product<'a, T> {
-    a: Mat<'a, T>,
+    a: Left<'a, T>,
     b: Panels<'a, T>,
     alpha: T,
-    into: Into,
+    then: Then,
     c: *mut T,
     c_stride: usize,
 }
@@ -147,54 +257,58 @@ impl<T: Real> Product<'_, T> {
     /// Every element of a, b and c lies in its allocation, and c is nobody else's.
     #[inline(always)]
     unsafe fn run<const FUSED: bool>(&self) {
-        let (rows, _) = self.a.size();
+        let rows = self.a.size.0;
+        let groups = rows / ROWS;
         for panel in 0..self.b.panels {
-            let mut row = 0;
-            // SAFETY: as the caller promises; rows do not go beyond those of a.
+            // SAFETY: as the caller promises; groups have no rows beyond those of a.
             unsafe {
-                while row + ROWS <= rows {
-                    self.block::<ROWS, FUSED>(row, panel);
-                    row += ROWS;
+                for group in 0..groups {
+                    self.block::<ROWS, FUSED>(group, panel);
                 }
-                match rows - row {
+                match rows % ROWS {
                     0 => {}
-                    1 => self.block::<1, FUSED>(row, panel),
-                    2 => self.block::<2, FUSED>(row, panel),
-                    3 => self.block::<3, FUSED>(row, panel),
-                    4 => self.block::<4, FUSED>(row, panel),
-                    _ => self.block::<5, FUSED>(row, panel),
+                    1 => self.block::<1, FUSED>(groups, panel),
+                    2 => self.block::<2, FUSED>(groups, panel),
+                    3 => self.block::<3, FUSED>(groups, panel),
+                    4 => self.block::<4, FUSED>(groups, panel),
+                    _ => self.block::<5, FUSED>(groups, panel),
                 }
             }
         }
     }
 
-    /// `R` rows of one panel of the product. `FUSED`: the processor multiplies and adds in one instruction.
+    /// `R` rows, those of a group, of one panel of the product. `FUSED`: the processor multiplies and adds in one
+    /// instruction.
     ///
     /// # Safety
     /// As for [`Product::run`].
     #[inline(always)]
-    unsafe fn block<const R: usize, const FUSED: bool>(&self, row: usize, panel: usize) {
-        let (_, inner) = self.a.size();
-        let (a, a_row, a_col) = self.a.raw();
+    unsafe fn block<const R: usize, const FUSED: bool>(&self, group: usize, panel: usize) {
+        let (_, inner) = self.a.size;
+        let (a_row, a_col) = self.a.strides;
         let mut sum = [[T::ZERO; PANEL]; R];
-        // SAFETY: row + R rows of a, the panel's rows of b and its columns of c are there, as the caller promises.
+        // SAFETY: R rows of the group of a, the panel's rows of b and its columns of c are there, as the caller promises.
         unsafe {
-            let mut a = a.wrapping_offset(row as isize * a_row);
+            let first = self.a.data.as_ptr().wrapping_add(group * self.a.group_stride);
+            // A pointer for each row, and one distance for all: addresses do not wait for each other.
+            let rows: [*const T; R] = std::array::from_fn(|i| first.wrapping_add(i * a_row));
+            let mut column = 0;
             let mut b = self.b.data.as_ptr().add(panel * self.b.panel_stride).cast::<[T; PANEL]>();
             for _ in 0..inner {
                 let right = *b;
-                for (i, sum) in sum.iter_mut().enumerate() {
-                    let left = *a.offset(i as isize * a_row);
+                for (row, sum) in rows.iter().zip(&mut sum) {
+                    let left = *row.add(column);
                     for (sum, right) in sum.iter_mut().zip(right) {
-                        *sum = if FUSED { left.mul_add(right, *sum) } else { *sum + left * right };
+                        *sum = left.mul_add::<FUSED>(right, *sum);
                     }
                 }
-                a = a.wrapping_offset(a_col);
+                column += a_col;
                 b = b.add(1);
             }
             for (i, sum) in sum.iter().enumerate() {
-                let c = self.c.add((row + i) * self.c_stride + panel * PANEL).cast::<[T; PANEL]>();
-                let before = if self.into == Into::Add { *c } else { [T::ZERO; PANEL] };
+                let row = group * ROWS + i;
+                let c = self.c.add(row * self.c_stride + panel * PANEL).cast::<[T; PANEL]>();
+                let before = if self.then == Then::Add { *c } else { [T::ZERO; PANEL] };
                 let mut after = [T::ZERO; PANEL];
                 for ((after, before), sum) in after.iter_mut().zip(before).zip(sum) {
                     *after = before + self.alpha * *sum;
@@ -238,7 +352,7 @@ mod tests {
             let stride = columns.next_multiple_of(PANEL) + gap;
             let before = values(rows * stride, 3);
             let mut c = before.clone();
-            multiply(a, panels, 0.5, if add { Into::Add } else { Into::Overwrite }, &mut c, stride);
+            multiply(a, panels, 0.5, if add { Then::Add } else { Then::Overwrite }, &mut c, stride);
 
             for row in 0..rows {
                 for column in 0..stride {

@@ -85,15 +85,14 @@ impl KvCache {
     /// Calls `body` with the rows of keys and of values.
     pub(crate) fn with_rows<R>(&self, body: impl FnOnce([CachedRows<'_>; 2]) -> R) -> Result<R> {
         let Some(memory) = &self.memory else { return Err(super::empty(NAME)) };
-        let (storage, dtype) = (self.storage, memory.dtype);
+        let storage = self.storage;
         let [k, v] = &memory.sides;
         let (Some(k_scales), Some(v_scales)) = (&k.scales, &v.scales) else {
-            return with_element!(dtype, E => {
+            return with_element!(memory.dtype, E => {
                 let data = [k.elements.read::<E>(NAME)?, v.elements.read::<E>(NAME)?];
                 let rows = |side: usize| CachedRows {
                     bytes: bytemuck::cast_slice(&data[side]),
                     storage,
-                    dtype,
                     scales: &[],
                     width: memory.sides[side].elements.shape()[3],
                 };
@@ -105,7 +104,6 @@ impl KvCache {
         let rows = |side: usize| CachedRows {
             bytes: bytemuck::cast_slice(&data[side]),
             storage,
-            dtype,
             scales: &scales[side],
             width: 4 * memory.sides[side].elements.shape()[3],
         };

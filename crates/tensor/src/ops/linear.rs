@@ -1,12 +1,13 @@
 //! A matrix product with a weight, and a bias.
 
 use super::reduce::sum_to;
-use super::{check_alike, widened};
+use super::{check_alike, with_contiguous_lines};
 use crate::autograd::apply1;
 use crate::cpu::matmul::{Mat, multiply};
 use crate::cpu::parallel::{for_chunks, rows_per_chunk};
-use crate::cpu::{Real, pool};
-use crate::dtype::with_real;
+use crate::cpu::pool;
+use crate::cpu::tile::Then;
+use crate::dtype::with_stored;
 use crate::gpu::Product;
 use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
 
@@ -110,24 +111,21 @@ fn rows(x: &Tensor) -> Result<Tensor> {
 }
 
 fn cpu(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let dtype = x.dtype();
-    let (x, weight) = (widened("linear", x)?, widened("linear", weight)?);
+    let (x, weight) = (with_contiguous_lines(x)?, with_contiguous_lines(weight)?);
     let (n, k, width) = (x.shape()[0], x.shape()[1], weight.shape()[1]);
-    let bias = bias.map(|bias| widened("linear", &bias.contiguous()?)).transpose()?;
-    with_real!("linear", x.dtype(), T => {
-        let mut out = pool::buffer::<T>(n * width);
-        let mut beta = T::ZERO;
+    let bias = bias.map(Tensor::contiguous).transpose()?;
+    with_stored!("linear", x.dtype(), E => {
+        let mut out = pool::buffer::<E>(n * width);
         if let Some(bias) = &bias {
-            let bias = bias.read::<T>("linear")?;
+            let bias = bias.read::<E>("linear")?;
             for_chunks(&mut out, rows_per_chunk(width) * width, |_, rows| {
                 rows.chunks_exact_mut(width).for_each(|row| row.copy_from_slice(&bias[..width]));
             });
-            beta = T::ONE;
         }
-        let (x_values, weight_values) = (x.read::<T>("linear")?, weight.read::<T>("linear")?);
+        let (x_values, weight_values) = (x.read::<E>("linear")?, weight.read::<E>("linear")?);
         let x = Mat::new(&x_values, (n, k), (x.strides()[0], x.strides()[1]));
         let weight = Mat::new(&weight_values, (k, width), (weight.strides()[0], weight.strides()[1]));
-        multiply(x, weight, beta, &mut out);
-        Tensor::from_elements(out, &[n, width]).to_dtype(dtype)
+        multiply(x, weight, if bias.is_some() { Then::Add } else { Then::Overwrite }, &mut out);
+        Ok(Tensor::from_elements(out, &[n, width]))
     })
 }

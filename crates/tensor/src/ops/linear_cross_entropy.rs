@@ -1,11 +1,12 @@
 //! The cross-entropy of a linear head, some rows at a time.
 
 use super::cross_entropy::{check_options, check_targets, mean_of, read_targets};
-use super::{LossOptions, check_alike, widened};
+use super::{LossOptions, check_alike, widened, with_contiguous_lines};
 use crate::autograd::apply1;
 use crate::cpu::cross_entropy::{losses, losses_and_gradients};
 use crate::cpu::matmul::{Mat, multiply};
-use crate::cpu::{Real, pool};
+use crate::cpu::pool;
+use crate::cpu::tile::Then;
 use crate::dtype::with_real;
 use crate::gpu::{Losses, Product};
 use crate::{Backward, Device, Dtype, Element, Error, Forward, Gpu, Operation, Result, Tensor};
@@ -149,7 +150,8 @@ fn cpu(
     let ([rows, width], classes) = ([hidden.shape()[0], hidden.shape()[1]], weight.shape()[0]);
     let (targets, share) = read_targets(NAME, targets, classes)?;
     let dtype = hidden.dtype();
-    let (hidden, weight) = (widened(NAME, hidden)?, widened(NAME, weight)?);
+    let wide = |matrix: &Tensor| with_contiguous_lines(&widened(NAME, matrix)?);
+    let (hidden, weight) = (wide(hidden)?, wide(weight)?);
     with_real!(NAME, hidden.dtype(), T => {
         let (hidden_values, weight_values) = (hidden.read::<T>(NAME)?, weight.read::<T>(NAME)?);
         let [row, column] = [hidden.strides()[0], hidden.strides()[1]];
@@ -161,7 +163,7 @@ fn cpu(
         for (start, count) in chunks(rows, width) {
             let hidden = Mat::new(&hidden_values[start * row..], (count, width), (row, column));
             let (logits, targets) = (&mut logits[..count * classes], &targets[start..start + count]);
-            multiply(hidden, weight.transposed(), T::ZERO, logits);
+            multiply(hidden, weight.transposed(), Then::Overwrite, logits);
             if !wanted.any() {
                 sum += mean_of(&losses(logits, targets, options).0, share);
                 continue;
@@ -169,10 +171,10 @@ fn cpu(
             sum += mean_of(&losses_and_gradients(logits, targets, options, T::from_f64(share)), share);
             let dlogits = Mat::new(logits, (count, classes), (classes, 1));
             if let Some(dhidden) = &mut dhidden {
-                multiply(dlogits, weight, T::ZERO, &mut dhidden[start * width..][..count * width]);
+                multiply(dlogits, weight, Then::Overwrite, &mut dhidden[start * width..][..count * width]);
             }
             if let Some(dweight) = &mut dweight {
-                multiply(dlogits.transposed(), hidden, T::ONE, dweight);
+                multiply(dlogits.transposed(), hidden, Then::Add, dweight);
             }
         }
         let tensor = |values, shape: &[usize]| Tensor::from_elements(values, shape).to_dtype(dtype);

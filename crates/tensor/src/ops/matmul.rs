@@ -1,19 +1,20 @@
 //! Batched matrix products.
 
 use super::reduce::sum_to;
-use super::{check_alike, widened};
+use super::{check_alike, with_contiguous_lines};
 use crate::autograd::apply1;
 use crate::cpu::copy::Rows;
 use crate::cpu::matmul::{Mat, multiply};
 use crate::cpu::pool;
-use crate::dtype::with_real;
+use crate::cpu::tile::Then;
+use crate::dtype::with_stored;
 use crate::gpu::Product;
 use crate::layout::{Layout, broadcast_shapes};
 use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
 
 impl Tensor {
     /// Matrix product over the last two dimensions: `(.., M, K)` by `(.., K, N)` gives `(.., M, N)`. Leading
-    /// dimensions broadcast. Any strides are taken as they are.
+    /// dimensions broadcast. Strides are taken as they are, if one of the last two dimensions is contiguous.
     ///
     /// ```
     /// # fn main() -> longhand_tensor::Result<()> {
@@ -107,20 +108,19 @@ impl Sizes {
 }
 
 fn cpu(a: &Tensor, b: &Tensor, sizes: &Sizes) -> Result<Tensor> {
-    let dtype = a.dtype();
-    let (a, b) = (widened("matmul", a)?, widened("matmul", b)?);
+    let (a, b) = (with_contiguous_lines(a)?, with_contiguous_lines(b)?);
     let Sizes { batch, m, k, n } = sizes;
     let (of_a, of_b) = (Batch::new(&a, batch), Batch::new(&b, batch));
     let shape = sizes.shape();
-    with_real!("matmul", a.dtype(), T => {
-        let (a, b) = (a.read::<T>("matmul")?, b.read::<T>("matmul")?);
-        let mut out = pool::buffer::<T>(shape.iter().product());
+    with_stored!("matmul", a.dtype(), E => {
+        let (a, b) = (a.read::<E>("matmul")?, b.read::<E>("matmul")?);
+        let mut out = pool::buffer::<E>(shape.iter().product());
         for (i, out) in out.chunks_exact_mut((m * n).max(1)).enumerate() {
             let a = Mat::new(&a[of_a.matrices.offset(i)..], (*m, *k), of_a.strides);
             let b = Mat::new(&b[of_b.matrices.offset(i)..], (*k, *n), of_b.strides);
-            multiply(a, b, T::default(), out);
+            multiply(a, b, Then::Overwrite, out);
         }
-        Tensor::from_elements(out, &shape).to_dtype(dtype)
+        Ok(Tensor::from_elements(out, &shape))
     })
 }
 

@@ -67,6 +67,14 @@ pub(crate) fn widened(operation: &str, tensor: &Tensor) -> Result<Tensor> {
     tensor.to_dtype(compute_dtype(operation, tensor.dtype())?)
 }
 
+/// The matrices of `tensor` as products take them: itself, where the elements of their rows or of their columns are next
+/// to each other.
+fn with_contiguous_lines(tensor: &Tensor) -> Result<Tensor> {
+    let contiguous = |dim: usize| tensor.shape()[dim] <= 1 || tensor.strides()[dim] == 1;
+    let rank = tensor.shape().len();
+    if contiguous(rank - 1) || contiguous(rank - 2) { Ok(tensor.clone()) } else { tensor.contiguous() }
+}
+
 /// Arguments of one operation must be of one type and on one device.
 pub(crate) fn check_alike(operation: &str, tensors: &[&Tensor]) -> Result<()> {
     let Some((first, rest)) = tensors.split_first() else { return Ok(()) };

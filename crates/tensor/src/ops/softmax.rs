@@ -111,7 +111,7 @@ vectorised! {
             let max = max_lanes(x);
             // Where all are -∞ there is nothing to subtract.
             let shift = if max == T::NEG_INFINITY { T::ZERO } else { max };
-            out.iter_mut().zip(x).for_each(|(out, x)| *out = (*x - shift).exp_negative());
+            out.iter_mut().zip(x).for_each(|(out, x)| *out = (*x - shift).exp_negative::<FUSED>());
             let sum = sum_lanes(out, |x| x);
             *lse = max + if max == T::NEG_INFINITY { T::ZERO } else { sum.ln() };
             let share = if max == T::NEG_INFINITY { T::ZERO } else { T::ONE / sum };

@@ -10,18 +10,18 @@ use crate::cpu::matmul::Mat;
 use crate::cpu::parallel::{Shared, first_come, for_chunks, rows_per_chunk};
 use crate::cpu::reduce::sum_lanes;
 use crate::cpu::simd::vectorised;
-use crate::cpu::tile::{Into, Packed, multiply};
-use crate::cpu::{Real, pool};
+use crate::cpu::tile::{PANEL, Packed, Then, multiply};
+use crate::cpu::{Real, Stored, pool};
 
 /// Pieces made of the work at least, where there are few heads.
 const PIECES: usize = 8;
 
 /// What backward starts from: all contiguous, `out` and `grad` `(B, T, H, Dv)`, `lse` and its gradient `(B, H, T)`.
-pub(crate) struct Upstream<'a, T> {
-    pub(crate) out: &'a [T],
-    pub(crate) lse: &'a [T],
-    pub(crate) grad: &'a [T],
-    pub(crate) grad_lse: Option<&'a [T]>,
+pub(crate) struct Upstream<'a, E: Stored> {
+    pub(crate) out: &'a [E],
+    pub(crate) lse: &'a [E::Real],
+    pub(crate) grad: &'a [E],
+    pub(crate) grad_lse: Option<&'a [E::Real]>,
 }
 
 /// Which gradients to compute.
@@ -35,17 +35,17 @@ pub(crate) struct Wanted {
 }
 
 /// The gradients that are wanted, contiguous in the shapes of what they belong to.
-pub(crate) struct Grads<T> {
-    pub(crate) q: Option<Vec<T>>,
-    pub(crate) k: Option<Vec<T>>,
-    pub(crate) v: Option<Vec<T>>,
-    pub(crate) bias: Option<Vec<T>>,
-    pub(crate) sinks: Option<Vec<T>>,
+pub(crate) struct Grads<E: Stored> {
+    pub(crate) q: Option<Vec<E>>,
+    pub(crate) k: Option<Vec<E>>,
+    pub(crate) v: Option<Vec<E>>,
+    pub(crate) bias: Option<Vec<E::Real>>,
+    pub(crate) sinks: Option<Vec<E::Real>>,
 }
 
 /// Each piece of work owns a run of keys of one key-value head; the gradients of the queries that several pieces share
 /// are added up in a fixed order.
-pub(crate) fn backward<T: Real>(problem: &Problem<T>, upstream: &Upstream<T>, wanted: Wanted) -> Grads<T> {
+pub(crate) fn backward<E: Stored>(problem: &Problem<E>, upstream: &Upstream<E>, wanted: Wanted) -> Grads<E> {
     let Sizes { batch, queries, keys, heads, kv_heads, dim, value_dim } = problem.sizes;
     let pass = Pass { problem, upstream, delta: deltas(problem, upstream), wanted };
     let owners = batch * kv_heads;
@@ -63,39 +63,38 @@ pub(crate) fn backward<T: Real>(problem: &Problem<T>, upstream: &Upstream<T>, wa
 
     let group = heads / kv_heads;
     let (width, value_width) = (padded(dim), padded(value_dim));
-    let of_queries = |i: usize, target: &mut [T]| {
+    let of_queries = |i: usize, target: &mut [E]| {
         let (token, head) = (i / heads, i % heads);
         let owner = token / queries * kv_heads + head / group;
-        for piece in &results[owner * runs..][..runs] {
-            let row = &piece.q[(head % group * queries + token % queries) * width..][..dim];
-            target.iter_mut().zip(row).for_each(|(target, value)| *target += *value);
-        }
+        let first = (head % group * queries + token % queries) * width;
+        add_up(target, &results[owner * runs..][..runs].iter().map(|piece| &piece.q[first..][..width]));
     };
     let piece_of = |i: usize| {
         let (token, kv_head) = (i / kv_heads, i % kv_heads);
         let key = token % keys;
         (&results[(token / keys * kv_heads + kv_head) * runs + key / run], key % run)
     };
-    let of_keys = |i: usize, target: &mut [T]| {
+    let of_keys = |i: usize, target: &mut [E]| {
         let (piece, row) = piece_of(i);
-        target.copy_from_slice(&piece.k[row * width..][..dim]);
+        add_up(target, &std::iter::once(&piece.k[row * width..][..width]));
     };
-    let of_values = |i: usize, target: &mut [T]| {
+    let of_values = |i: usize, target: &mut [E]| {
         let (piece, row) = piece_of(i);
-        target.copy_from_slice(&piece.v[row * value_width..][..value_dim]);
+        add_up(target, &std::iter::once(&piece.v[row * value_width..][..value_width]));
     };
     let (query_rows, key_rows) = (batch * queries * heads, batch * keys * kv_heads);
     Grads {
-        q: wanted.q.then(|| by_rows(pool::zeros(query_rows * dim), dim, of_queries)),
-        k: wanted.k.then(|| by_rows(pool::buffer(key_rows * dim), dim, of_keys)),
-        v: wanted.v.then(|| by_rows(pool::buffer(key_rows * value_dim), value_dim, of_values)),
+        q: wanted.q.then(|| by_rows(query_rows, dim, of_queries)),
+        k: wanted.k.then(|| by_rows(key_rows, dim, of_keys)),
+        v: wanted.v.then(|| by_rows(key_rows, value_dim, of_values)),
         bias: wanted.bias.then(|| pass.bias()).flatten(),
         sinks: wanted.sinks.then(|| pass.sinks()).flatten(),
     }
 }
 
-/// The rows of `width` elements, each of which `work` has filled.
-fn by_rows<T: Real>(mut rows: Vec<T>, width: usize, work: impl Fn(usize, &mut [T]) + Sync) -> Vec<T> {
+/// So many rows of `width` elements, each of which `work` fills.
+fn by_rows<E: Stored>(count: usize, width: usize, work: impl Fn(usize, &mut [E]) + Sync) -> Vec<E> {
+    let mut rows = pool::buffer(count * width);
     let per_chunk = rows_per_chunk(width);
     for_chunks(&mut rows, per_chunk * width, |start, rows| {
         for (i, row) in rows.chunks_exact_mut(width).enumerate() {
@@ -105,11 +104,22 @@ fn by_rows<T: Real>(mut rows: Vec<T>, width: usize, work: impl Fn(usize, &mut [T
     rows
 }
 
+/// The sum of rows of whole panels, rounded once.
+fn add_up<'a, E: Stored>(target: &mut [E], rows: &(impl Iterator<Item = &'a [E::Real]> + Clone)) {
+    for (panel, target) in target.chunks_mut(PANEL).enumerate() {
+        let mut sum = [E::Real::ZERO; PANEL];
+        for row in rows.clone() {
+            sum.iter_mut().zip(&row[panel * PANEL..][..PANEL]).for_each(|(sum, x)| *sum += *x);
+        }
+        target.iter_mut().zip(sum).for_each(|(target, sum)| *target = E::round(sum));
+    }
+}
+
 /// `sum(grad * out)` over Dv, less the gradient of the log-sum-exp, as `(B, H, T)`: what the gradient of each weight is
 /// measured from.
-fn deltas<T: Real>(problem: &Problem<T>, upstream: &Upstream<T>) -> Vec<T> {
+fn deltas<E: Stored>(problem: &Problem<E>, upstream: &Upstream<E>) -> Vec<E::Real> {
     let Sizes { queries, heads, value_dim, .. } = problem.sizes;
-    let mut delta = vec![T::ZERO; upstream.lse.len()];
+    let mut delta = vec![E::Real::ZERO; upstream.lse.len()];
     for_chunks(&mut delta, rows_per_chunk(value_dim), |start, delta| {
         for (i, delta) in (start..).zip(delta) {
             let (bh, t) = (i / queries, i % queries);
@@ -124,10 +134,16 @@ fn deltas<T: Real>(problem: &Problem<T>, upstream: &Upstream<T>) -> Vec<T> {
 }
 
 vectorised! {
-    fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-        let mut lanes = [T::ZERO; 8];
-        for (i, (a, b)) in a.iter().zip(b).enumerate() {
-            lanes[i % 8] += *a * *b;
+    fn dot<E: Stored>(a: &[E], b: &[E]) -> E::Real {
+        let mut lanes = [E::Real::ZERO; 8];
+        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+        for (a, b) in a.iter().zip(b) {
+            for i in 0..8 {
+                lanes[i] += a[i].widen() * b[i].widen();
+            }
+        }
+        for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+            *lane += a.widen() * b.widen();
         }
         sum_lanes(&lanes, |lane| lane)
     }
@@ -149,14 +165,14 @@ struct Part<T> {
 }
 
 /// What all pieces read.
-struct Pass<'a, T> {
-    problem: &'a Problem<'a, T>,
-    upstream: &'a Upstream<'a, T>,
-    delta: Vec<T>,
+struct Pass<'a, E: Stored> {
+    problem: &'a Problem<'a, E>,
+    upstream: &'a Upstream<'a, E>,
+    delta: Vec<E::Real>,
     wanted: Wanted,
 }
 
-impl<T: Real> Pass<'_, T> {
+impl<T: Real, E: Stored<Real = T>> Pass<'_, E> {
     fn run(&self, pieces: &[Piece]) -> Vec<Part<T>> {
         let mut order: Vec<usize> = (0..pieces.len()).collect();
         order.sort_by_key(|&i| Reverse(self.work(&pieces[i])));
@@ -352,14 +368,20 @@ impl<T: Real> Tile<T> {
     }
 
     /// Packs the keys and values of the blocks that follow.
-    fn take_keys(&mut self, problem: &Problem<T>, batch: usize, kv_head: usize, keys: Range<usize>) {
+    fn take_keys<E: Stored<Real = T>>(
+        &mut self,
+        problem: &Problem<E>,
+        batch: usize,
+        kv_head: usize,
+        keys: Range<usize>,
+    ) {
         let k = problem.k.of(batch, kv_head, keys.clone(), problem.sizes.dim);
         self.k.pack(k);
         self.k_transposed.pack(k.transposed());
         self.v_transposed.pack(problem.v.of(batch, kv_head, keys, problem.sizes.value_dim).transposed());
     }
 
-    fn take_queries(&mut self, pass: &Pass<T>, block: &Block) {
+    fn take_queries<E: Stored<Real = T>>(&mut self, pass: &Pass<E>, block: &Block) {
         let Sizes { queries, heads, dim, value_dim, .. } = pass.problem.sizes;
         let range = block.query..block.query + block.rows;
         let q = pass.problem.q.of(block.batch, block.head, range.clone(), dim);
@@ -373,7 +395,7 @@ impl<T: Real> Tile<T> {
 
     /// Weights `p = exp(score - lse)` and gradients `p (do v^T - delta)` of the block, whose keys were taken before; `false`
     /// where a mask hides all of it.
-    fn differentiate(&mut self, pass: &Pass<T>, block: &Block, by: By) -> bool {
+    fn differentiate<E: Stored<Real = T>>(&mut self, pass: &Pass<E>, block: &Block, by: By) -> bool {
         let problem = pass.problem;
         let &Block { batch, head, query, rows, cols, .. } = block;
         if !self.hidden.look(problem.mask, &problem.visible, block) {
@@ -382,9 +404,9 @@ impl<T: Real> Tile<T> {
         self.take_queries(pass, block);
         let Sizes { queries, heads, dim, value_dim, .. } = problem.sizes;
         let q = Mat::new(&self.q_rows, (rows, dim), (dim, 1));
-        multiply(q, self.k_transposed.columns(0..cols), T::ONE, Into::Overwrite, &mut self.weights, KEYS);
+        multiply(q, self.k_transposed.columns(0..cols), T::ONE, Then::Overwrite, &mut self.weights, KEYS);
         let grad = Mat::new(&self.grad_rows, (rows, value_dim), (value_dim, 1));
-        multiply(grad, self.v_transposed.columns(0..cols), T::ONE, Into::Overwrite, &mut self.grads, KEYS);
+        multiply(grad, self.v_transposed.columns(0..cols), T::ONE, Then::Overwrite, &mut self.grads, KEYS);
         for row in 0..rows {
             let per_query = (batch * heads + head) * queries + query + row;
             self.differentiate_row(
@@ -399,17 +421,17 @@ impl<T: Real> Tile<T> {
         true
     }
 
-    fn differentiate_row(
+    fn differentiate_row<E: Stored<Real = T>>(
         &mut self,
-        problem: &Problem<T>,
+        problem: &Problem<E>,
         block: &Block,
         row: usize,
         lse: T,
         delta: T,
         by: By,
     ) {
-        let own = row * KEYS..row * KEYS + block.cols;
-        let (scores, grads) = (&mut self.weights[own.clone()], &mut self.grads[own]);
+        let scores = &mut self.weights.as_chunks_mut().0[row];
+        let grads = &mut self.grads.as_chunks_mut().0[row];
         // Where the log-sum-exp is that of nothing, every score is hidden.
         let seen = if lse == T::NEG_INFINITY { 0..0 } else { problem.visible.seen(block, row) };
         let bends = problem.scores.bends() && by == By::Products;
@@ -423,7 +445,7 @@ impl<T: Real> Tile<T> {
             problem.drop_some(dropout, block, row, seen.clone(), &mut self.factors);
             multiply_by(&mut grads[seen.clone()], &self.factors[seen.clone()]);
         }
-        weights_and_gradients(scores, grads, seen.start, seen.end, lse, delta);
+        weights_and_gradients(scores, grads, seen.clone(), lse, delta);
         if problem.dropout.is_some() {
             multiply_by(&mut scores[seen.clone()], &self.factors[seen.clone()]);
         }
@@ -473,14 +495,14 @@ impl<T: Real> Tile<T> {
         let (weights, grads) = (tile(&self.weights), tile(&self.grads));
         if wanted.v {
             let target = &mut part.v[key * value_width..];
-            multiply(weights.transposed(), self.grad.all(), T::ONE, Into::Add, target, value_width);
+            multiply(weights.transposed(), self.grad.all(), T::ONE, Then::Add, target, value_width);
         }
         if wanted.k {
             let target = &mut part.k[key * width..];
-            multiply(grads.transposed(), self.q.all(), T::ONE, Into::Add, target, width);
+            multiply(grads.transposed(), self.q.all(), T::ONE, Then::Add, target, width);
         }
         if wanted.q {
-            multiply(grads, self.k.all(), scale, Into::Add, &mut part.q[query * width..], width);
+            multiply(grads, self.k.all(), scale, Then::Add, &mut part.q[query * width..], width);
         }
     }
 }
@@ -494,17 +516,19 @@ vectorised! {
 }
 
 vectorised! {
-    /// For one query: scores become weights, and gradients of the weights become gradients of the scores. Keys outside of
-    /// `start .. end` are hidden from it.
-    fn weights_and_gradients<T: Real>(scores: &mut [T], grads: &mut [T], start: usize, end: usize, lse: T, delta: T) {
-        for values in [&mut *scores, &mut *grads] {
-            values[..start].fill(T::ZERO);
-            values[end..].fill(T::ZERO);
-        }
-        for (score, grad) in scores[start..end].iter_mut().zip(&mut grads[start..end]) {
-            let weight = (*score - lse).exp_negative();
+    /// For one query: scores become weights, and gradients of the weights become gradients of the scores, 0 for keys that
+    /// are not `seen`. Rows are whole, as for the softmax forward.
+    fn weights_and_gradients<T: Real>(scores: &mut [T; KEYS], grads: &mut [T; KEYS], seen: Range<usize>, lse: T, delta: T) {
+        scores[..seen.start].fill(T::NEG_INFINITY);
+        scores[seen.end..].fill(T::NEG_INFINITY);
+        let shift = if lse == T::NEG_INFINITY { T::ZERO } else { lse };
+        for (score, grad) in scores.iter_mut().zip(grads.iter_mut()) {
+            let weight = (*score - shift).exp_negative::<FUSED>();
             *grad = weight * (*grad - delta);
             *score = weight;
         }
+        // Whatever was there, and whatever `delta` is.
+        grads[..seen.start].fill(T::ZERO);
+        grads[seen.end..].fill(T::ZERO);
     }
 }

@@ -7,26 +7,26 @@ use super::forward::online_softmax;
 use super::mask::{Mask, Visible};
 use super::score::{Hidden, MaskFunction, Scores};
 use super::{Block, Heads, KEYS, Sizes};
-use crate::cpu::cached::CachedRows;
+use crate::cpu::cached::{CachedRows, Rows};
 use crate::cpu::parallel::map_indices;
 use crate::cpu::simd::vectorised;
-use crate::cpu::{Real, pool};
+use crate::cpu::{Real, Stored, pool};
 
 /// Keys of a piece of work, a multiple of [`KEYS`]: pieces do not depend on the number of threads.
 const PIECE: usize = 8 * KEYS;
 
 /// What is attended with, and how.
-pub(crate) struct Decode<'a, T> {
-    pub(crate) q: Heads<'a, T>,
+pub(crate) struct Decode<'a, E: Stored> {
+    pub(crate) q: Heads<'a, E>,
     /// Those of a sequence are its length.
     pub(crate) sizes: Sizes,
     pub(crate) scale: f64,
     pub(crate) mask: &'a Mask,
     /// What hides further keys.
     pub(crate) hides: Option<&'a MaskFunction<'a>>,
-    pub(crate) scores: Scores<'a, T>,
+    pub(crate) scores: Scores<'a, E::Real>,
     /// `(H)`: a score that takes part in the softmax of each query and has no value.
-    pub(crate) sinks: Option<&'a [T]>,
+    pub(crate) sinks: Option<&'a [E::Real]>,
 }
 
 /// What is attended to.
@@ -46,6 +46,28 @@ struct Piece {
     keys: Range<usize>,
 }
 
+/// Some keys that lie next to each other in the cache.
+struct Run {
+    /// Counted from the first key asked for.
+    at: usize,
+    /// Of the cache.
+    row: usize,
+    count: usize,
+}
+
+impl Piece {
+    /// Where these keys are.
+    fn runs(&self, cache: &Cache, keys: Range<usize>) -> impl Iterator<Item = Run> {
+        let mut key = keys.start;
+        std::iter::from_fn(move || {
+            let [row, following] = (key < keys.end).then(|| (cache.run)(self.sequence, self.kv_head, key))?;
+            let run = Run { at: key - keys.start, row, count: following.min(keys.end - key) };
+            key += run.count;
+            Some(run)
+        })
+    }
+}
+
 /// What the rows of a piece have so far: T queries of each head that shares its keys.
 struct Partial<T> {
     max: Vec<T>,
@@ -56,7 +78,7 @@ struct Partial<T> {
 
 /// `softmax(scores) v` as `(B, T, H, Dv)`, and the log-sum-exp of the scores as `(B, H, T)`. Queries are the last of their
 /// sequence.
-pub(crate) fn decode<T: Real>(problem: &Decode<T>, cache: &Cache) -> (Vec<T>, Vec<T>) {
+pub(crate) fn decode<T: Real, E: Stored<Real = T>>(problem: &Decode<E>, cache: &Cache) -> (Vec<T>, Vec<T>) {
     let Sizes { batch, queries, heads, kv_heads, value_dim, .. } = problem.sizes;
     let visible: Vec<Visible> = cache.lengths.iter().map(|&keys| problem.visible(keys)).collect();
     // Those of each key head of each sequence follow each other.
@@ -114,7 +136,7 @@ fn merge<T: Real>(parts: &[Partial<T>], row: usize, width: usize, sink: T, out: 
     max + sum.ln()
 }
 
-impl<T: Real> Decode<'_, T> {
+impl<T: Real, E: Stored<Real = T>> Decode<'_, E> {
     /// What the queries of a sequence of so many keys see.
     fn visible(&self, keys: usize) -> Visible {
         self.mask.visible(&Sizes { batch: 1, keys, ..self.sizes })
@@ -131,7 +153,7 @@ impl<T: Real> Decode<'_, T> {
             let q = self.q.of(piece.sequence, piece.kv_head * group + i, 0..queries, dim);
             let to = wide_q[i * queries * key_width..].chunks_exact_mut(key_width);
             for (to, q) in to.zip(q.iter_rows()) {
-                to.iter_mut().zip(q).for_each(|(to, q)| *to = *q * scale);
+                to.iter_mut().zip(q).for_each(|(to, q)| *to = q.widen() * scale);
             }
         }
         let mut partial = Partial {
@@ -139,64 +161,94 @@ impl<T: Real> Decode<'_, T> {
             sum: vec![T::ZERO; rows],
             out: vec![T::ZERO; rows * width],
         };
-        let (mut scores, mut hidden) = (vec![T::ZERO; queries * KEYS], Hidden::new());
-        let (mut key_buffer, mut value_buffer) = (Vec::new(), Vec::new());
-        let mut key = piece.keys.start;
-        while key < piece.keys.end {
-            let [row, run] = (cache.run)(piece.sequence, piece.kv_head, key);
-            let cols = run.min(KEYS).min(piece.keys.end - key);
-            let keys = cache.keys.read::<T>(row, cols, &mut key_buffer);
-            let values = cache.values.read::<T>(row, cols, &mut value_buffer);
+        let (mut scores, mut hidden) = (vec![[T::ZERO; KEYS]; rows], Hidden::new());
+        let mut buffer = Vec::new();
+        for key in piece.keys.clone().step_by(KEYS) {
+            let cols = KEYS.min(piece.keys.end - key);
+            for Run { at, row, count } in piece.runs(cache, key..key + cols) {
+                let keys = cache.keys.read::<E>(row, count, &mut buffer);
+                for (q, scores) in wide_q.chunks_exact(key_width).zip(&mut scores) {
+                    let scores = &mut scores[at..at + count];
+                    match keys {
+                        Rows::Stored(keys) => products(q, keys, scores),
+                        Rows::Widened(keys) => products(q, keys, scores),
+                    }
+                }
+            }
             for i in 0..group {
                 let head = piece.kv_head * group + i;
                 let block = Block { batch: piece.sequence, head, query: 0, rows: queries, key, cols };
-                let q = &wide_q[i * queries * key_width..][..queries * key_width];
-                let of_head = i * queries..(i + 1) * queries;
-                for (q, scores) in q.chunks_exact(key_width).zip(scores.chunks_exact_mut(KEYS)) {
-                    products(q, keys, &mut scores[..cols]);
-                }
-                if !hidden.look(self.hides, visible, &block) {
-                    continue;
-                }
-                for (query, row) in of_head.enumerate() {
-                    let (scores, seen) = (&mut scores[query * KEYS..][..cols], visible.seen(&block, query));
-                    self.scores.apply(visible, &block, query, seen.clone(), scores, None);
-                    if self.hides.is_some() {
-                        hidden.apply(query, seen.clone(), scores);
+                let first = i * queries;
+                self.weigh(
+                    visible,
+                    &block,
+                    &mut hidden,
+                    &mut scores[first..][..queries],
+                    &mut partial,
+                    first,
+                );
+            }
+            for Run { at, row, count } in piece.runs(cache, key..key + cols) {
+                let values = cache.values.read::<E>(row, count, &mut buffer);
+                for (weights, out) in scores.iter().zip(partial.out.chunks_exact_mut(width)) {
+                    let weights = &weights[at..at + count];
+                    match values {
+                        Rows::Stored(values) => add_weighted(weights, values, out),
+                        Rows::Widened(values) => add_weighted(weights, values, out),
                     }
-                    let out = &mut partial.out[row * width..][..width];
-                    let (max, sum) = (&mut partial.max[row], &mut partial.sum[row]);
-                    online_softmax(scores, seen.start, seen.end, max, sum, out);
-                    add_weighted(scores, values, out);
                 }
             }
-            key += cols;
         }
         partial
+    }
+
+    /// Turns the scores of the block's queries, whose rows in `partial` begin with `first`, into weights.
+    fn weigh(
+        &self,
+        visible: &Visible,
+        block: &Block,
+        hidden: &mut Hidden,
+        scores: &mut [[T; KEYS]],
+        partial: &mut Partial<T>,
+        first: usize,
+    ) {
+        if !hidden.look(self.hides, visible, block) {
+            return scores.as_flattened_mut().fill(T::ZERO);
+        }
+        let width = partial.out.len() / partial.max.len();
+        for (query, scores) in scores.iter_mut().enumerate() {
+            let (row, seen) = (first + query, visible.seen(block, query));
+            self.scores.apply(visible, block, query, seen.clone(), scores, None);
+            if self.hides.is_some() {
+                hidden.apply(query, seen.clone(), scores);
+            }
+            let out = &mut partial.out[row * width..][..width];
+            online_softmax(scores, seen, &mut partial.max[row], &mut partial.sum[row], out);
+        }
     }
 }
 
 vectorised! {
     /// The products of `q` with rows of its width.
-    fn products<T: Real>(q: &[T], keys: &[T], scores: &mut [T]) {
+    fn products<E: Stored>(q: &[E::Real], keys: &[E], scores: &mut [E::Real]) {
         for (score, key) in scores.iter_mut().zip(keys.chunks_exact(q.len())) {
-            *score = dot(q, key);
+            *score = dot::<E, FUSED>(q, key);
         }
     }
 }
 
 /// In 32 interleaved sums: four vector registers of f32, so that none waits for the one before.
 #[inline(always)]
-fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    let mut lanes = [T::ZERO; 32];
+fn dot<E: Stored, const FUSED: bool>(a: &[E::Real], b: &[E]) -> E::Real {
+    let mut lanes = [E::Real::ZERO; 32];
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<32>(), b.as_chunks::<32>());
     for (a, b) in a.iter().zip(b) {
         for i in 0..32 {
-            lanes[i] = a[i].mul_add(b[i], lanes[i]);
+            lanes[i] = a[i].mul_add::<FUSED>(b[i].widen(), lanes[i]);
         }
     }
     for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
-        *lane = a.mul_add(*b, *lane);
+        *lane = a.mul_add::<FUSED>(b.widen(), *lane);
     }
     let mut width = 16;
     while width > 0 {
@@ -210,21 +262,21 @@ fn dot<T: Real>(a: &[T], b: &[T]) -> T {
 
 vectorised! {
     /// `out += weights values`, of rows of the width of `out`: four at a time, for which `out` is loaded and stored once.
-    fn add_weighted<T: Real>(weights: &[T], values: &[T], out: &mut [T]) {
+    fn add_weighted<E: Stored>(weights: &[E::Real], values: &[E], out: &mut [E::Real]) {
         let width = out.len();
         let (fours, rest) = weights.as_chunks::<4>();
         for (weights, block) in fours.iter().zip(values.chunks_exact(4 * width)) {
             let (ab, cd) = block.split_at(2 * width);
             let ((a, b), (c, d)) = (ab.split_at(width), cd.split_at(width));
             for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-                let sum = weights[1].mul_add(*b, weights[0].mul_add(*a, *out));
-                *out = weights[3].mul_add(*d, weights[2].mul_add(*c, sum));
+                let sum = weights[1].mul_add::<FUSED>(b.widen(), weights[0].mul_add::<FUSED>(a.widen(), *out));
+                *out = weights[3].mul_add::<FUSED>(d.widen(), weights[2].mul_add::<FUSED>(c.widen(), sum));
             }
         }
         let rows = values[fours.len() * 4 * width..].chunks_exact(width);
         for (weight, row) in rest.iter().zip(rows) {
             for (out, value) in out.iter_mut().zip(row) {
-                *out = weight.mul_add(*value, *out);
+                *out = weight.mul_add::<FUSED>(value.widen(), *out);
             }
         }
     }

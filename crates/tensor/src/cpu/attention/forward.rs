@@ -1,15 +1,16 @@
 //! The forward pass: each block of queries of each head on its own.
 
 use std::cmp::Reverse;
+use std::ops::Range;
 
 use super::score::Hidden;
 use super::{Block, KEYS, Problem, QUERIES, Sizes, copy_rows, padded};
 use crate::cpu::matmul::Mat;
 use crate::cpu::parallel::{Shared, first_come, map_indices};
-use crate::cpu::reduce::sum_lanes;
+use crate::cpu::reduce::{max_lanes, sum_lanes};
 use crate::cpu::simd::vectorised;
-use crate::cpu::tile::{Into, PANEL, Packed, multiply};
-use crate::cpu::{Real, pool};
+use crate::cpu::tile::{PANEL, Packed, Then, multiply};
+use crate::cpu::{Real, Stored, pool};
 
 /// Keys and values of one head as the products want them.
 struct Keys<T> {
@@ -19,7 +20,7 @@ struct Keys<T> {
 
 /// `softmax(scores) v` as `(B, T, H, Dv)`, and the log-sum-exp of the scores as `(B, H, T)`: 0 and minus infinity for a
 /// query that sees no key and has no sink.
-pub(crate) fn forward<T: Real>(problem: &Problem<T>) -> (Vec<T>, Vec<T>) {
+pub(crate) fn forward<E: Stored>(problem: &Problem<E>) -> (Vec<E>, Vec<E::Real>) {
     let Sizes { batch, queries, keys, heads, kv_heads, dim, value_dim } = problem.sizes;
     let packed = map_indices(batch * kv_heads, |i| {
         let (b, h) = (i / kv_heads, i % kv_heads);
@@ -30,16 +31,17 @@ pub(crate) fn forward<T: Real>(problem: &Problem<T>) -> (Vec<T>, Vec<T>) {
     });
     let blocks = queries.div_ceil(QUERIES);
     let place = |i: usize| (i / blocks / heads, i / blocks % heads, i % blocks);
+    // Head by head, so that threads share its keys in the cache, and the longest blocks of each first.
     let mut order: Vec<usize> = (0..batch * heads * blocks).collect();
     order.sort_by_key(|&i| {
-        let (b, _, block) = place(i);
-        Reverse(problem.visible.block(b, block).len())
+        let (b, h, block) = place(i);
+        (b, h, Reverse(problem.visible.block(b, block).len()))
     });
 
-    let mut out = pool::buffer::<T>(batch * queries * heads * value_dim);
-    let mut lse = pool::buffer::<T>(batch * heads * queries);
+    let mut out = pool::buffer::<E>(batch * queries * heads * value_dim);
+    let mut lse = pool::buffer::<E::Real>(batch * heads * queries);
     let (shared_out, shared_lse) = (Shared::new(&mut out), Shared::new(&mut lse));
-    first_come(order.len(), Tile::new, |tile: &mut Tile<T>, i| {
+    first_come(order.len(), Tile::<E::Real>::new, |tile, i| {
         let (b, h, block) = place(order[i]);
         let start = block * QUERIES;
         let rows = QUERIES.min(queries - start);
@@ -83,9 +85,9 @@ impl<T: Real> Tile<T> {
         }
     }
 
-    fn attend(
+    fn attend<E: Stored<Real = T>>(
         &mut self,
-        problem: &Problem<T>,
+        problem: &Problem<E>,
         packed: &Keys<T>,
         (batch, head): (usize, usize),
         query: usize,
@@ -112,7 +114,7 @@ impl<T: Real> Tile<T> {
         }
     }
 
-    fn add_block(&mut self, problem: &Problem<T>, packed: &Keys<T>, block: &Block) {
+    fn add_block<E: Stored<Real = T>>(&mut self, problem: &Problem<E>, packed: &Keys<T>, block: &Block) {
         let &Block { rows, key, cols, .. } = block;
         let (dim, width) = (problem.sizes.dim, padded(problem.sizes.value_dim));
         if !self.hidden.look(problem.mask, &problem.visible, block) {
@@ -123,34 +125,32 @@ impl<T: Real> Tile<T> {
             q,
             packed.keys_transposed.columns(key..key + cols),
             T::ONE,
-            Into::Overwrite,
+            Then::Overwrite,
             &mut self.scores,
             KEYS,
         );
-        for (row, scores) in self.scores.chunks_exact_mut(KEYS).take(rows).enumerate() {
-            let (scores, seen) = (&mut scores[..cols], problem.visible.seen(block, row));
+        for (row, scores) in self.scores.as_chunks_mut().0[..rows].iter_mut().enumerate() {
+            let seen = problem.visible.seen(block, row);
             problem.scores.apply(&problem.visible, block, row, seen.clone(), scores, None);
             if problem.mask.is_some() {
                 self.hidden.apply(row, seen.clone(), scores);
             }
             let out = &mut self.out[row * width..][..width];
-            online_softmax(scores, seen.start, seen.end, &mut self.max[row], &mut self.sum[row], out);
+            online_softmax(scores, seen.clone(), &mut self.max[row], &mut self.sum[row], out);
             if let Some(dropout) = &problem.dropout {
                 problem.drop_some(dropout, block, row, seen, scores);
             }
         }
         let weights = Mat::new(&self.scores, (rows, cols), (KEYS, 1));
-        multiply(weights, packed.values.rows(key..key + cols), T::ONE, Into::Add, &mut self.out, width);
+        multiply(weights, packed.values.rows(key..key + cols), T::ONE, Then::Add, &mut self.out, width);
     }
 
     /// Writes each row to where `target` says.
-    fn finish<'a>(&self, problem: &Problem<T>, target: impl Fn(usize) -> &'a mut [T]) {
+    fn finish<'a, E: Stored<Real = T>>(&self, problem: &Problem<E>, target: impl Fn(usize) -> &'a mut [E]) {
         for (row, sum) in self.sum.iter().enumerate() {
             let values = &self.out[row * padded(problem.sizes.value_dim)..];
             let inverse = if *sum > T::ZERO { T::ONE / *sum } else { T::ZERO };
-            for (out, value) in target(row).iter_mut().zip(values) {
-                *out = *value * inverse;
-            }
+            scale(target(row), values, inverse);
         }
     }
 
@@ -167,34 +167,29 @@ fn refill<T: Real>(values: &mut Vec<T>, count: usize, value: T) {
 }
 
 vectorised! {
-    /// Turns the scores `start .. end` of a row into weights relative to the largest score so far, the others into 0,
-    /// and brings what was summed before to the same footing.
-    pub(super) fn online_softmax<T: Real>(scores: &mut [T], start: usize, end: usize, max: &mut T, sum: &mut T, out: &mut [T]) {
-        let (scores, hidden) = scores.split_at_mut(end);
-        hidden.fill(T::ZERO);
-        let (hidden, scores) = scores.split_at_mut(start);
-        hidden.fill(T::ZERO);
-        let mut lanes = [*max; 8];
-        let (whole, rest) = scores.as_chunks::<8>();
-        for scores in whole {
-            for (lane, score) in lanes.iter_mut().zip(scores) {
-                *lane = lane.max(*score);
-            }
+    fn scale<E: Stored>(out: &mut [E], values: &[E::Real], factor: E::Real) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = E::round(*value * factor);
         }
-        let new_max = lanes.iter().chain(rest).fold(*max, |max, score| max.max(*score));
-        if new_max == T::NEG_INFINITY {
-            scores.fill(T::ZERO);
-            return;
-        }
+    }
+}
+
+vectorised! {
+    /// Turns the `seen` scores of a row into weights relative to the largest score so far, the others into 0, and brings
+    /// what was summed before to the same footing. Rows are whole: loops of constant length are vector instructions alone.
+    pub(super) fn online_softmax<T: Real>(scores: &mut [T; KEYS], seen: Range<usize>, max: &mut T, sum: &mut T, out: &mut [T]) {
+        scores[..seen.start].fill(T::NEG_INFINITY);
+        scores[seen.end..].fill(T::NEG_INFINITY);
+        let new_max = max_lanes(scores).max(*max);
         if new_max > *max {
             let shrink = (*max - new_max).exp();
             *sum *= shrink;
             out.iter_mut().for_each(|out| *out *= shrink);
             *max = new_max;
         }
-        for score in scores.iter_mut() {
-            *score = (*score - new_max).exp_negative();
-        }
+        // Where all are -∞ there is nothing to subtract.
+        let shift = if new_max == T::NEG_INFINITY { T::ZERO } else { new_max };
+        scores.iter_mut().for_each(|score| *score = (*score - shift).exp_negative::<FUSED>());
         *sum += sum_lanes(scores, |weight| weight);
     }
 }

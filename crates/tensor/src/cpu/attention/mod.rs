@@ -20,9 +20,11 @@ pub(crate) use mask::{Mask, Place, Visible};
 pub use score::Position;
 pub(crate) use score::{Bias, MaskFunction, Scores};
 
-use super::Real;
 use super::matmul::Mat;
+use super::simd::vectorised;
 use super::tile::PANEL;
+use super::{Real, Stored};
+use crate::Element;
 
 /// Queries per block: a multiple of the rows that a product takes at a time, as keys are for backward.
 const QUERIES: usize = 96;
@@ -30,18 +32,18 @@ const QUERIES: usize = 96;
 const KEYS: usize = 96;
 
 /// What is attended to, and how.
-pub(crate) struct Problem<'a, T> {
-    pub(crate) q: Heads<'a, T>,
-    pub(crate) k: Heads<'a, T>,
-    pub(crate) v: Heads<'a, T>,
+pub(crate) struct Problem<'a, E: Stored> {
+    pub(crate) q: Heads<'a, E>,
+    pub(crate) k: Heads<'a, E>,
+    pub(crate) v: Heads<'a, E>,
     pub(crate) sizes: Sizes,
     pub(crate) scale: f64,
     pub(crate) visible: Visible,
     /// What hides further keys.
     pub(crate) mask: Option<&'a MaskFunction<'a>>,
-    pub(crate) scores: Scores<'a, T>,
+    pub(crate) scores: Scores<'a, E::Real>,
     /// `(H)`: a score that takes part in the softmax of each query and has no value.
-    pub(crate) sinks: Option<&'a [T]>,
+    pub(crate) sinks: Option<&'a [E::Real]>,
     pub(crate) dropout: Option<Dropping>,
 }
 
@@ -57,15 +59,15 @@ pub(crate) struct Sizes {
 }
 
 /// A tensor `(B, T, H, D)` whose last dimension is contiguous.
-pub(crate) struct Heads<'a, T> {
-    pub(crate) data: &'a [T],
+pub(crate) struct Heads<'a, E> {
+    pub(crate) data: &'a [E],
     /// Of batch, token and head.
     pub(crate) strides: [usize; 3],
 }
 
-impl<'a, T: Real> Heads<'a, T> {
+impl<'a, E: Element> Heads<'a, E> {
     /// These tokens of one head, `(tokens, dim)`.
-    fn of(&self, batch: usize, head: usize, tokens: Range<usize>, dim: usize) -> Mat<'a, T> {
+    fn of(&self, batch: usize, head: usize, tokens: Range<usize>, dim: usize) -> Mat<'a, E> {
         let [by_batch, by_token, by_head] = self.strides;
         let start = batch * by_batch + head * by_head + tokens.start * by_token;
         Mat::new(self.data.get(start..).unwrap_or(&[]), (tokens.len(), dim), (by_token, 1))
@@ -92,7 +94,7 @@ impl Visible {
     }
 }
 
-impl<T: Real> Problem<'_, T> {
+impl<E: Stored> Problem<'_, E> {
     fn kv_head(&self, head: usize) -> usize {
         head / (self.sizes.heads / self.sizes.kv_heads)
     }
@@ -104,7 +106,7 @@ impl<T: Real> Problem<'_, T> {
         block: &Block,
         row: usize,
         keys: Range<usize>,
-        values: &mut [T],
+        values: &mut [E::Real],
     ) {
         let Place { sequence, query, first_key } = self.visible.place(block.batch, block.query + row);
         let head = sequence * self.sizes.heads + block.head;
@@ -118,9 +120,17 @@ fn padded(dim: usize) -> usize {
 }
 
 /// `matrix` times `factor`, with contiguous rows, in place of what `rows` held.
-fn copy_rows<T: Real>(rows: &mut Vec<T>, matrix: Mat<T>, factor: T) {
-    rows.clear();
-    for values in matrix.iter_rows() {
-        rows.extend(values.iter().map(|value| *value * factor));
+fn copy_rows<E: Stored>(rows: &mut Vec<E::Real>, matrix: Mat<E>, factor: E::Real) {
+    let (count, width) = matrix.size();
+    rows.resize(count * width, E::Real::ZERO);
+    scale_rows(rows, matrix, factor);
+}
+
+vectorised! {
+    fn scale_rows<E: Stored>(rows: &mut [E::Real], matrix: Mat<E>, factor: E::Real) {
+        let (_, width) = matrix.size();
+        for (to, values) in rows.chunks_exact_mut(width.max(1)).zip(matrix.iter_rows()) {
+            to.iter_mut().zip(values).for_each(|(to, x)| *to = x.widen() * factor);
+        }
     }
 }

@@ -3,21 +3,20 @@
 use longhand_kernels::attention::BlockKind;
 
 use super::{Attention, BlockMask, Inputs, NAME, Saved, as_heads};
-use crate::cpu::Real;
 use crate::cpu::attention::{
     self, Bias, Dropping, Heads, Mask, MaskFunction, Position, Problem, Scores, Sizes, Upstream, Wanted,
 };
-use crate::dtype::with_real;
-use crate::ops::{compute_dtype, widened};
-use crate::{Result, Tensor};
+use crate::cpu::{Real, Stored};
+use crate::dtype::with_stored;
+use crate::{Element, Result, Tensor};
 
 impl Attention {
     pub(super) fn cpu(&self, inputs: &Inputs, sizes: Sizes) -> Result<[Tensor; 2]> {
         let Sizes { batch, queries, heads, value_dim, .. } = sizes;
-        with_real!(NAME, compute_dtype(NAME, inputs.q.dtype())?, T => {
-            let (out, lse) = self.with_problem::<T, _>(inputs, sizes, attention::forward)?;
+        with_stored!(NAME, inputs.q.dtype(), E => {
+            let (out, lse) = self.with_problem::<E, _>(inputs, sizes, attention::forward)?;
             let out = Tensor::from_elements(out, &[batch, queries, heads, value_dim]);
-            Ok([out.to_dtype(inputs.q.dtype())?, Tensor::from_elements(lse, &[batch, heads, queries])])
+            Ok([out, Tensor::from_elements(lse, &[batch, heads, queries])])
         })
     }
 
@@ -29,22 +28,23 @@ impl Attention {
         wanted: Wanted,
     ) -> Result<Vec<Option<Tensor>>> {
         let inputs = &saved.inputs;
-        let [out, grad] = [widened(NAME, saved.out)?, widened(NAME, &saved.grad)?];
-        with_real!(NAME, out.dtype(), T => {
-            let (out, grad, lse) = (out.read::<T>(NAME)?, grad.read::<T>(NAME)?, saved.lse.read::<T>(NAME)?);
-            let grad_lse = saved.grad_lse.as_ref().map(|grad| grad.read::<T>(NAME)).transpose()?;
+        with_stored!(NAME, inputs.q.dtype(), E => {
+            let (out, grad) = (saved.out.read::<E>(NAME)?, saved.grad.read::<E>(NAME)?);
+            let lse = saved.lse.read::<<E as Stored>::Real>(NAME)?;
+            let grad_lse = saved.grad_lse.as_ref().map(|grad| grad.read::<<E as Stored>::Real>(NAME));
+            let grad_lse = grad_lse.transpose()?;
             let upstream = Upstream { out: &out, lse: &lse, grad: &grad, grad_lse: grad_lse.as_deref() };
-            let grads = self.with_problem::<T, _>(inputs, sizes, |problem| {
+            let grads = self.with_problem::<E, _>(inputs, sizes, |problem| {
                 attention::backward(problem, &upstream, wanted)
             })?;
-            let of = |input: &Tensor, values: Option<Vec<T>>| {
-                let like = |values| Tensor::from_elements(values, input.shape()).to_dtype(input.dtype());
-                values.map(like).transpose()
+            let of = |values: Option<Vec<E>>, input: &Tensor| {
+                values.map(|values| Tensor::from_elements(values, input.shape()))
             };
-            let mut all = vec![of(inputs.q, grads.q)?, of(inputs.k, grads.k)?, of(inputs.v, grads.v)?];
+            let mut all = vec![of(grads.q, inputs.q), of(grads.k, inputs.k), of(grads.v, inputs.v)];
             for (input, values) in [(inputs.bias, grads.bias), (inputs.sinks, grads.sinks)] {
                 if let Some(input) = input {
-                    all.push(of(input, values)?);
+                    let rounded = |values| Tensor::from_elements(values, input.shape()).to_dtype(input.dtype());
+                    all.push(values.map(rounded).transpose()?);
                 }
             }
             Ok(all)
@@ -60,20 +60,20 @@ impl Attention {
         }
     }
 
-    /// Calls `body` with what there is to compute, in the type that the CPU computes in.
-    fn with_problem<T: Real, R>(
+    /// Calls `body` with what there is to compute. Queries, keys and values are read as they are stored; what there is less
+    /// of, in the type that the CPU computes in.
+    fn with_problem<E: Stored, R>(
         &self,
         inputs: &Inputs,
         sizes: Sizes,
-        body: impl FnOnce(&Problem<T>) -> R,
+        body: impl FnOnce(&Problem<E>) -> R,
     ) -> Result<R> {
         let options = &self.0;
-        let [q, k, v] =
-            [inputs.q.to_dtype(T::DTYPE)?, inputs.k.to_dtype(T::DTYPE)?, inputs.v.to_dtype(T::DTYPE)?];
-        let data = (q.read::<T>(NAME)?, k.read::<T>(NAME)?, v.read::<T>(NAME)?);
-        let (sinks, slopes) = (by_head::<T>(inputs.sinks)?, by_head::<T>(options.alibi.as_ref())?);
-        let bias = inputs.bias.map(|bias| bias.to_dtype(T::DTYPE)).transpose()?;
-        let bias_data = bias.as_ref().map(|bias| bias.read::<T>(NAME)).transpose()?;
+        let &Inputs { q, k, v, .. } = inputs;
+        let data = (q.read::<E>(NAME)?, k.read::<E>(NAME)?, v.read::<E>(NAME)?);
+        let (sinks, slopes) = (by_head(inputs.sinks)?, by_head(options.alibi.as_ref())?);
+        let bias = inputs.bias.map(|bias| bias.to_dtype(E::Real::DTYPE)).transpose()?;
+        let bias_data = bias.as_ref().map(|bias| bias.read(NAME)).transpose()?;
         let bias = match (&bias, &bias_data) {
             (Some(bias), Some(data)) => {
                 let (own, strides) = self.broadcast_bias(bias, sizes)?;
@@ -84,9 +84,9 @@ impl Attention {
         let user_mask: &MaskFunction<'_> = &|at| self.sees(at);
         let chosen = options.blocks.as_ref().is_some_and(BlockMask::is_chosen);
         Ok(body(&Problem {
-            q: heads(&data.0, &q),
-            k: heads(&data.1, &k),
-            v: heads(&data.2, &v),
+            q: heads(&data.0, q),
+            k: heads(&data.1, k),
+            v: heads(&data.2, v),
             sizes,
             scale: self.scale(sizes),
             visible: self.cpu_mask()?.visible(&sizes),
@@ -120,6 +120,6 @@ pub(super) fn by_head<T: Real>(tensor: Option<&Tensor>) -> Result<Option<Vec<T>>
     tensor.map(|tensor| tensor.detach().to_dtype(T::DTYPE)?.to_vec::<T>()).transpose()
 }
 
-pub(super) fn heads<'a, T>(data: &'a [T], tensor: &Tensor) -> Heads<'a, T> {
+pub(super) fn heads<'a, E>(data: &'a [E], tensor: &Tensor) -> Heads<'a, E> {
     Heads { data, strides: as_heads(tensor.strides()) }
 }

@@ -8,8 +8,7 @@ use super::{Attention, AttentionOptions, Inputs, attention_with_lse, with_contig
 use crate::autograd::apply;
 use crate::cpu;
 use crate::cpu::attention::{Cache, Sizes};
-use crate::dtype::with_real;
-use crate::ops::compute_dtype;
+use crate::dtype::with_stored;
 use crate::{Device, Dtype, Error, Forward, Gpu, KvCache, Operation, Result, Tensor};
 
 const NAME: &str = "attention_decode";
@@ -129,12 +128,11 @@ impl Decode {
         let options = &self.options;
         let attention = self.attention();
         let mask = attention.cpu_mask()?;
-        with_real!(NAME, compute_dtype(NAME, q.dtype())?, T => {
-            let wide = q.to_dtype(<T as crate::Element>::DTYPE)?;
-            let data = wide.read::<T>(NAME)?;
-            let (sinks, slopes) = (by_head::<T>(options.sinks.as_ref())?, by_head::<T>(options.alibi.as_ref())?);
+        with_stored!(NAME, q.dtype(), E => {
+            let data = q.read::<E>(NAME)?;
+            let (sinks, slopes) = (by_head(options.sinks.as_ref())?, by_head(options.alibi.as_ref())?);
             let decode = cpu::attention::Decode {
-                q: heads(&data, &wide),
+                q: heads(&data, q),
                 sizes,
                 scale: attention.scale(sizes),
                 mask: &mask,
