@@ -135,8 +135,8 @@ cross_entropy_rows(const __grid_constant__ Params p) {
             }
             running.see(z);
         });
-        const bool wants_total = p.loss != nullptr && p.smoothing > 0;
-        return Part{over_block<THREADS>(running), wants_total ? block_sum<THREADS>(total) : 0};
+        if (p.loss != nullptr && p.smoothing > 0) total = block_sum<THREADS>(total);
+        return Part{over_block<THREADS>(running), total};
     };
     Part part;
     if constexpr (CLUSTER > 1) {
