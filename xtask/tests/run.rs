@@ -111,7 +111,7 @@ fn at_the_limit_what_runs_is_stopped_and_what_it_measured_is_kept() {
 }
 
 #[test]
-fn turns_are_what_their_script_writes_of_the_program_beside_it() {
+fn turns_are_what_their_script_wrote_before_it_ended_and_why_it_did_is_told() {
     let pack = Pack::new("");
     let script = r#"
 import json, sys
@@ -121,12 +121,14 @@ row = {**work, "amount": 1, "unit": "FLOP", "implementation": argument("--longha
 machine = {"cpu": "", "cores": 0, "memory": 0, "gpu": None}
 run = {"part": "", "date": "", "seconds": 0, "machine": machine, "versions": {"PyTorch": "2"}, "rows": [row], "checks": [], "missing": [], "failure": None}
 json.dump(run, open(argument("--out"), "w"))
+sys.exit("no memory")
 "#;
     fs::write(pack.path("peers/turns.py"), script).unwrap();
     let output = pack.run(&["--device", "cpu", "--only", "turns"]);
     assert!(output.status.success(), "{output:?}");
     let turns = pack.result("turns");
     assert!(turns["rows"][0]["implementation"].as_str().unwrap().ends_with("bin/longhand-turns"), "{turns}");
+    assert!(turns["missing"][0]["why"].as_str().unwrap().contains("no memory"), "{turns}");
     assert!(turns["rows"][0]["samples"][0].as_f64().unwrap() < 60.0, "{turns}");
     assert_eq!((&turns["part"], &turns["versions"]["PyTorch"]), (&"turns".into(), &"2".into()));
 }

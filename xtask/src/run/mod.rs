@@ -267,7 +267,7 @@ impl Session<'_> {
         self.take_from("PyTorch", command, &theirs, seconds, results)
     }
 
-    /// Runs a peer and adds what it wrote. A machine without it lacks it, which is no failure.
+    /// Runs a peer and adds what it wrote, to its end or not. A machine without it lacks it, which is no failure.
     fn take_from(
         &self,
         name: &str,
@@ -279,16 +279,16 @@ impl Session<'_> {
         let _ = fs::remove_file(file);
         let limit = Duration::from_secs_f64(seconds + 30.0).min(self.left());
         let log = format!("{}.{name}", results.part);
-        let ended = self.child(&mut command, &log, limit);
-        let Ok(text) = fs::read_to_string(file) else {
-            let last = last_line(&self.log(&log)).unwrap_or_default();
-            let why = match ended.and_then(Ended::ok) {
-                Ok(()) => format!("it wrote nothing: {last}"),
-                Err(error) => format!("{error:#}: {last}"),
-            };
-            results.missing.push(Missing { what: name.to_owned(), why });
-            return Ok(());
+        let ended = self.child(&mut command, &log, limit).and_then(Ended::ok);
+        let text = fs::read_to_string(file);
+        let last = last_line(&self.log(&log)).unwrap_or_default();
+        let why = match (ended, &text) {
+            (Err(error), _) => Some(format!("{error:#}: {last}")),
+            (Ok(()), Err(_)) => Some(format!("it wrote nothing: {last}")),
+            (Ok(()), Ok(_)) => None,
         };
+        results.missing.extend(why.map(|why| Missing { what: name.to_owned(), why }));
+        let Ok(text) = text else { return Ok(()) };
         let theirs: Results = serde_json::from_str(&text).with_context(|| file.display().to_string())?;
         results.rows.extend(theirs.rows);
         results.checks.extend(theirs.checks);
