@@ -154,7 +154,9 @@ impl Session<'_> {
         } else {
             // What goes wrong in one part is told of it, and the next one runs.
             if let Err(error) = self.fill(part, &mut results) {
-                let last = last_line(&self.log(&results.part)).map(|line| format!(": {line}"));
+                let last = last_line(&self.log(&results.part));
+                // A verification's last line is a row, of a case that ended well.
+                let last = last.filter(|line| !line.starts_with('{')).map(|line| format!(": {line}"));
                 results.failure = Some(format!("{error:#}{}", last.unwrap_or_default()));
             }
         }
