@@ -2,7 +2,7 @@
 
 use longhand_kernels::kv_cache::Storage;
 
-use super::simd::vectorised;
+use super::simd::{prefetch, vectorised};
 use super::{Real, Stored};
 
 /// Rows of `width` elements in memory, of which `dim` are of the head.
@@ -22,6 +22,12 @@ pub(crate) enum Rows<'a, E: Stored> {
 }
 
 impl CachedRows<'_> {
+    /// Asks memory for rows that are read soon.
+    pub(crate) fn prefetch<E: Stored>(&self, first: usize, count: usize) {
+        let row = self.width * if self.storage == Storage::Plain { size_of::<E>() } else { 1 };
+        prefetch(&self.bytes[first * row..][..count * row]);
+    }
+
     /// `count` rows from `first` on: where they lie, or of 8 bits, copied to `buffer`.
     pub(crate) fn read<'b, E: Stored>(
         &'b self,

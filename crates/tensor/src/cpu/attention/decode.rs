@@ -166,6 +166,9 @@ impl<T: Real, E: Stored<Real = T>> Decode<'_, E> {
         for key in piece.keys.clone().step_by(KEYS) {
             let cols = KEYS.min(piece.keys.end - key);
             for Run { at, row, count } in piece.runs(cache, key..key + cols) {
+                for next in piece.runs(cache, key + at + count..piece.keys.end).take(1) {
+                    cache.keys.prefetch::<E>(next.row, next.count);
+                }
                 let keys = cache.keys.read::<E>(row, count, &mut buffer);
                 for (q, scores) in wide_q.chunks_exact(key_width).zip(&mut scores) {
                     let scores = &mut scores[at..at + count];
@@ -189,6 +192,9 @@ impl<T: Real, E: Stored<Real = T>> Decode<'_, E> {
                 );
             }
             for Run { at, row, count } in piece.runs(cache, key..key + cols) {
+                for next in piece.runs(cache, key + at + count..piece.keys.end).take(1) {
+                    cache.values.prefetch::<E>(next.row, next.count);
+                }
                 let values = cache.values.read::<E>(row, count, &mut buffer);
                 for (weights, out) in scores.iter().zip(partial.out.chunks_exact_mut(width)) {
                     let weights = &weights[at..at + count];
