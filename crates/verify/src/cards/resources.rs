@@ -109,7 +109,9 @@ pub fn table<'a>(uses: impl Iterator<Item = &'a Use>) -> String {
             let on = || uses.iter().filter(|used| used.arch == arch);
             let registers = range(on().map(|used| used.resources.registers));
             let percent = range(on().map(|used| (used.occupancy() * 100.0).round() as u32));
-            let _ = write!(text, " {registers} / {percent}% |");
+            let cell =
+                if on().next().is_none() { "none".to_owned() } else { format!("{registers} / {percent}%") };
+            let _ = write!(text, " {cell} |");
         }
         text += "\n";
     }
@@ -120,6 +122,6 @@ fn range<T: Ord + Copy + Display>(values: impl Iterator<Item = T> + Clone) -> St
     match (values.clone().min(), values.max()) {
         (Some(least), Some(most)) if least == most => least.to_string(),
         (Some(least), Some(most)) => format!("{least}–{most}"),
-        _ => "none".to_owned(),
+        _ => String::new(),
     }
 }
