@@ -7,7 +7,7 @@ use super::Input;
 use crate::{Device, Dtype, Error, Result, Tensor};
 
 /// Something that computes tensors from tensors, and knows its derivative. Longhand's own operations and yours
-/// are made with this same trait; [`apply`] runs them.
+/// are made with this same trait; [`apply`](crate::apply) runs them.
 ///
 /// ```
 /// use longhand_tensor::{Backward, Device, Forward, Operation, Result, Tensor, apply};
