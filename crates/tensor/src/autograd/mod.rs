@@ -225,8 +225,9 @@ impl Node {
             outputs: &self.outputs,
             sums: RefCell::new(std::mem::take(sums)),
         };
-        let found = operation.backward(&ctx)?;
+        let found = operation.backward(&ctx);
         *sums = ctx.sums.into_inner();
+        let found = found?;
         let bad = |found: String, expected: String| Error::BadRule {
             operation: operation.name().into(),
             found,
@@ -369,10 +370,11 @@ impl Walk<'_> {
                     let mut sums = self.take_sums(&node.inputs);
                     let backward = || node.backward(operation.as_ref(), &grads, &mut sums);
                     let device = node.outputs.first().map(|output| &output.device);
-                    let grads_of_inputs = profile::operation(operation.name(), device, backward)?;
+                    let grads_of_inputs = profile::operation(operation.name(), device, backward);
                     drop(grads);
+                    // After an error too, so that no gradient is missing that was there.
                     self.put_back(&node.inputs, sums);
-                    for (input, grad) in node.inputs.iter().zip(grads_of_inputs) {
+                    for (input, grad) in node.inputs.iter().zip(grads_of_inputs?) {
                         if let (Some(edge), Some(grad)) = (&input.edge, grad) {
                             self.send(edge, grad.detach())?;
                         }

@@ -82,6 +82,17 @@ fn a_sum_that_a_rule_adds_to_is_its_alone() {
 }
 
 #[test]
+fn a_gradient_is_still_there_after_a_rule_failed_that_could_have_added_to_it() {
+    let x = vector(&[1.0]).requires_grad();
+    let mut gradients = Gradients::default();
+    gradients.accumulate(&x.scale(3.0).unwrap()).unwrap();
+    let fails =
+        Double(|ctx| Err(longhand_tensor::Error::argument("double", "x", ctx.inputs().to_string(), "2")));
+    assert!(gradients.accumulate(&double(fails, &x)).is_err());
+    assert_eq!(gradients.get(&x).unwrap().item().unwrap(), 3.0);
+}
+
+#[test]
 fn the_gradient_of_a_table_that_is_used_twice_is_added_up_in_place() {
     let table = Tensor::from_slice(&[1.0f64, 2.0, 3.0, 4.0, 5.0, 6.0], &[3, 2], &Device::Cpu)
         .unwrap()
