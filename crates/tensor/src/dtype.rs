@@ -163,79 +163,49 @@ fn narrow_f16(x: f32) -> f16 {
     f16::from_bits((sign | if size > 0x7f80_0000 { 0x7e00 } else { of_number }) as u16)
 }
 
+/// Runs `$body` with `$T` standing for the Rust type of `$dtype`, if it is one of these.
+macro_rules! by_dtype {
+    ($dtype:expr, $T:ident => $body:expr, [$($variant:ident = $type:ty),+] $(, $other:ident => $error:expr)?) => {
+        match $dtype {
+            $($crate::Dtype::$variant => {
+                type $T = $type;
+                $body
+            })+
+            $($other => $error,)?
+        }
+    };
+}
+
 /// Runs `$body` with `$T` standing for the Rust type of `$dtype`.
 macro_rules! with_element {
     ($dtype:expr, $T:ident => $body:expr) => {
-        match $dtype {
-            $crate::Dtype::F64 => {
-                type $T = f64;
-                $body
-            }
-            $crate::Dtype::F32 => {
-                type $T = f32;
-                $body
-            }
-            $crate::Dtype::Bf16 => {
-                type $T = half::bf16;
-                $body
-            }
-            $crate::Dtype::F16 => {
-                type $T = half::f16;
-                $body
-            }
-            $crate::Dtype::U32 => {
-                type $T = u32;
-                $body
-            }
-        }
+        $crate::dtype::by_dtype!(
+            $dtype, $T => $body, [F64 = f64, F32 = f32, Bf16 = half::bf16, F16 = half::f16, U32 = u32]
+        )
     };
 }
 
 /// Runs `$body` with `$T` standing for `f32` or `f64`, the types that the CPU computes in.
 macro_rules! with_real {
     ($operation:expr, $dtype:expr, $T:ident => $body:expr) => {
-        match $dtype {
-            $crate::Dtype::F64 => {
-                type $T = f64;
-                $body
-            }
-            $crate::Dtype::F32 => {
-                type $T = f32;
-                $body
-            }
-            other => Err($crate::Error::dtype($operation, other, "a floating-point type")),
-        }
+        $crate::dtype::by_dtype!(
+            $dtype, $T => $body, [F64 = f64, F32 = f32],
+            other => Err($crate::Error::dtype($operation, other, "a floating-point type"))
+        )
     };
 }
 
 /// Runs `$body` with `$E` standing for the Rust type of `$dtype`, which is to be one of numbers that the CPU computes with.
 macro_rules! with_stored {
     ($operation:expr, $dtype:expr, $E:ident => $body:expr) => {
-        match $dtype {
-            $crate::Dtype::F64 => {
-                type $E = f64;
-                $body
-            }
-            $crate::Dtype::F32 => {
-                type $E = f32;
-                $body
-            }
-            $crate::Dtype::Bf16 => {
-                type $E = half::bf16;
-                $body
-            }
-            $crate::Dtype::F16 => {
-                type $E = half::f16;
-                $body
-            }
-            $crate::Dtype::U32 => {
-                Err($crate::Error::dtype($operation, $crate::Dtype::U32, "a floating-point type"))
-            }
-        }
+        $crate::dtype::by_dtype!(
+            $dtype, $E => $body, [F64 = f64, F32 = f32, Bf16 = half::bf16, F16 = half::f16],
+            other => Err($crate::Error::dtype($operation, other, "a floating-point type"))
+        )
     };
 }
 
-pub(crate) use {with_element, with_real, with_stored};
+pub(crate) use {by_dtype, with_element, with_real, with_stored};
 
 #[cfg(test)]
 mod tests {

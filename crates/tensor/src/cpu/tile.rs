@@ -72,21 +72,28 @@ impl<T: Real> Packed<T> {
     }
 }
 
+/// Each row in pieces of `N`: the first pieces of all rows, then their second ones, and so on. What the last piece of a row
+/// lacks is 0.
+#[inline(always)]
+fn pack_pieces<E: Stored, const N: usize>(matrix: Mat<E>, pieces: &mut [[E::Real; N]]) {
+    let (rows, _) = matrix.size();
+    for (row, values) in matrix.iter_rows().enumerate() {
+        let (whole, rest) = values.as_chunks::<N>();
+        for (i, values) in whole.iter().enumerate() {
+            let to = &mut pieces[i * rows + row];
+            to.iter_mut().zip(values).for_each(|(to, x)| *to = x.widen());
+        }
+        if !rest.is_empty() {
+            let to = &mut pieces[whole.len() * rows + row];
+            *to = [E::Real::ZERO; N];
+            to.iter_mut().zip(rest).for_each(|(to, x)| *to = x.widen());
+        }
+    }
+}
+
 vectorised! {
     fn pack_rows<E: Stored>(matrix: Mat<E>, panels: &mut [[E::Real; PANEL]]) {
-        let (rows, _) = matrix.size();
-        for (row, values) in matrix.iter_rows().enumerate() {
-            let (whole, rest) = values.as_chunks::<PANEL>();
-            for (panel, values) in whole.iter().enumerate() {
-                let to = &mut panels[panel * rows + row];
-                to.iter_mut().zip(values).for_each(|(to, x)| *to = x.widen());
-            }
-            if !rest.is_empty() {
-                let to = &mut panels[whole.len() * rows + row];
-                *to = [E::Real::ZERO; PANEL];
-                to.iter_mut().zip(rest).for_each(|(to, x)| *to = x.widen());
-            }
-        }
+        pack_pieces(matrix, panels);
     }
 }
 
@@ -157,18 +164,7 @@ vectorised! {
 vectorised! {
     /// `columns` has those of the matrix as its rows.
     fn pack_groups<E: Stored>(columns: Mat<E>, groups: &mut [[E::Real; ROWS]]) {
-        let (count, _) = columns.size();
-        for (column, values) in columns.iter_rows().enumerate() {
-            let (whole, rest) = values.as_chunks::<ROWS>();
-            for (group, values) in whole.iter().enumerate() {
-                let to = &mut groups[group * count + column];
-                to.iter_mut().zip(values).for_each(|(to, x)| *to = x.widen());
-            }
-            if !rest.is_empty() {
-                let to = &mut groups[whole.len() * count + column];
-                to.iter_mut().zip(rest).for_each(|(to, x)| *to = x.widen());
-            }
-        }
+        pack_pieces(columns, groups);
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::forward::online_softmax;
 use super::mask::{Mask, Visible};
 use super::score::{Hidden, MaskFunction, Scores};
-use super::{Block, Heads, KEYS, Sizes};
+use super::{Block, Heads, KEYS, Sizes, scale_rows};
 use crate::cpu::cached::{CachedRows, Rows};
 use crate::cpu::parallel::map_indices;
 use crate::cpu::simd::vectorised;
@@ -151,10 +151,7 @@ impl<T: Real, E: Stored<Real = T>> Decode<'_, E> {
         let mut wide_q = vec![T::ZERO; rows * key_width];
         for i in 0..group {
             let q = self.q.of(piece.sequence, piece.kv_head * group + i, 0..queries, dim);
-            let to = wide_q[i * queries * key_width..].chunks_exact_mut(key_width);
-            for (to, q) in to.zip(q.iter_rows()) {
-                to.iter_mut().zip(q).for_each(|(to, q)| *to = q.widen() * scale);
-            }
+            scale_rows(&mut wide_q[i * queries * key_width..], key_width, q, scale);
         }
         let mut partial = Partial {
             max: vec![T::NEG_INFINITY; rows],

@@ -123,13 +123,13 @@ fn padded(dim: usize) -> usize {
 fn copy_rows<E: Stored>(rows: &mut Vec<E::Real>, matrix: Mat<E>, factor: E::Real) {
     let (count, width) = matrix.size();
     rows.resize(count * width, E::Real::ZERO);
-    scale_rows(rows, matrix, factor);
+    scale_rows(rows, width, matrix, factor);
 }
 
 vectorised! {
-    fn scale_rows<E: Stored>(rows: &mut [E::Real], matrix: Mat<E>, factor: E::Real) {
-        let (_, width) = matrix.size();
-        for (to, values) in rows.chunks_exact_mut(width.max(1)).zip(matrix.iter_rows()) {
+    /// `matrix` times `factor`, to rows that begin `stride` apart.
+    fn scale_rows<E: Stored>(rows: &mut [E::Real], stride: usize, matrix: Mat<E>, factor: E::Real) {
+        for (to, values) in rows.chunks_exact_mut(stride.max(1)).zip(matrix.iter_rows()) {
             to.iter_mut().zip(values).for_each(|(to, x)| *to = x.widen() * factor);
         }
     }
