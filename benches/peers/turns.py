@@ -92,7 +92,7 @@ def serve(threads):
     import torch
     import torch.nn.functional as F
 
-    from operations.training_step import Gpt2
+    from operations.training_step import step_of_gpt2
 
     torch.set_num_threads(threads)
     torch.manual_seed(1)
@@ -125,20 +125,6 @@ def serve(threads):
         a, b = torch.randn(sizes["M"], sizes["K"]).to(dtype), torch.randn(sizes["K"], sizes["N"]).to(dtype)
         return lambda: a @ b
 
-    def step(sizes, dtype):
-        model = Gpt2(sizes["V"], sizes["T"], sizes["W"], sizes["L"], sizes["H"]).to(dtype)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-        ids = torch.randint(sizes["V"], (1, sizes["T"] + 1))
-
-        def run():
-            loss = model(ids[:, :-1], ids[:, 1:])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            loss.item()
-        return run
-
     def prepare(work):
         sizes, dtype = work["sizes"], {"f32": torch.float32, "bf16": torch.bfloat16}[work["dtype"]]
         return {
@@ -146,7 +132,7 @@ def serve(threads):
             "attention forward + backward": lambda: attention(sizes, dtype, True),
             "attention decode": lambda: decode(sizes, dtype),
             "matmul": lambda: matmul(sizes, dtype),
-            "training step": lambda: step(sizes, dtype),
+            "training step": lambda: step_of_gpt2(sizes, "cpu", dtype),
         }[work["operation"]]()
 
     run = None

@@ -38,25 +38,26 @@ class Gpt2(torch.nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
 
+def step_of_gpt2(s, device, dtype, compiled=False):
+    """A step of a new model on one batch: forward, backward, clipping and AdamW."""
+    torch.manual_seed(1)
+    model = Gpt2(s["V"], s["T"], s["W"], s["L"], s["H"]).to(device, dtype)
+    loss_of = torch.compile(model) if compiled else model
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    ids = torch.randint(s["V"], (s["B"], s["T"] + 1), device=device)
+
+    def step():
+        loss = loss_of(ids[:, :-1], ids[:, 1:])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        return loss.item()
+    return step
+
+
 def training_step(work, device, dtype):
-    s = work["sizes"]
-
-    def timed(compiled):
-        torch.manual_seed(1)
-        model = Gpt2(s["V"], s["T"], s["W"], s["L"], s["H"]).to(device, dtype)
-        loss_of = torch.compile(model) if compiled else model
-        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-        ids = torch.randint(s["V"], (s["B"], s["T"] + 1), device=device)
-
-        def step():
-            loss = loss_of(ids[:, :-1], ids[:, 1:])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            return loss.item()
-        return measure(step, device)
-
+    timed = lambda compiled: measure(step_of_gpt2(work["sizes"], device, dtype, compiled), device)
     found = {"GPT-2 eager": lambda: timed(False)}
     if device == "cuda":
         found["GPT-2 compiled"] = lambda: timed(True)
