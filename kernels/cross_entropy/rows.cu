@@ -119,12 +119,12 @@ cross_entropy_rows(const __grid_constant__ Params p) {
     Element* held = reinterpret_cast<Element*>(shared) + address % 16 / sizeof(Element);
     const float z_target = writes_row ? capped(p, to_float(logits[target])) : 0;  // before it is overwritten
 
-    const auto read = [&](const Columns& read) {
+    const auto read = [&](const Columns& these) {
         Running running = {-infinity(), 0};
         float total = 0;
-        for_columns<THREADS, WIDE>(logits + read.first, read.count, [&](int i, auto n) {
+        for_columns<THREADS, WIDE>(logits + these.first, these.count, [&](int i, auto n) {
             constexpr int N = decltype(n)::value;
-            const int column = read.first + i;
+            const int column = these.first + i;
             const Vec<Element, N> x = load<N>(logits + column);
             if (GRADIENT && column < p.held) store_shared(held + column, x);
             float z[N];
