@@ -1,6 +1,6 @@
-//! `&a + &b`, `&a - &b`, `&a * &b` and `&a * 2.0`, each a [`Result`].
+//! `&a + &b`, `&a - &b`, `&a * &b`, `&a * 2.0`, `&a / 2.0` and `-&a`, each a [`Result`].
 
-use std::ops::{Add, Mul, Sub};
+use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use crate::{Result, Tensor};
 
@@ -72,5 +72,39 @@ impl Mul<f64> for &Tensor {
 
     fn mul(self, factor: f64) -> Result<Tensor> {
         self.scale(factor)
+    }
+}
+
+/// [`Tensor::scale`] by `1 / divisor`.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::Tensor;
+/// assert_eq!((&Tensor::from([1.0f32, 2.0]) / 2.0)?.to_vec::<f32>()?, [0.5, 1.0]);
+/// # Ok(())
+/// # }
+/// ```
+impl Div<f64> for &Tensor {
+    type Output = Result<Tensor>;
+
+    fn div(self, divisor: f64) -> Result<Tensor> {
+        self.scale(1.0 / divisor)
+    }
+}
+
+/// [`Tensor::scale`] by -1.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::Tensor;
+/// assert_eq!((-&Tensor::from([1.0f32, 2.0]))?.to_vec::<f32>()?, [-1.0, -2.0]);
+/// # Ok(())
+/// # }
+/// ```
+impl Neg for &Tensor {
+    type Output = Result<Tensor>;
+
+    fn neg(self) -> Result<Tensor> {
+        self.scale(-1.0)
     }
 }

@@ -169,6 +169,38 @@ impl Tensor {
         Tensor::from_host(host, shape).to_device(device)
     }
 
+    /// Zeros in the shape, element type and device of this tensor.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// assert_eq!(Tensor::from([1.0f32, 2.0]).zeros_like()?.to_vec::<f32>()?, [0.0, 0.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub fn zeros_like(&self) -> Result<Tensor> {
+        Tensor::zeros(self.shape(), self.dtype(), self.device())
+    }
+
+    /// Ones in the shape, element type and device of this tensor.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// assert_eq!(Tensor::from([5.0f32, 2.0]).ones_like()?.to_vec::<f32>()?, [1.0, 1.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the device is out of memory.
+    pub fn ones_like(&self) -> Result<Tensor> {
+        Tensor::ones(self.shape(), self.dtype(), self.device())
+    }
+
     /// A tensor of `shape` with normally distributed elements of mean 0 and the given standard deviation.
     ///
     /// The numbers depend on `rng` alone: the same on every device, for every `dtype` up to its rounding.

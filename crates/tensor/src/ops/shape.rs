@@ -1,5 +1,7 @@
 //! Dimensions added, taken away, put into another order, and repeated.
 
+use std::ops::{Bound, RangeBounds};
+
 use super::check_dim;
 use super::reduce::sum_to;
 use crate::autograd::apply1;
@@ -53,6 +55,44 @@ impl Tensor {
         }
         shape.remove(dim);
         self.reshape(&shape)
+    }
+
+    /// Neighbouring dimensions as one: `..` makes one of all, `1..` one of all but the first. A view where the layout
+    /// allows it, else a copy, as [`reshape`](Tensor::reshape).
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::{Device, Dtype, Tensor};
+    /// let x = Tensor::zeros(&[2, 3, 4], Dtype::F32, &Device::Cpu)?;
+    /// assert_eq!(x.flatten(..)?.shape(), [24]);
+    /// assert_eq!(x.flatten(1..)?.shape(), [2, 12]);
+    /// assert_eq!(x.flatten(0..=1)?.shape(), [6, 4]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the range is empty or reaches beyond the dimensions.
+    pub fn flatten(&self, dims: impl RangeBounds<usize>) -> Result<Tensor> {
+        let shape = self.shape();
+        let bounds = (dims.start_bound().cloned(), dims.end_bound().cloned());
+        let start = match bounds.0 {
+            Bound::Unbounded => 0,
+            Bound::Included(start) => start,
+            Bound::Excluded(before) => before.saturating_add(1),
+        };
+        let end = match bounds.1 {
+            Bound::Unbounded => shape.len(),
+            Bound::Included(last) => last.saturating_add(1),
+            Bound::Excluded(end) => end,
+        };
+        let (Some(before), Some(together @ [_, ..]), Some(behind)) =
+            (shape.get(..start), shape.get(start..end), shape.get(end..))
+        else {
+            let expected = format!("a range of one or more of the dimensions of shape {shape:?}");
+            return Err(Error::argument("flatten", "dims", format!("{start}..{end}"), expected));
+        };
+        self.reshape(&[before, &[together.iter().product()], behind].concat())
     }
 
     /// The dimensions in another order, in which `dims[i]` becomes the `i`-th: a view.

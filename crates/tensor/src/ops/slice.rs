@@ -38,6 +38,31 @@ impl Tensor {
     pub fn split(&self, sizes: &[usize], dim: usize) -> Result<Vec<Tensor>> {
         apply(Split { sizes: sizes.to_vec(), dim }, &[self])
     }
+
+    /// At most `chunks` consecutive parts along dimension `dim`, of one size but for the last, which may be smaller: views,
+    /// as [`split`](Tensor::split).
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// # use longhand_tensor::Tensor;
+    /// let parts = Tensor::from([1.0f32, 2.0, 3.0]).chunk(2, 0)?;
+    /// assert_eq!(parts[0].to_vec::<f32>()?, [1.0, 2.0]);
+    /// assert_eq!(parts[1].to_vec::<f32>()?, [3.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When there is no such dimension, or `chunks` is 0.
+    pub fn chunk(&self, chunks: usize, dim: usize) -> Result<Vec<Tensor>> {
+        let size = check_dim("chunk", self, dim)?;
+        if chunks == 0 {
+            return Err(Error::argument("chunk", "chunks", "0".to_owned(), "at least 1"));
+        }
+        let each = size.div_ceil(chunks).max(1);
+        let sizes: Vec<usize> = (0..size.div_ceil(each).max(1)).map(|i| each.min(size - i * each)).collect();
+        self.split(&sizes, dim)
+    }
 }
 
 struct Narrow {

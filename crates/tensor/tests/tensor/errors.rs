@@ -124,6 +124,16 @@ fn arguments_out_of_range_are_named_with_the_range() {
         (message(x.unsqueeze(3)), "unsqueeze: dim is 3, expected at most the rank of shape [2, 3]"),
         (message(x.squeeze(1)), "squeeze: dimension 1 of [2, 3] is of size 3, expected of size 1"),
         (message(x.squeeze(2)), "squeeze: dim is 2, expected less than the rank of shape [2, 3]"),
+        (
+            message(x.flatten(1..3)),
+            "flatten: dims is 1..3, expected a range of one or more of the dimensions of shape [2, 3]",
+        ),
+        (
+            message(x.flatten(1..1)),
+            "flatten: dims is 1..1, expected a range of one or more of the dimensions of shape [2, 3]",
+        ),
+        (message(x.chunk(0, 0)), "chunk: chunks is 0, expected at least 1"),
+        (message(x.chunk(2, 2)), "chunk: dim is 2, expected less than the rank of shape [2, 3]"),
         (message(x.permute(&[1, 1])), "permute: dims is [1, 1], expected each dimension of [2, 3] once"),
         (message(x.permute(&[0])), "permute: dims is [0], expected each dimension of [2, 3] once"),
         (message(x.narrow(2, 0, 0)), "narrow: dim is 2, expected less than the rank of shape [2, 3]"),

@@ -220,7 +220,7 @@ fn ran_backward(profile: &Profile) -> BTreeSet<&str> {
 fn every_operation_has_a_gradient_that_is_checked() {
     let tests = [
         include_str!("gradients.rs"),
-        include_str!("attention_features.rs"),
+        include_str!("attention_features/mod.rs"),
         include_str!("decode.rs"),
         include_str!("gpu.rs"),
         include_str!("every_operation.rs"),

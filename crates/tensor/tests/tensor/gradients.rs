@@ -61,6 +61,8 @@ proptest! {
         agrees(|x| x[0].permute(&[2, 0, 1]), &x)?;
         agrees(|x| x[0].unsqueeze(3)?.broadcast_to(&[2, a, b, c, 2]), &x)?;
         agrees(|x| x[0].unsqueeze(1)?.squeeze(1), &x)?;
+        agrees(|x| x[0].flatten(1..), &x)?;
+        agrees(|x| { let parts = x[0].chunk(2, 0)?; parts[0].mul(&parts[0]) }, &x)?;
         agrees(|x| Tensor::stack(&[&x[0], &x[0]], 1), &x)?;
     }
 
