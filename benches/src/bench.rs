@@ -8,12 +8,14 @@ use anyhow::{Context, Result};
 use criterion::{BatchSize, Bencher, BenchmarkId, Criterion, Throughput};
 use serde_json::json;
 
+use crate::rate::Rate;
 use crate::{Clock, Gpu, Place, Row};
 
 /// A bench in the making: a device, and criterion with its clock.
 pub struct Bench {
     place: Place,
     criterion: Criterion<Clock>,
+    rate: Rate,
     /// Where criterion writes.
     folder: PathBuf,
 }
@@ -49,13 +51,14 @@ pub fn main_on_cpu(benches: fn(&mut Bench) -> Result<()>) -> Result<()> {
 impl Bench {
     fn new(place: Place) -> Bench {
         let folder = folder();
-        let clock = match &place {
-            Place::Gpu(gpu) => Clock::Stream(gpu.stream.clone()),
-            Place::Cpu => Clock::Wall,
+        let stream = match &place {
+            Place::Gpu(gpu) => Some(gpu.stream.clone()),
+            Place::Cpu => None,
         };
+        let rate = Rate::default();
         // Ten samples in a second are enough for a median and its spread, and leave time for many lengths.
         let criterion = Criterion::default()
-            .with_measurement(clock)
+            .with_measurement(Clock::new(stream, rate.clone()))
             .output_directory(&folder)
             .sample_size(10)
             .nresamples(1001)
@@ -63,7 +66,7 @@ impl Bench {
             .measurement_time(Duration::from_secs(1))
             .without_plots()
             .configure_from_args();
-        Bench { place, criterion, folder }
+        Bench { place, criterion, rate, folder }
     }
 
     /// Where it runs.
@@ -154,6 +157,7 @@ impl Bench {
         let mut setup = Some(setup);
         let mut ready = None;
         let mut group = self.criterion.benchmark_group(&row.work.operation);
+        self.rate.of(row.unit);
         group.throughput(match row.unit {
             "byte" => Throughput::BytesDecimal(row.amount),
             _ => Throughput::Elements(row.amount),

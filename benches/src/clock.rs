@@ -2,16 +2,24 @@
 
 use std::time::{Duration, Instant};
 
-use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use criterion::measurement::{Measurement, ValueFormatter};
 use longhand_gpu::{Event, Stream};
+
+use crate::rate::Rate;
 
 /// Time as criterion takes it: of the processor, or of a GPU by events on its stream, which leave out what the processor
 /// does meanwhile.
-pub enum Clock {
-    /// The processor's.
-    Wall,
-    /// The stream's.
-    Stream(Stream),
+pub struct Clock {
+    /// That of the processor where there is none.
+    stream: Option<Stream>,
+    rate: Rate,
+}
+
+impl Clock {
+    /// By the stream's events; by the processor's clock where there is no stream.
+    pub(crate) fn new(stream: Option<Stream>, rate: Rate) -> Clock {
+        Clock { stream, rate }
+    }
 }
 
 /// When a measurement began.
@@ -33,17 +41,17 @@ impl Measurement for Clock {
     type Value = Duration;
 
     fn start(&self) -> Started {
-        match self {
-            Clock::Wall => Started::Wall(Instant::now()),
-            Clock::Stream(stream) => Started::Event(mark(stream).expect("the device records events")),
+        match &self.stream {
+            None => Started::Wall(Instant::now()),
+            Some(stream) => Started::Event(mark(stream).expect("the device records events")),
         }
     }
 
     fn end(&self, started: Started) -> Duration {
-        match (self, started) {
+        match (&self.stream, started) {
             (_, Started::Wall(start)) => start.elapsed(),
-            (Clock::Wall, Started::Event(_)) => unreachable!("this clock starts on the processor"),
-            (Clock::Stream(stream), Started::Event(start)) => {
+            (None, Started::Event(_)) => unreachable!("this clock starts on the processor"),
+            (Some(stream), Started::Event(start)) => {
                 let elapsed = || -> longhand_gpu::Result<f32> {
                     let end = mark(stream)?;
                     stream.synchronize()?;
@@ -68,6 +76,6 @@ impl Measurement for Clock {
     }
 
     fn formatter(&self) -> &dyn ValueFormatter {
-        WallTime.formatter()
+        &self.rate
     }
 }

@@ -10,6 +10,7 @@ mod clock;
 mod gpu;
 mod naive;
 mod place;
+mod rate;
 mod row;
 
 pub use bench::{Bench, main, main_on_cpu};
