@@ -60,9 +60,7 @@ impl Tensor {
             let rule = format!("the second must be {expected:?}, a slice for each id");
             return Err(Error::shapes(NAME, self.shape(), source.shape(), rule));
         }
-        let (into, source) = (self.transpose(0, dim)?, source.transpose(0, dim)?);
-        let sum = apply1(IndexAdd, &[&flat(&into)?, &flat(&source)?, ids])?;
-        sum.reshape(into.shape())?.transpose(0, dim)
+        apply1(IndexAdd { dim }, &[self, source, ids])
     }
 }
 
@@ -82,24 +80,29 @@ fn flat(tensor: &Tensor) -> Result<Tensor> {
     tensor.reshape(&[rows, rest.iter().product()])
 }
 
-/// A table, to each row of which the rows `(N, C)` of the source with its id are added.
-struct IndexAdd;
+/// A tensor, to each slice of which those of the source with its id are added.
+struct IndexAdd {
+    dim: usize,
+}
 
 impl Operation for IndexAdd {
     fn name(&self) -> &str {
         "index_add"
     }
 
+    /// As tables whose rows are the slices: one copy of what is added to, whatever the dimension.
     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
-        let (source, ids) = (&inputs[1].contiguous()?, &inputs[2].contiguous()?);
-        let out = add_rows("index_add", inputs[0].copy()?, source, (ids, None))?;
+        let [into, source] = [0, 1].map(|i| inputs[i].transpose(0, self.dim));
+        let (into, source, ids) = (into?, flat(&source?)?.contiguous()?, &inputs[2].contiguous()?);
+        let sum = add_rows(self.name(), flat(&into.copy()?)?, &source, (ids, None))?;
+        let out = sum.reshape(into.shape())?.transpose(0, self.dim)?;
         Ok(Forward::new([out]).save([needs[1].then(|| ids.clone())]))
     }
 
-    /// Each row of the source gets the gradient of the row it was added to.
+    /// Each slice of the source gets the gradient of the slice it was added to.
     fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
         let grad = ctx.grad(0)?;
-        let source = ctx.needs(1).then(|| embedding(&grad, ctx.saved(0)?)).transpose()?;
+        let source = ctx.needs(1).then(|| grad.index_select(self.dim, ctx.saved(0)?)).transpose()?;
         Ok(vec![Some(grad), source, None])
     }
 }

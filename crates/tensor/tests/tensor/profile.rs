@@ -118,3 +118,14 @@ fn memory_counts_tensors_on_every_device() {
         assert!(memory::peak() > before);
     }
 }
+
+#[test]
+fn adding_up_by_index_copies_what_is_added_to_once() {
+    let (x, ids) = (zeros(&[30, 40]), Tensor::from([3u32, 1, 3]));
+    for (dim, shape, of_source) in [(0, [3, 40], 0), (1, [30, 3], 4 * 30 * 3)] {
+        let source = zeros(&shape);
+        let (_, found) = profile(|| x.index_add(dim, &ids, &source).unwrap());
+        let bytes: usize = found.by_operation().iter().map(|line| line.bytes).sum();
+        assert_eq!(bytes, 4 * 30 * 40 + of_source, "along dimension {dim}");
+    }
+}
