@@ -59,8 +59,11 @@ fn take<E: Element>(len: usize) -> Option<Vec<E>> {
     }
     let mut pool = pool();
     // The newest that fits is the one most likely still in the cache.
-    let found =
-        pool.free.iter().rposition(|host| E::slice(host).is_some_and(|values| values.len() == len))?;
+    let found = pool.free.iter().rposition(|host| E::slice(host).is_some_and(|values| values.len() == len));
+    let Some(found) = found else {
+        pool.shrink(len * size_of::<E>());
+        return None;
+    };
     let host = pool.free.remove(found)?;
     pool.free_bytes -= host.bytes();
     E::from_host(host)
@@ -71,7 +74,7 @@ pub(crate) fn adopt(host: &Host) {
     let mut pool = pool();
     pool.live_bytes += host.bytes();
     pool.peak_bytes = pool.peak_bytes.max(pool.live_bytes);
-    pool.shrink();
+    pool.shrink(0);
 }
 
 /// Takes back the elements of a tensor that is gone.
@@ -82,7 +85,7 @@ pub(crate) fn give_back(host: Host) {
     if bytes >= SMALLEST {
         pool.free_bytes += bytes;
         pool.free.push_back(host);
-        pool.shrink();
+        pool.shrink(0);
     }
 }
 
@@ -95,8 +98,9 @@ pub(crate) fn clear() {
 }
 
 impl Pool {
-    fn shrink(&mut self) {
-        while self.live_bytes + self.free_bytes > self.peak_bytes {
+    /// Leaves room for so many bytes that the system is about to be asked for.
+    fn shrink(&mut self, coming: usize) {
+        while self.live_bytes + self.free_bytes + coming > self.peak_bytes {
             let Some(oldest) = self.free.pop_front() else { break };
             self.free_bytes -= oldest.bytes();
         }

@@ -15,8 +15,8 @@ use crate::{Backward, Device, Dtype, Element, Error, Forward, Gpu, Operation, Re
 /// `(N, W)`, `weight` is `(V, W)` as Hugging Face stores an output head, `targets` is `(N)` of `u32`.
 ///
 /// Memory grows with `N * W`, not with `N * V`: beside the gradients there are the logits of as many rows as `W` is wide
-/// (256 at least), about as many elements as the weight has. The gradient of the weight is summed up in f32 over all
-/// rows, whatever its type.
+/// (256 at least), about as many elements as the weight has; on the CPU, 64 MB of them. The gradient of the weight is summed
+/// up in f32 over all rows, whatever its type.
 ///
 /// ```
 /// use longhand_tensor::ops::{LossOptions, linear_cross_entropy};
@@ -133,10 +133,20 @@ struct Computed {
     dweight: Option<Tensor>,
 }
 
-/// Where the chunks of rows start, and how many each has. Their logits take as much memory as the weight; fewer rows would
-/// read and write its gradient more often than the products can hide.
-fn chunks(rows: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
-    let chunk = width.max(256);
+/// What the logits of a chunk may take on the CPU.
+const LOGITS: usize = 64 << 20; // bytes
+/// As few rows make a chunk whatever they take.
+const MIN_ROWS: usize = 64;
+
+/// So many rows that their logits take as much memory as the weight: fewer would read and write its gradient more often than
+/// the products can hide.
+fn rows_like_weight(width: usize) -> usize {
+    width.max(256)
+}
+
+/// Chunks of rows, about equally many and at most so many: where they start, and how many each has.
+fn chunks(rows: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let chunk = rows.div_ceil(rows.div_ceil(most).max(1)).max(1);
     (0..rows).step_by(chunk).map(move |start| (start, chunk.min(rows - start)))
 }
 
@@ -156,11 +166,15 @@ fn cpu(
         let (hidden_values, weight_values) = (hidden.read::<T>(NAME)?, weight.read::<T>(NAME)?);
         let [row, column] = [hidden.strides()[0], hidden.strides()[1]];
         let weight = Mat::new(&weight_values, (classes, width), (weight.strides()[0], weight.strides()[1]));
-        let mut dhidden = wanted.hidden.then(|| pool::buffer::<T>(rows * width));
-        let mut dweight = wanted.weight.then(|| pool::zeros::<T>(classes * width));
-        let mut logits = pool::buffer::<T>(rows.min(width.max(256)) * classes);
+        let chunks = || chunks(rows, rows_like_weight(width).min(LOGITS / (classes * size_of::<T>())).max(MIN_ROWS));
+        // Tensors from the start, so that the pool makes room for them.
+        let empty = |rows, width| Tensor::from_elements(pool::buffer::<T>(rows * width), &[rows, width]);
+        let dhidden = wanted.hidden.then(|| empty(rows, width));
+        let dweight = wanted.weight.then(|| Tensor::zeros(&[classes, width], T::DTYPE, &Device::Cpu)).transpose()?;
+        let logits = empty(chunks().next().map_or(0, |(_, count)| count), classes);
+        let mut logits = logits.write::<T>(NAME)?;
         let mut sum = 0.0;
-        for (start, count) in chunks(rows, width) {
+        for (start, count) in chunks() {
             let hidden = Mat::new(&hidden_values[start * row..], (count, width), (row, column));
             let (logits, targets) = (&mut logits[..count * classes], &targets[start..start + count]);
             multiply(hidden, weight.transposed(), Then::Overwrite, logits);
@@ -170,19 +184,17 @@ fn cpu(
             }
             sum += mean_of(&losses_and_gradients(logits, targets, options, T::from_f64(share)), share);
             let dlogits = Mat::new(logits, (count, classes), (classes, 1));
-            if let Some(dhidden) = &mut dhidden {
+            if let Some(dhidden) = &dhidden {
+                let mut dhidden = dhidden.write::<T>(NAME)?;
                 multiply(dlogits, weight, Then::Overwrite, &mut dhidden[start * width..][..count * width]);
             }
-            if let Some(dweight) = &mut dweight {
-                multiply(dlogits.transposed(), hidden, Then::Add, dweight);
+            if let Some(dweight) = &dweight {
+                multiply(dlogits.transposed(), hidden, Then::Add, &mut dweight.write::<T>(NAME)?);
             }
         }
-        let tensor = |values, shape: &[usize]| Tensor::from_elements(values, shape).to_dtype(dtype);
-        Ok(Computed {
-            mean: Tensor::full(&[], sum, T::DTYPE, &Device::Cpu)?,
-            dhidden: dhidden.map(|values| tensor(values, &[rows, width])).transpose()?,
-            dweight: dweight.map(|values| tensor(values, &[classes, width])).transpose()?,
-        })
+        let mean = Tensor::full(&[], sum, T::DTYPE, &Device::Cpu)?;
+        let rounded = |wide: Option<Tensor>| wide.map(|wide| wide.to_dtype(dtype)).transpose();
+        Ok(Computed { mean, dhidden: rounded(dhidden)?, dweight: rounded(dweight)? })
     })
 }
 
@@ -199,12 +211,13 @@ fn on_gpu(
     let all = Losses::new(NAME, gpu, targets, options)?;
     let dhidden = wanted.hidden.then(|| gpu.empty(&[rows, width], dtype)).transpose()?;
     let dweight = wanted.weight.then(|| gpu.zeros(&[classes, width], Dtype::F32)).transpose()?;
-    let all_logits = gpu.empty(&[rows.min(width.max(256)), classes], dtype)?;
+    let most = rows_like_weight(width);
+    let all_logits = gpu.empty(&[rows.min(most), classes], dtype)?;
     let multiply = |a: &Tensor, b: &Tensor, out: &Tensor, accumulate: bool| {
         let [a, b] = [a, b].map(|factor| factor.reshape(&[1, factor.shape()[0], factor.shape()[1]]));
         gpu.multiply_into(&Product { name: NAME, a: &a?, b: &b?, bias: None }, out, accumulate)
     };
-    for (start, count) in chunks(rows, width) {
+    for (start, count) in chunks(rows, most) {
         let (hidden, logits) = (hidden.narrow(0, start, count)?, all_logits.narrow(0, 0, count)?);
         multiply(&hidden, &weight.transpose(0, 1)?, &logits, false)?;
         if !wanted.any() {
