@@ -10,6 +10,7 @@ mod gpu;
 mod gradients;
 mod numerics;
 mod optimiser;
+mod plain;
 mod profile;
 mod threads;
 
