@@ -52,7 +52,8 @@ pub enum Phase {
     Forward,
     /// Computing gradients.
     Backward,
-    /// Computing results again in backward, within a [`checkpoint`](crate::checkpoint).
+    /// Computing results again in backward: within a [`checkpoint`](crate::checkpoint), or since an operation that
+    /// [is cheap](crate::Operation::recomputes) made what another saved.
     Recompute,
     /// An optimiser's step.
     Update,

@@ -456,6 +456,16 @@ impl Tensor {
         self.derive(TensorId::new(), Some(edge))
     }
 
+    /// Whether both are views of the same elements, or of some of them.
+    pub(crate) fn shares_storage(&self, other: &Tensor) -> bool {
+        Arc::ptr_eq(&self.0.storage, &other.0.storage)
+    }
+
+    /// Whether it lies in its storage from the start on, row after row.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.layout == Layout::contiguous(self.shape())
+    }
+
     /// Whether no other tensor shares the elements, so that they may be changed in place.
     pub(crate) fn is_only_handle(&mut self) -> bool {
         Arc::get_mut(&mut self.0).is_some_and(|inner| Arc::get_mut(&mut inner.storage).is_some())

@@ -3,8 +3,8 @@
 mod counting;
 
 use counting::peak;
-use longhand_tensor::ops::{AttentionOptions, LossOptions};
-use longhand_tensor::{Device, Dtype, Gradients, Tensor, no_grad, ops};
+use longhand_tensor::ops::{Activation, AttentionOptions, Gelu, LossOptions};
+use longhand_tensor::{Device, Dtype, Gradients, Tensor, memory, no_grad, ops};
 
 fn zeros(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, Dtype::F32, &Device::Cpu).unwrap()
@@ -17,6 +17,7 @@ fn memory_is_linear_in_length_frozen_layers_save_nothing_and_backward_frees() {
     the_memory_of_attention_grows_with_its_length_and_not_with_the_square();
     inference_keeps_nothing_and_a_frozen_weight_saves_no_input();
     backward_frees_what_it_has_passed();
+    what_an_activation_gave_is_not_kept();
     the_loss_of_a_head_never_holds_all_logits();
     a_table_that_is_read_twice_has_one_gradient_and_so_have_parts_of_a_batch();
 }
@@ -117,4 +118,34 @@ fn backward_frees_what_it_has_passed() {
     let found = found as f64 / ACTIVATION as f64;
     let layers = f64::from(layers);
     assert!(found < layers + 6.0, "{found} activations for {layers} layers");
+}
+
+/// Of a linear layer and its activation there is what the activation was given, and not its result that the next layer reads,
+/// gated or not.
+fn what_an_activation_gave_is_not_kept() {
+    let width = 64;
+    let x = zeros(&[ACTIVATION / 4 / width, width]).requires_grad();
+    let [weight, up] = [(); 2].map(|()| zeros(&[width, width]).requires_grad());
+    let run = |layers: usize, gated: bool| {
+        let layer = |x: Tensor, _| {
+            let hidden = ops::linear(&x, &weight, None).unwrap();
+            match gated {
+                true => {
+                    ops::gated(&hidden, &ops::linear(&x, &up, None).unwrap(), None, Activation::Silu).unwrap()
+                }
+                false => hidden.gelu(Gelu::Tanh).unwrap(),
+            }
+        };
+        memory::empty_cache(); // of the same sizes
+        let most = peak(|| {
+            (0..layers).fold(x.clone(), layer).sum_all().unwrap().backward().unwrap();
+        });
+        most as f64 / ACTIVATION as f64
+    };
+    run(1, true);
+    for (gated, kept) in [(false, 1.0), (true, 2.0)] {
+        let [few, many] = [2, 6].map(|layers| run(layers, gated));
+        let each = (many - few) / 4.0;
+        assert!((each - kept).abs() < 0.1, "{each} activations for each layer, gated: {gated}");
+    }
 }

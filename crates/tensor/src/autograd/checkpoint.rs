@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::{Input, Kept, Node, RECORDING, Rule, Saved, Walk, no_grad, record, with_recording};
+use super::{Input, Kept, Node, Origin, RECORDING, Rule, Saved, Walk, no_grad, record, with_recording};
 use crate::ops::check_dim;
 use crate::profile::{Phase, phase};
 use crate::{Error, Result, Tensor};
@@ -50,9 +50,11 @@ pub fn checkpoint(
     }
     let outputs: Vec<Tensor> = outputs.iter().map(Tensor::detach).collect();
     let tensors =
-        given.iter().map(Tensor::detach).chain(noted).map(|tensor| Some(Saved::new(tensor))).collect();
+        given.iter().map(Tensor::detach).chain(noted).map(|tensor| Some(Saved::new(None, &tensor))).collect();
     let inputs = given.iter().map(|input| Input::new(input, input.edge().is_some())).collect();
-    Ok(record(Rule::Again(Box::new(body)), inputs, &outputs, Kept { tensors, value: None }))
+    let origins = outputs.iter().map(|_| Origin::Kept).collect();
+    let kept = Kept { tensors, value: None };
+    Ok(record(Rule::Again(Box::new(body)), inputs, (&outputs, origins), kept))
 }
 
 /// `body` of `x` in chunks of `size` along dimension `dim`, the last of them what is left, each within a [`checkpoint`]: what
@@ -137,12 +139,14 @@ impl Walk<'_> {
     /// Runs the body again, this time recorded, from inputs that lead on to where they came from; the walk goes on through
     /// what that adds to the graph, which is newer than all that waits.
     pub(super) fn again(&mut self, node: &Node, body: &Body, grads: Vec<Option<Tensor>>) -> Result<()> {
-        let saved = node.take_kept()?.tensors.into_iter().flatten();
+        let (saved, _) = node.take_kept()?;
         let inputs: Vec<Tensor> = saved
+            .into_iter()
+            .flatten()
             .zip(&node.inputs)
             .map(|(saved, input)| match &input.edge {
-                Some(edge) => saved.tensor.with_edge(edge.clone()),
-                None => saved.tensor,
+                Some(edge) => saved.with_edge(edge.clone()),
+                None => saved,
             })
             .collect();
         let outputs = phase(Phase::Recompute, || with_recording(true, || body(&inputs)))?;

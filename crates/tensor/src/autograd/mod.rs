@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod operation;
+mod saved;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -11,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use checkpoint::{checkpoint, checkpoint_chunks};
 pub use operation::{Backward, Forward, Meta, Operation};
+use saved::{Origin, Saved, Source};
 
 use crate::profile::{self, Phase};
 use crate::{Error, Result, Tensor, TensorId};
@@ -57,18 +59,38 @@ pub fn apply(operation: impl Operation, inputs: &[&Tensor]) -> Result<Vec<Tensor
     if !needs.contains(&true) {
         return Ok(outputs);
     }
-    let tensors = saved.into_iter().map(|tensor| tensor.map(Saved::new)).collect();
+    let source = |tensor: &Tensor| {
+        let mut sharing = plain.iter().zip(inputs).filter(|(plain, _)| plain.shares_storage(tensor));
+        // A part is kept: many of them would each have the whole computed again.
+        sharing.find_map(|(_, input)| Source::of(input)).filter(|source| source.numel() <= tensor.numel())
+    };
+    let save = |tensor: &Tensor| Saved::new(source(tensor), tensor);
+    let tensors: Vec<_> = saved.iter().map(|tensor| tensor.as_ref().map(save)).collect();
+    let keeps_all = tensors.iter().flatten().all(Saved::is_kept);
+    let origins = outputs.iter().enumerate().map(|(i, output)| match source(output) {
+        Some(source) => Origin::View(source),
+        None if keeps_all && output.is_whole() && operation.recomputes(i) => Origin::Own,
+        None => Origin::Kept,
+    });
+    let origins = origins.collect();
     let inputs = inputs.iter().zip(&needs).map(|(input, &needed)| Input::new(input, needed)).collect();
-    Ok(record(Rule::Operation(Box::new(operation)), inputs, &outputs, Kept { tensors, value: kept }))
+    let kept = Kept { tensors, value: kept };
+    Ok(record(Rule::Operation(Box::new(operation)), inputs, (&outputs, origins), kept))
 }
 
 /// The outputs, with the way back.
-fn record(rule: Rule, inputs: Vec<Input>, outputs: &[Tensor], kept: Kept) -> Vec<Tensor> {
+fn record(
+    rule: Rule,
+    inputs: Vec<Input>,
+    (outputs, origins): (&[Tensor], Vec<Origin>),
+    kept: Kept,
+) -> Vec<Tensor> {
     let node = Arc::new(Node {
         order: NEXT_NODE.fetch_add(1, Ordering::Relaxed),
         rule,
         inputs,
         outputs: outputs.iter().map(Meta::of).collect(),
+        origins,
         kept: Mutex::new(Some(kept)),
     });
     let recorded =
@@ -127,6 +149,8 @@ pub(crate) struct Node {
     rule: Rule,
     inputs: Vec<Input>,
     outputs: Vec<Meta>,
+    /// Of each output.
+    origins: Vec<Origin>,
     /// `None` once backward has passed.
     kept: Mutex<Option<Kept>>,
 }
@@ -134,8 +158,10 @@ pub(crate) struct Node {
 /// What forward left for backward.
 struct Kept {
     tensors: Vec<Option<Saved>>,
-    value: Option<Box<dyn Any + Send + Sync>>,
+    value: Option<Value>,
 }
+
+type Value = Box<dyn Any + Send + Sync>;
 
 /// How the gradients of an operation's inputs are found.
 enum Rule {
@@ -166,17 +192,6 @@ impl Input {
     }
 }
 
-struct Saved {
-    tensor: Tensor,
-    version: u64,
-}
-
-impl Saved {
-    fn new(tensor: Tensor) -> Self {
-        Saved { version: tensor.version(), tensor }
-    }
-}
-
 impl Drop for Node {
     /// Frees a long chain in a loop: left to itself, it would recurse once for each operation and overflow the stack.
     fn drop(&mut self) {
@@ -192,15 +207,21 @@ impl Drop for Node {
 }
 
 impl Node {
-    /// Takes what forward left, so that it is freed when the caller is done with it.
-    fn take_kept(&self) -> Result<Kept> {
-        let operation = || self.rule.name().to_string();
+    /// Takes what forward left, so that it is freed when the caller is done with it: what it saved, and its value.
+    fn take_kept(&self) -> Result<(Vec<Option<Tensor>>, Option<Value>)> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let kept = kept.ok_or_else(|| Error::Freed { operation: operation() })?;
-        if kept.tensors.iter().flatten().any(|saved| saved.tensor.version() != saved.version) {
-            return Err(Error::Modified { operation: operation() });
-        }
-        Ok(kept)
+        let Kept { tensors, value } = kept.ok_or_else(|| self.freed())?;
+        let saved = tensors.iter().map(|saved| self.read(saved)).collect::<Result<_>>()?;
+        Ok((saved, value))
+    }
+
+    /// A tensor that this operation saved.
+    fn read(&self, saved: &Option<Saved>) -> Result<Option<Tensor>> {
+        saved.as_ref().map(|saved| saved.tensor(self.rule.name())).transpose()
+    }
+
+    fn freed(&self) -> Error {
+        Error::Freed { operation: self.rule.name().to_string() }
     }
 
     /// The gradients of the inputs, checked to be what they claim. `sums` are those of the inputs so far: what is left of
@@ -211,9 +232,7 @@ impl Node {
         grads: &[Option<Tensor>],
         sums: &mut Vec<Option<Tensor>>,
     ) -> Result<Vec<Option<Tensor>>> {
-        let Kept { tensors, value } = self.take_kept()?;
-        let saved: Vec<Option<Tensor>> =
-            tensors.into_iter().map(|saved| saved.map(|saved| saved.tensor)).collect();
+        let (saved, value) = self.take_kept()?;
         let needs: Vec<bool> = self.inputs.iter().map(|input| input.edge.is_some()).collect();
         let ctx = Backward {
             operation: operation.name(),

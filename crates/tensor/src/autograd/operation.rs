@@ -57,6 +57,61 @@ pub trait Operation: Send + Sync + 'static {
         let _ = ctx;
         Err(Error::NoRule { operation: self.name().into() })
     }
+
+    /// Whether output `output` is computed again in backward, by [`recompute`](Operation::recompute), when another operation
+    /// saved it: then it is not kept. For what takes little time beside the memory of its output, as an activation does.
+    /// By default nothing is.
+    fn recomputes(&self, output: usize) -> bool {
+        let _ = output;
+        false
+    }
+
+    /// Output `output` again, with the same bits, from what forward saved. Asked for only if
+    /// [`recomputes`](Operation::recomputes) says so.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// use longhand_tensor::{Backward, Forward, Operation, Result, Tensor, apply};
+    ///
+    /// struct Double;
+    ///
+    /// impl Operation for Double {
+    ///     fn name(&self) -> &str {
+    ///         "double"
+    ///     }
+    ///     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
+    ///         let saved = needs[0].then(|| inputs[0].clone());
+    ///         Ok(Forward::new([inputs[0].scale(2.0)?]).save([saved]))
+    ///     }
+    ///     fn backward(&self, ctx: &Backward) -> Result<Vec<Option<Tensor>>> {
+    ///         Ok(vec![Some(ctx.grad(0)?.scale(2.0)?)])
+    ///     }
+    ///     fn recomputes(&self, _output: usize) -> bool {
+    ///         true
+    ///     }
+    ///     fn recompute(&self, _output: usize, ctx: &Backward) -> Result<Tensor> {
+    ///         ctx.saved(0)?.scale(2.0)
+    ///     }
+    /// }
+    ///
+    /// let x = Tensor::from([3.0f32]).requires_grad();
+    /// let y = apply(Double, &[&x])?.remove(0);
+    /// // The product's rule reads y, of which it kept nothing.
+    /// assert_eq!(y.mul(&y)?.backward()?.get(&x).unwrap().item()?, 24.0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of forward. The default cannot, and says so.
+    fn recompute(&self, output: usize, ctx: &Backward<'_>) -> Result<Tensor> {
+        let _ = ctx;
+        Err(Error::BadRule {
+            operation: self.name().into(),
+            found: "nothing: it has no `recompute`".into(),
+            expected: format!("output {output} again, as `recomputes` promises"),
+        })
+    }
 }
 
 /// What an operation's forward returns: its outputs, and what it keeps for its backward.
@@ -72,7 +127,8 @@ impl Forward {
         Forward { outputs: outputs.into(), saved: Vec::new(), kept: None }
     }
 
-    /// Keeps these tensors (inputs, outputs or others) for [`Backward::saved`], freed once it has passed.
+    /// Keeps these tensors (inputs, outputs or others) for [`Backward::saved`], freed once it has passed. An input that another
+    /// operation [computes again](Operation::recomputes), or a view of all of it, takes no memory.
     #[must_use]
     pub fn save(mut self, saved: impl Into<Vec<Option<Tensor>>>) -> Self {
         self.saved = saved.into();

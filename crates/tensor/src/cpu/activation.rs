@@ -164,10 +164,21 @@ vectorised! {
     }
 }
 
+/// Which gradients to compute.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    /// Of both halves, for halves.
+    pub(crate) x: bool,
+    /// Never for halves.
+    pub(crate) up: bool,
+    pub(crate) biases: bool,
+}
+
+/// Those that are wanted; the others have no elements.
 pub(crate) struct Gradients<T> {
     /// `(N, W)`; `(N, 2 W)`, with that of `up` behind each row, for halves.
     pub(crate) x: Vec<T>,
-    /// `(N, W)`; nothing without `up`, or for halves.
+    /// `(N, W)`.
     pub(crate) up: Vec<T>,
     /// `(W)` of `x`, then `(W)` of `up` if there is one.
     pub(crate) bias: Vec<T>,
@@ -179,8 +190,9 @@ pub(crate) fn backward<T: Real>(
     operands: &Operands<'_, T>,
     dout: &[T],
     halves: bool,
+    wanted: Wanted,
 ) -> Gradients<T> {
-    with_curve!(function, curve => backward_with(curve, &Pieces::new(operands), dout, halves))
+    with_curve!(function, curve => backward_with(curve, &Pieces::new(operands), dout, halves, wanted))
 }
 
 fn backward_with<T: Real, C: Curve>(
@@ -188,32 +200,47 @@ fn backward_with<T: Real, C: Curve>(
     operands: &Pieces<'_, T>,
     dout: &[T],
     halves: bool,
+    wanted: Wanted,
 ) -> Gradients<T> {
     /// So many at least share a partial sum of the gradients of the biases, which is then little beside them.
     const ROWS: usize = 8;
     let &Pieces { rows, width, up, .. } = operands;
     let columns = if halves { 2 * width } else { width };
-    let mut dx = pool::buffer::<T>(rows * columns);
-    let mut dup = pool::buffer::<T>(if up.is_some() && !halves { rows * width } else { 0 });
+    let mut dx = pool::buffer::<T>(if wanted.x { rows * columns } else { 0 });
+    let mut dup = pool::buffer::<T>(if wanted.up { rows * width } else { 0 });
+    let of_biases = match (wanted.biases, up) {
+        (false, _) => 0,
+        (true, None) => width,
+        (true, Some(_)) => 2 * width,
+    };
     let chunk = rows_per_chunk(columns).max(ROWS);
+    let mut dxs = dx.chunks_mut((chunk * columns).max(1));
     let mut dups = dup.chunks_mut((chunk * width).max(1));
-    let pieces: Vec<_> =
-        dx.chunks_mut((chunk * columns).max(1)).map(|dx| (dx, dups.next().unwrap_or_default())).collect();
+    let pieces: Vec<_> = (0..rows.div_ceil(chunk)).map(|_| (dxs.next(), dups.next())).collect();
     let partial: Vec<Vec<T>> = pieces
         .into_par_iter()
         .enumerate()
-        .map(|(i, (dx, dup))| {
-            let mut sums = vec![T::ZERO; if up.is_some() { 2 * width } else { width }];
-            let mut dups = dup.chunks_exact_mut(width);
-            for (row, dx) in (i * chunk..).zip(dx.chunks_exact_mut(columns)) {
-                let (dx, half) = dx.split_at_mut(width);
-                let dup = if halves { half } else { dups.next().unwrap_or_default() };
-                backward_row(curve, operands, &dout[row * width..][..width], row, (dx, dup), &mut sums);
+        .map(|(i, (mut dx, mut dup))| {
+            let mut sums = vec![T::ZERO; of_biases];
+            let mut spare = vec![T::ZERO; 2 * width]; // for what is not wanted
+            for (k, row) in (i * chunk..rows.min((i + 1) * chunk)).enumerate() {
+                let (spare_x, spare_up) = spare.split_at_mut(width);
+                let dx = dx.as_deref_mut().map(|dx| &mut dx[k * columns..][..columns]);
+                let dup = dup.as_deref_mut().map(|dup| &mut dup[k * width..][..width]);
+                let (dx, dup) = match dx {
+                    Some(both) if halves => both.split_at_mut(width),
+                    dx => (dx.unwrap_or(spare_x), dup.unwrap_or(spare_up)),
+                };
+                backward_row(curve, operands, &dout[row * width..][..width], row, (dx, dup));
+                if wanted.biases {
+                    add_chunk(&mut sums[..width], dx);
+                    add_chunk(&mut sums[width..], &dup[..of_biases - width]);
+                }
             }
             sums
         })
         .collect();
-    let mut bias = vec![T::ZERO; if up.is_some() { 2 * width } else { width }];
+    let mut bias = vec![T::ZERO; of_biases];
     bias.par_chunks_mut(CHUNK / 8).enumerate().for_each(|(i, bias)| {
         partial.iter().for_each(|sums| add_chunk(bias, &sums[i * (CHUNK / 8)..][..bias.len()]));
     });
@@ -226,42 +253,35 @@ fn backward_row<T: Real, C: Curve>(
     dout: &[T],
     row: usize,
     (dx, dup): (&mut [T], &mut [T]),
-    sums: &mut [T],
 ) {
     let &Pieces { width, x, up, .. } = operands;
     let x = x.row(row, width);
-    let (sum, up_sum) = sums.split_at_mut(width);
     match up {
         Some(up) => {
             let biases = (&operands.bias[..], &operands.up_bias[..]);
-            differentiate_gated(dx, dup, sum, up_sum, dout, x, up.row(row, width), biases.0, biases.1, curve);
+            differentiate_gated(dx, dup, dout, x, up.row(row, width), biases.0, biases.1, curve);
         }
-        None => differentiate(dx, sum, dout, x, &operands.bias, curve),
+        None => differentiate(dx, dout, x, &operands.bias, curve),
     }
 }
 
 vectorised! {
-    fn differentiate<T: Real, C: Curve>(dx: &mut [T], sum: &mut [T], dout: &[T], x: &[T], bias: &[T], curve: C) {
-        for ((dx, sum), ((dout, x), bias)) in dx.iter_mut().zip(sum).zip(dout.iter().zip(x).zip(bias)) {
+    fn differentiate<T: Real, C: Curve>(dx: &mut [T], dout: &[T], x: &[T], bias: &[T], curve: C) {
+        for (dx, ((dout, x), bias)) in dx.iter_mut().zip(dout.iter().zip(x).zip(bias)) {
             *dx = *dout * curve.at(*x + *bias).1;
-            *sum += *dx;
         }
     }
 }
 
 vectorised! {
     fn differentiate_gated<T: Real, C: Curve>(
-        dx: &mut [T], dup: &mut [T], sum: &mut [T], up_sum: &mut [T], dout: &[T], x: &[T], up: &[T], bias: &[T],
-        up_bias: &[T], curve: C,
+        dx: &mut [T], dup: &mut [T], dout: &[T], x: &[T], up: &[T], bias: &[T], up_bias: &[T], curve: C,
     ) {
         let inputs = dout.iter().zip(x).zip(up).zip(bias).zip(up_bias);
-        let outputs = dx.iter_mut().zip(dup).zip(sum).zip(up_sum);
-        for ((((dx, dup), sum), up_sum), ((((dout, x), up), bias), up_bias)) in outputs.zip(inputs) {
+        for ((dx, dup), ((((dout, x), up), bias), up_bias)) in dx.iter_mut().zip(dup).zip(inputs) {
             let (value, slope) = curve.at(*x + *bias);
             *dx = *dout * slope * (*up + *up_bias);
             *dup = *dout * value;
-            *sum += *dx;
-            *up_sum += *dup;
         }
     }
 }

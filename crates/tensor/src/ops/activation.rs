@@ -61,7 +61,8 @@ impl Tensor {
     }
 }
 
-/// `f(x + bias)` of each element. `x` is `(.., W)`, `bias` `(W)`. Only the inputs are kept for backward.
+/// `f(x + bias)` of each element. `x` is `(.., W)`, `bias` `(W)`. Only the inputs are kept for
+/// backward: an operation that saves the result, as the next linear layer does, has it computed again.
 ///
 /// ```
 /// # fn main() -> longhand_tensor::Result<()> {
@@ -161,30 +162,36 @@ impl Operation for Activate {
 
     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
         let inputs = inputs.iter().map(rows_of).collect::<Result<Vec<_>>>()?;
-        let width = self.check(&inputs)?;
-        let mut shape = inputs[0].shape().to_vec();
-        if let Some(last) = shape.last_mut() {
-            *last = width;
-        }
-        let out = match inputs[0].device() {
-            Device::Cpu => self.cpu(&inputs, width, &shape)?,
-            Device::Gpu(gpu) => self.on_gpu(gpu, &inputs, width, &shape)?,
-        };
+        let out = self.compute(&inputs)?;
         let saved = if needs.contains(&true) { inputs.into_iter().map(Some).collect() } else { Vec::new() };
         Ok(Forward::new([out]).save(saved))
     }
 
+    fn recomputes(&self, _: usize) -> bool {
+        true
+    }
+
+    fn recompute(&self, _: usize, ctx: &Backward<'_>) -> Result<Tensor> {
+        self.compute(&saved_inputs(ctx)?)
+    }
+
     fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
-        let inputs = (0..ctx.inputs()).map(|i| ctx.saved(i).cloned()).collect::<Result<Vec<_>>>()?;
+        let inputs = saved_inputs(ctx)?;
         let width = self.check(&inputs)?;
         let grad = ctx.grad(0)?.contiguous()?;
-        // One pass over memory makes them all.
-        let grads = match grad.device() {
-            Device::Cpu => self.cpu_backward(&grad, &inputs, width)?,
-            Device::Gpu(gpu) => self.on_gpu_backward(gpu, &grad, &inputs, width)?,
-        };
-        Ok(grads.into_iter().enumerate().map(|(i, grad)| ctx.needs(i).then_some(grad)).collect())
+        match grad.device() {
+            Device::Cpu => self.cpu_backward(&grad, &inputs, width, |i| ctx.needs(i)),
+            // One pass over memory makes them all.
+            Device::Gpu(gpu) => {
+                let grads = self.on_gpu_backward(gpu, &grad, &inputs, width)?;
+                Ok(grads.into_iter().enumerate().map(|(i, grad)| ctx.needs(i).then_some(grad)).collect())
+            }
+        }
     }
+}
+
+fn saved_inputs(ctx: &Backward<'_>) -> Result<Vec<Tensor>> {
+    (0..ctx.inputs()).map(|i| ctx.saved(i).cloned()).collect()
 }
 
 /// The tensor as rows at one distance, which halves and other slices of columns are already.
@@ -237,6 +244,19 @@ impl Activate {
         Ok(if self.form == Form::Halves { columns / 2 } else { columns })
     }
 
+    /// Of rows at one distance.
+    fn compute(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        let width = self.check(inputs)?;
+        let mut shape = inputs[0].shape().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = width;
+        }
+        match inputs[0].device() {
+            Device::Cpu => self.cpu(inputs, width, &shape),
+            Device::Gpu(gpu) => self.on_gpu(gpu, inputs, width, &shape),
+        }
+    }
+
     fn cpu(&self, inputs: &[Tensor], width: usize, shape: &[usize]) -> Result<Tensor> {
         let name = self.name();
         let wide = inputs.iter().map(|input| widened(name, input)).collect::<Result<Vec<_>>>()?;
@@ -249,10 +269,22 @@ impl Activate {
         })
     }
 
-    fn cpu_backward(&self, grad: &Tensor, inputs: &[Tensor], width: usize) -> Result<Vec<Tensor>> {
-        let (name, dtype) = (self.name(), grad.dtype());
+    /// Of each input the gradient, if `needs` says so.
+    fn cpu_backward(
+        &self,
+        grad: &Tensor,
+        inputs: &[Tensor],
+        width: usize,
+        needs: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let (name, dtype, matrices) = (self.name(), grad.dtype(), self.matrices());
         let dout = widened(name, grad)?;
         let wide = inputs.iter().map(|input| widened(name, input)).collect::<Result<Vec<_>>>()?;
+        let wanted = cpu::Wanted {
+            x: needs(0),
+            up: matrices == 2 && needs(1),
+            biases: (matrices..inputs.len()).any(&needs),
+        };
         with_real!(name, dout.dtype(), T => {
             let read = wide.iter().map(|input| input.read::<T>(name)).collect::<Result<Vec<_>>>()?;
             let slices: Vec<&[T]> = read.iter().map(|read| &read[..]).collect();
@@ -260,18 +292,14 @@ impl Activate {
             let operands = self.operands(&wide, &slices, rows, width);
             let dout = dout.read::<T>(name)?;
             let cpu::Gradients { x, up, bias } =
-                cpu::backward(self.function, &operands, &dout[..grad.numel()], self.form == Form::Halves);
-            let of = |values: Vec<T>, shape: &[usize]| Tensor::from_elements(values, shape).to_dtype(dtype);
-            let mut grads = vec![of(x, inputs[0].shape())?];
-            if self.form == Form::Gated {
-                grads.push(of(up, inputs[0].shape())?);
-            }
-            let biases = inputs.len() - self.matrices();
-            for i in 0..biases {
-                let columns = bias.len() / biases;
-                grads.push(of(bias[i * columns..][..columns].to_vec(), &[columns])?);
-            }
-            Ok(grads)
+                cpu::backward(self.function, &operands, &dout[..grad.numel()], self.form == Form::Halves, wanted);
+            let mut columns = bias.chunks((bias.len() / (inputs.len() - matrices).max(1)).max(1));
+            let values = [x].into_iter().chain((matrices == 2).then_some(up));
+            let values = values.chain((matrices..inputs.len()).map(|_| columns.next().unwrap_or_default().to_vec()));
+            let grad = |(i, values): (usize, Vec<T>)| {
+                needs(i).then(|| Tensor::from_elements(values, inputs[i].shape()).to_dtype(dtype)).transpose()
+            };
+            values.enumerate().map(grad).collect()
         })
     }
 

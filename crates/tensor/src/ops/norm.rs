@@ -39,7 +39,8 @@ impl NormOptions {
 
 /// `r = residual + dropout(x)`, `y = (r - mean(r)) / sqrt(var(r) + eps) * weight + bias` over the last dimension (Ba,
 /// Kiros and Hinton 2016, arXiv 1607.06450). Returns `(y, r)`: `r` is the next step's residual, and is `x` when neither
-/// residual nor dropout is given.
+/// residual nor dropout is given. Kept for backward is `r`: an operation that saves `y`, as the next linear layer does, has it
+/// computed again.
 ///
 /// `x` and `residual` are `(.., W)`, `weight` and `bias` are `(W)`, of the type of `x` or f32.
 ///
@@ -137,15 +138,30 @@ impl Operation for Norm {
         let inputs =
             Inputs { x, residual: next_if(residual)?, weight: next_if(weight)?, bias: next_if(bias)? };
         self.check(&inputs)?;
-        let Normalised { y, r, mean, rstd } = match inputs.x.device() {
-            Device::Cpu => self.cpu(&inputs)?,
-            Device::Gpu(gpu) => self.on_gpu(gpu, &inputs)?,
-        };
+        let Normalised { y, r, mean, rstd } = self.compute(&inputs)?;
         let saved = match needs.contains(&true) {
-            true => vec![Some(r.clone()), Some(rstd), mean, inputs.weight],
+            true => vec![Some(r.clone()), Some(rstd), mean, inputs.weight, inputs.bias],
             false => Vec::new(),
         };
         Ok(Forward::new([y, r]).save(saved))
+    }
+
+    fn recomputes(&self, output: usize) -> bool {
+        output == 0
+    }
+
+    /// `y` is the norm of `r`.
+    fn recompute(&self, _: usize, ctx: &Backward<'_>) -> Result<Tensor> {
+        let [_, weight, bias] = self.given;
+        let parameter = |given: bool, i: usize| given.then(|| ctx.saved(i).cloned()).transpose();
+        let inputs = Inputs {
+            x: ctx.saved(0)?.clone(),
+            residual: None,
+            weight: parameter(weight, 3)?,
+            bias: parameter(bias, 4)?,
+        };
+        let options = NormOptions { dropout: None, ..self.options };
+        Ok(Norm { layer: self.layer, given: [false, weight, bias], options }.compute(&inputs)?.y)
     }
 
     fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
@@ -230,6 +246,13 @@ impl Norm {
                 Err(Error::argument(name, "dropout probability", was, "0 to less than 1"))
             }
             _ => Ok(()),
+        }
+    }
+
+    fn compute(&self, inputs: &Inputs) -> Result<Normalised> {
+        match inputs.x.device() {
+            Device::Cpu => self.cpu(inputs),
+            Device::Gpu(gpu) => self.on_gpu(gpu, inputs),
         }
     }
 

@@ -261,13 +261,11 @@ fn gradients(row: &Row, wanted: impl Fn(usize) -> bool) -> (Vec<Option<Vec<f64>>
     (leaves.iter().map(|x| gradients.get(x).map(doubles)).collect(), backward.map(|line| line.bytes).sum())
 }
 
-/// The inputs whose gradients take no memory, since they are the upstream one or views of it; or that come together, in one
-/// pass over memory, as those of activations do.
+/// The inputs whose gradients take no memory, since they are the upstream one or views of it.
 fn free(place: &str) -> &'static [usize] {
     match place {
         "add.rs: Add" | "sub.rs: Sub" | "add_scaled.rs: AddScaled" | "index.rs: IndexAdd" => &[0],
         "cat.rs: Cat" => &[0, 1],
-        "activation.rs: Activate" => &[0, 1, 2, 3],
         _ => &[],
     }
 }

@@ -12,6 +12,7 @@ mod numerics;
 mod optimiser;
 mod plain;
 mod profile;
+mod recompute;
 mod threads;
 
 use longhand_tensor::{Device, Dtype, Tensor};
