@@ -4,6 +4,7 @@ use bytemuck::Zeroable;
 use longhand_gpu::{Buffer, Constants, Device, DevicePtr, Stream, params};
 
 use crate::check::Check;
+use crate::extent::Extent;
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::tensor_list::{CHUNK, TensorList};
@@ -307,6 +308,9 @@ impl AdamWPlan {
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
     pub fn tensors(&self, stream: &Stream, tensors: &[AdamWTensor]) -> Result<AdamWTensors> {
         let table = table(self.kind, tensors)?;
+        CHECK.all_apart(
+            tensors.iter().enumerate().flat_map(|(i, tensor)| extents(self.kind, i, tensor)).collect(),
+        )?;
         let counts: Vec<usize> = tensors.iter().map(|tensor| tensor.count).collect();
         let gradients = TensorList::new(stream, &counts)?;
         let tensors = stream.alloc(size_of_val(&*table))?;
@@ -397,6 +401,22 @@ fn entry(kind: AdamW, i: usize, tensor: &AdamWTensor) -> Result<Tensor> {
     Ok(Tensor { parameter, master, m, v, m_scale, v_scale, count: count as i64, weight_decay, number })
 }
 
+/// All that is updated of a tensor.
+fn extents(kind: AdamW, i: usize, tensor: &AdamWTensor) -> [Extent; 6] {
+    let AdamWTensor { count, parameter, master, m, v, m_scale, v_scale, .. } = *tensor;
+    let moment_bytes = if kind.moments == Moments::EightBit { 1 } else { 4 };
+    let scales = count.div_ceil(Moments::BLOCK);
+    [
+        ("parameter of tensor {}", parameter, count, kind.dtype.size()),
+        ("master of tensor {}", master, count, 4),
+        ("m of tensor {}", m, count, moment_bytes),
+        ("v of tensor {}", v, count, moment_bytes),
+        ("m_scale of tensor {}", m_scale, scales, 4),
+        ("v_scale of tensor {}", v_scale, scales, 4),
+    ]
+    .map(|(name, data, count, size)| Extent::contiguous(name, data, count, size).written().number(i))
+}
+
 /// The arguments that both launches check.
 #[derive(Clone, Copy)]
 struct Numbers {
@@ -428,7 +448,11 @@ impl Numbers {
         if !(self.eps >= 0.0 && self.eps.is_finite()) {
             return Err(CHECK.error("eps", self.eps, "finite and not negative"));
         }
-        Ok(())
+        CHECK.apart(&[
+            Extent::contiguous("state", self.state, 1, size_of::<State>()).written(),
+            Extent::contiguous("norm", self.norm, 1, 4),
+            Extent::contiguous("gradient_scale", self.gradient_scale, 1, 4),
+        ])
     }
 }
 
@@ -487,6 +511,13 @@ mod tests {
     fn masters_and_scales_are_needed_exactly_where_the_plan_has_them() {
         let at = DevicePtr(64);
         let tensor = tensor(3, at);
+        let apart =
+            |tensor| CHECK.all_apart(extents(AdamW::new(Dtype::Bf16, Dtype::Bf16), 0, &tensor).into());
+        assert!(apart(AdamWTensor { m: DevicePtr(128), v: DevicePtr(256), ..tensor }).is_ok());
+        assert_eq!(
+            apart(tensor).unwrap_err().to_string(),
+            "AdamW: parameter of tensor 0 is at 0x40..0x46, it has to be apart from m of tensor 0 at 0x40..0x4c"
+        );
         let plain = AdamW::new(Dtype::Bf16, Dtype::Bf16);
         assert_eq!(table(plain, &[tensor]).unwrap()[0].count, 3);
         let message = |kind, tensor| table(kind, &[tensor]).unwrap_err().to_string();

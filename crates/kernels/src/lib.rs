@@ -13,6 +13,7 @@ mod dtype;
 pub mod elementwise;
 pub mod embedding;
 mod error;
+mod extent;
 mod held;
 pub mod kv_cache;
 mod loaded;

@@ -33,6 +33,7 @@ pub use longhand_gpu::cublaslt::{Matrix, Order};
 use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
 
 use crate::check::{Check, MAX_BLOCKS};
+use crate::extent::Extent;
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -243,17 +244,34 @@ fn check(kind: Matmul, args: &MatmulArgs) -> Result<u32> {
     check_operand("d", &d, Order::RowMajor, (m, n, batch), kind.output)?;
     if let Some(c) = c {
         check_operand("c", &c, Order::RowMajor, (m, n, batch), kind.output)?;
-        if c.data == d.data && c.matrix != d.matrix {
-            return Err(CHECK.error("c", "d in another layout", "d as it is, or another matrix"));
-        }
     }
     let extent = (m - 1).saturating_mul(d.matrix.leading as usize).saturating_add(n);
     CHECK.written_stride("batch stride of d", d.matrix.batch_stride, batch, extent)?;
     CHECK.optional("bias", bias, kind.output)?;
+    let none = Operand { data: DevicePtr::NULL, matrix: d.matrix };
+    CHECK.apart(&[
+        a.extent("a", (m, k, batch), kind.dtype),
+        b.extent("b", (k, n, batch), kind.dtype),
+        Extent::contiguous("bias", bias, n, kind.output.size()),
+        c.unwrap_or(none).extent("c", (m, n, batch), kind.output),
+        d.extent("d", (m, n, batch), kind.output).written().may_be(&["c"]),
+    ])?;
     Ok(blocks as u32)
 }
 
 impl Operand {
+    /// Of batches of products.
+    fn extent(
+        &self,
+        name: &'static str,
+        (rows, columns, batch): (usize, usize, usize),
+        dtype: Dtype,
+    ) -> Extent {
+        let Matrix { order, leading, batch_stride } = self.matrix;
+        let (lines, length) = if order == Order::RowMajor { (rows, columns) } else { (columns, rows) };
+        Extent::strided(name, self.data, [(batch, batch_stride), (lines, leading)], length, dtype.size())
+    }
+
     fn is_aligned(&self, element_bytes: usize) -> bool {
         let whole = |stride: i64| stride % (16 / element_bytes as i64) == 0;
         self.data.is_aligned(16) && whole(self.matrix.leading) && whole(self.matrix.batch_stride)
@@ -288,6 +306,7 @@ fn check_operand(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extent::assert_apart;
 
     const AT: DevicePtr = DevicePtr(4096);
 
@@ -297,22 +316,41 @@ mod tests {
 
     /// 4 x 6 by 6 x 8.
     fn args() -> MatmulArgs {
-        let row_major = |leading| operand(Matrix::row_major(leading));
+        let row_major =
+            |i: u64, leading| Operand { data: DevicePtr(i << 20), matrix: Matrix::row_major(leading) };
         MatmulArgs {
             m: 4,
             n: 8,
             k: 6,
             batch: 1,
-            a: row_major(6),
-            b: row_major(8),
-            bias: DevicePtr::NULL,
+            a: row_major(1, 6),
+            b: row_major(2, 8),
+            bias: DevicePtr(3 << 20),
             c: None,
-            d: row_major(8),
+            d: row_major(4, 8),
         }
     }
 
     fn message(args: MatmulArgs) -> String {
         check(Matmul::new(Dtype::Bf16), &args).map_or_else(|error| error.to_string(), |_| "fine".into())
+    }
+
+    #[test]
+    fn d_is_apart_from_all_else_but_for_c() {
+        let c = Some(Operand { data: DevicePtr(5 << 20), ..args().d });
+        assert_apart(
+            MatmulArgs { c, ..args() },
+            |args| check(Matmul::new(Dtype::Bf16), args).map(drop),
+            1,
+            &[
+                ("d", |args| &mut args.d.data),
+                ("a", |args| &mut args.a.data),
+                ("b", |args| &mut args.b.data),
+                ("bias", |args| &mut args.bias),
+                ("c", |args| &mut args.c.as_mut().expect("given").data),
+            ],
+            &[["d", "c"]],
+        );
     }
 
     #[test]
@@ -338,10 +376,10 @@ mod tests {
             message(MatmulArgs { c, ..args() }),
             "matmul: order of c is ColumnMajor, it has to be RowMajor, as planned"
         );
-        let c = Some(operand(Matrix::row_major(9)));
+        let c = Some(Operand { matrix: Matrix::row_major(9), ..args().d });
         assert_eq!(
             message(MatmulArgs { c, ..args() }),
-            "matmul: c is d in another layout, it has to be d as it is, or another matrix"
+            "matmul: d is at 0x400000..0x400040, it has to be apart from c at 0x400000..0x400046, or in its very place"
         );
         let d = Operand { data: DevicePtr(4097), ..args().d };
         assert!(message(MatmulArgs { d, ..args() }).contains("d is DevicePtr(0x1001)"));

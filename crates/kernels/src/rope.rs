@@ -4,6 +4,7 @@ use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
 
 use crate::attention::{Heads, Strides};
 use crate::check::{Check, MAX_BLOCKS, aligned};
+use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -255,39 +256,65 @@ fn check(kind: Rope, args: &RopeArgs) -> Result<()> {
         let shape = [batch, tokens, heads, kind.head_dim];
         CHECK.heads(names[0], &from, kind.dtype, shape)?;
         CHECK.heads_written(names[1], &to, kind.dtype, shape)?;
-        if from.data == to.data && from.strides != to.strides {
-            let was = format!("{} with other strides", names[0]);
-            return Err(CHECK.error(names[1], was, "another tensor, or the very same"));
-        }
     }
-    Ok(())
+    let of = |name, tensor, heads| {
+        Extent::heads(name, tensor, [batch, tokens, heads, kind.head_dim], kind.dtype.size())
+    };
+    CHECK.apart(&[
+        of("q", &args.q, heads),
+        of("k", &args.k, kv_heads),
+        Extent::rows("positions", args.positions, [batch, tokens], args.positions_stride, 4),
+        Extent::contiguous("frequencies", args.frequencies, kind.rotary / 2, 4),
+        of("q_out", &args.q_out, heads).written().may_be(&["q"]),
+        of("k_out", &args.k_out, kv_heads).written().may_be(&["k"]),
+    ])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extent::assert_apart;
 
     fn args() -> RopeArgs {
-        let heads = |heads| Heads { data: DevicePtr(4096), strides: Strides::token_major(5, heads, 64) };
+        let heads =
+            |i: u64, heads| Heads { data: DevicePtr(i << 20), strides: Strides::token_major(5, heads, 64) };
         RopeArgs {
             direction: Direction::Forward,
             batch: 2,
             tokens: 5,
             heads: 4,
             kv_heads: 2,
-            q: heads(4),
-            k: heads(2),
-            q_out: heads(4),
-            k_out: heads(2),
-            positions: DevicePtr(4096),
+            q: heads(1, 4),
+            k: heads(2, 2),
+            q_out: heads(3, 4),
+            k_out: heads(4, 2),
+            positions: DevicePtr(5 << 20),
             positions_stride: 0,
-            frequencies: DevicePtr(4096),
+            frequencies: DevicePtr(6 << 20),
             factor: 1.0,
         }
     }
 
     fn message(args: RopeArgs) -> String {
         check(Rope::new(Dtype::Bf16, 64), &args).map_or_else(|error| error.to_string(), |()| "fine".into())
+    }
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else_but_for_what_it_is_of() {
+        assert_apart(
+            args(),
+            |args| check(Rope::new(Dtype::Bf16, 64), args),
+            2,
+            &[
+                ("q_out", |args| &mut args.q_out.data),
+                ("k_out", |args| &mut args.k_out.data),
+                ("q", |args| &mut args.q.data),
+                ("k", |args| &mut args.k.data),
+                ("positions", |args| &mut args.positions),
+                ("frequencies", |args| &mut args.frequencies),
+            ],
+            &[["q_out", "q"], ["k_out", "k"]],
+        );
     }
 
     #[test]
@@ -314,7 +341,7 @@ mod tests {
         let k_out = Heads { strides: Strides::head_major(5, 2, 64), ..args().k };
         assert_eq!(
             message(RopeArgs { k_out, ..args() }),
-            "rope: k_out is k with other strides, it has to be another tensor, or the very same"
+            "rope: k_out is at 0x200000..0x200a00, it has to be apart from k at 0x200000..0x200a00, or in its very place"
         );
         let q = Heads { strides: Strides { batch: i64::MAX, ..args().q.strides }, ..args().q };
         assert!(message(RopeArgs { q, ..args() }).ends_with("small enough for 64-bit addresses"));

@@ -4,6 +4,7 @@ use longhand_gpu::{Device, DevicePtr, Stream, params};
 
 use super::{Activation, HEADERS, Rows, THREADS};
 use crate::check::Check;
+use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -206,13 +207,72 @@ fn check(activation: &Activation, args: &ActivationBackwardArgs) -> Result<()> {
         activation.check_parts(CHECK, [("bias", args.bias), ("up_bias", args.up_bias)])?;
     }
     activation.check_parts(CHECK, [("dbias", args.dbias), ("dup_bias", args.dup_bias)])?;
-    if activation.bias { CHECK.memory("workspace", args.workspace, 16) } else { Ok(()) }
+    if activation.bias {
+        CHECK.memory("workspace", args.workspace, 16)?;
+    }
+    let matrix = |name, of_rows| activation.matrix(name, of_rows, [rows, width]);
+    let column = |name, data| activation.column(name, data, width);
+    let workspace_bytes = workspace_bytes(activation, rows, width);
+    CHECK.apart(&[
+        matrix("dout", Rows { data: args.dout, stride: width as i64 }),
+        matrix("x", args.x),
+        matrix("up", args.up),
+        column("bias", args.bias),
+        column("up_bias", args.up_bias),
+        matrix("dx", args.dx).written().may_be(&["x"]),
+        matrix("dup", args.dup).written().may_be(&["up"]),
+        column("dbias", args.dbias).written(),
+        column("dup_bias", args.dup_bias).written(),
+        Extent::contiguous("workspace", args.workspace, workspace_bytes, 1).written(),
+    ])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::activation::Function;
+    use crate::extent::assert_apart;
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else_but_for_what_it_is_the_gradient_of() {
+        let [dout, x, up, bias, up_bias, dx, dup] = [1, 2, 3, 4, 5, 6, 7].map(|i| DevicePtr(i << 20));
+        let [dbias, dup_bias, workspace] = [8, 9, 10].map(|i| DevicePtr(i << 20));
+        let [x, up, dx, dup] = [x, up, dx, dup].map(|data| Rows { data, stride: 70 });
+        let (rows, width) = (9, 64);
+        let args = ActivationBackwardArgs {
+            rows,
+            width,
+            dout,
+            x,
+            up,
+            bias,
+            up_bias,
+            dx,
+            dup,
+            dbias,
+            dup_bias,
+            workspace,
+        };
+        let swiglu = Activation::new(Function::Silu, Dtype::Bf16).gated(true).bias(true);
+        assert_apart(
+            args,
+            |args| check(&swiglu, args),
+            5,
+            &[
+                ("dx", |args| &mut args.dx.data),
+                ("dup", |args| &mut args.dup.data),
+                ("dbias", |args| &mut args.dbias),
+                ("dup_bias", |args| &mut args.dup_bias),
+                ("workspace", |args| &mut args.workspace),
+                ("dout", |args| &mut args.dout),
+                ("x", |args| &mut args.x.data),
+                ("up", |args| &mut args.up.data),
+                ("bias", |args| &mut args.bias),
+                ("up_bias", |args| &mut args.up_bias),
+            ],
+            &[["dx", "x"], ["dup", "up"]],
+        );
+    }
 
     #[test]
     fn the_workspace_holds_a_sum_for_each_bias_and_part() {
@@ -229,16 +289,16 @@ mod tests {
         let args = ActivationBackwardArgs {
             rows: 3,
             width: 8,
-            dout: at,
+            dout: DevicePtr(1 << 20),
             x: whole,
             up: Rows::NONE,
-            bias: at,
+            bias: DevicePtr(1 << 20),
             up_bias: null,
             dx: whole,
             dup: Rows::NONE,
-            dbias: at,
+            dbias: DevicePtr(2 << 20),
             dup_bias: null,
-            workspace: at,
+            workspace: DevicePtr(3 << 20),
         };
         let silu = Activation::new(Function::Silu, Dtype::F32).bias(true);
         let message = |args| check(&silu, &args).map_or_else(|error| error.to_string(), |()| "fine".into());

@@ -122,7 +122,17 @@ fn check(activation: &Activation, args: &ActivationForwardArgs) -> Result<()> {
     activation.check_rows(CHECK, "x", args.x, true, args.rows)?;
     activation.check_rows(CHECK, "up", args.up, activation.gated, args.rows)?;
     activation.check_parts(CHECK, [("bias", args.bias), ("up_bias", args.up_bias)])?;
-    CHECK.tensor("out", args.out, activation.dtype)
+    CHECK.tensor("out", args.out, activation.dtype)?;
+    let matrix = |name, rows| activation.matrix(name, rows, [args.rows, args.width]);
+    let column = |name, data| activation.column(name, data, args.width);
+    let out = Rows { data: args.out, stride: args.width as i64 };
+    CHECK.apart(&[
+        matrix("x", args.x),
+        matrix("up", args.up),
+        column("bias", args.bias),
+        column("up_bias", args.up_bias),
+        matrix("out", out).written().may_be(&["x", "up"]),
+    ])
 }
 
 #[cfg(test)]
@@ -130,13 +140,42 @@ mod tests {
     use super::*;
     use crate::Dtype;
     use crate::activation::Function;
+    use crate::extent::assert_apart;
+
+    #[test]
+    fn the_output_is_apart_from_all_else_but_for_x_and_up() {
+        let [x, up, bias, up_bias, out] = [1, 2, 3, 4, 5].map(|i| DevicePtr(i << 20));
+        let [x, up] = [x, up].map(|data| Rows { data, stride: 64 });
+        let args = ActivationForwardArgs { rows: 9, width: 64, x, up, bias, up_bias, out };
+        let swiglu = Activation::new(Function::Silu, Dtype::Bf16).gated(true).bias(true);
+        assert_apart(
+            args,
+            |args| check(&swiglu, args),
+            1,
+            &[
+                ("out", |args| &mut args.out),
+                ("x", |args| &mut args.x.data),
+                ("up", |args| &mut args.up.data),
+                ("bias", |args| &mut args.bias),
+                ("up_bias", |args| &mut args.up_bias),
+            ],
+            &[["out", "x"], ["out", "up"]],
+        );
+    }
 
     #[test]
     fn an_argument_that_cannot_be_used_is_named_with_what_it_was_and_has_to_be() {
         let (at, null) = (DevicePtr(4096), DevicePtr::NULL);
         let half = Rows { data: at, stride: 16 };
-        let args =
-            ActivationForwardArgs { rows: 3, width: 8, x: half, up: half, bias: at, up_bias: at, out: at };
+        let args = ActivationForwardArgs {
+            rows: 3,
+            width: 8,
+            x: half,
+            up: half,
+            bias: at,
+            up_bias: at,
+            out: DevicePtr(8192),
+        };
         let swiglu = Activation::new(Function::Silu, Dtype::Bf16).gated(true).bias(true);
         let message = |activation: Activation, args| {
             check(&activation, &args).map_or_else(|error| error.to_string(), |()| "fine".into())

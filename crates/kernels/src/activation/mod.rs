@@ -38,6 +38,7 @@ pub use forward::{ActivationForwardArgs, ActivationForwardPlan};
 use longhand_gpu::{Constants, DevicePtr};
 
 use crate::check::{Check, MAX_BLOCKS, aligned};
+use crate::extent::Extent;
 use crate::source::cuda_files;
 use crate::{Dtype, Result, Variant};
 
@@ -142,6 +143,16 @@ impl Activation {
         }
         check.tensor(name, rows.data, self.dtype)?;
         check.stride(&format!("stride of {name}"), rows.stride, count)
+    }
+
+    /// `(N, W)`.
+    fn matrix(&self, name: &'static str, rows: Rows, shape: [usize; 2]) -> Extent {
+        Extent::rows(name, rows.data, shape, rows.stride, self.dtype.size())
+    }
+
+    /// A bias, or the gradient of one.
+    fn column(&self, name: &'static str, data: DevicePtr, width: usize) -> Extent {
+        Extent::contiguous(name, data, width, self.dtype.size())
     }
 
     /// Whether 16-byte accesses are possible in every row.

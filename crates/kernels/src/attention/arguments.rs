@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use longhand_gpu::DevicePtr;
 
 use crate::check::{Check, MAX_BLOCKS_YZ, overlap};
+use crate::extent::Extent;
 use crate::{Dtype, Error, Result};
 
 /// Sizes of one call. Any of them may be 0.
@@ -178,6 +179,29 @@ impl Arguments {
                 Err(self.error(argument, stride, format!("at least {reach}: its elements overlap")))
             }
         }
+    }
+
+    /// `q`, `out` and their gradients, of heads of `dim` elements.
+    pub fn of_queries(&self, name: &'static str, tensor: &Heads, dim: usize) -> Extent {
+        let AttentionShape { queries, heads, .. } = self.shape;
+        Extent::heads(name, tensor, [self.batch(), queries, heads, dim], self.dtype.size())
+    }
+
+    /// `k`, `v` and their gradients, of heads of `dim` elements.
+    pub fn of_keys(&self, name: &'static str, tensor: &Heads, dim: usize) -> Extent {
+        let AttentionShape { keys, kv_heads, .. } = self.shape;
+        Extent::heads(name, tensor, [self.batch(), keys, kv_heads, dim], self.dtype.size())
+    }
+
+    /// An f32 for each query of each head.
+    pub fn per_query(&self, name: &'static str, data: DevicePtr) -> Extent {
+        let AttentionShape { queries, heads, .. } = self.shape;
+        Extent::contiguous(name, data, self.batch() * heads * queries, Dtype::F32.size())
+    }
+
+    /// Nothing that is written overlaps anything else.
+    pub fn check_apart(&self, extents: &[Extent]) -> Result<()> {
+        Check(self.operation).apart(extents)
     }
 
     pub fn check_pointer(&self, name: &str, data: DevicePtr, alignment: u64) -> Result<()> {

@@ -7,6 +7,7 @@ use super::operands::{DocumentsParams, Inputs};
 use super::path::{self, Kernel};
 use super::tuning::Step;
 use super::{Attention, AttentionShape, Bias, HEADERS, Heads, Operands, Strides, bias, grad_q};
+use crate::extent::Extent;
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::{Result, Variant};
@@ -278,7 +279,7 @@ impl AttentionBackwardPlan {
     /// [`Error::Argument`](crate::Error::Argument) for sizes, strides or addresses that the kernels cannot take; [`Error::Gpu`](crate::Error::Gpu) where the
     /// device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &AttentionBackwardArgs<'_>) -> Result<()> {
-        let arguments = check(&self.attention, args)?;
+        let arguments = check(&self.attention, args, self.workspace_bytes(&args.shape))?;
         let [queries, keys] = args.operands.longest(&self.attention, &arguments);
         if args.shape.batch * args.shape.heads == 0 {
             return Ok(());
@@ -445,7 +446,11 @@ impl Tiled {
     }
 }
 
-fn check(attention: &Attention, args: &AttentionBackwardArgs<'_>) -> Result<Arguments> {
+fn check(
+    attention: &Attention,
+    args: &AttentionBackwardArgs<'_>,
+    workspace_bytes: usize,
+) -> Result<Arguments> {
     let Attention { dtype, head_dim, value_dim, documents, .. } = *attention;
     let arguments = Arguments { operation: OPERATION, dtype, shape: args.shape, documents };
     arguments.check_shape(args.scale)?;
@@ -479,6 +484,22 @@ fn check(attention: &Attention, args: &AttentionBackwardArgs<'_>) -> Result<Argu
         arguments.check_keys_written("grad_k", &args.grad_k, head_dim)?;
         arguments.check_keys_written("grad_v", &args.grad_v, value_dim)?;
     }
+    let tensors = [
+        arguments.of_queries("q", &args.q, head_dim),
+        arguments.of_keys("k", &args.k, head_dim),
+        arguments.of_keys("v", &args.v, value_dim),
+        arguments.of_queries("out", &args.out, value_dim),
+        arguments.of_queries("grad_out", &args.grad_out, value_dim),
+        arguments.per_query("lse", args.lse),
+        arguments.per_query("grad_lse", args.grad_lse),
+        Extent::contiguous("workspace", args.workspace, workspace_bytes, 1).written(),
+        arguments.of_queries("grad_q", &args.grad_q, head_dim).written(),
+        arguments.of_keys("grad_k", &args.grad_k, head_dim).written(),
+        arguments.of_keys("grad_v", &args.grad_v, value_dim).written(),
+        args.operands.bias_extent(attention, &arguments, "grad_bias", &args.grad_bias).written(),
+        Extent::contiguous("grad_sinks", args.grad_sinks, args.shape.heads, 4).written(),
+    ];
+    arguments.check_apart(&[&tensors[..], &args.operands.extents(attention, &arguments)].concat())?;
     Ok(arguments)
 }
 
@@ -486,33 +507,80 @@ fn check(attention: &Attention, args: &AttentionBackwardArgs<'_>) -> Result<Argu
 mod tests {
     use super::*;
     use crate::Dtype;
+    use crate::extent::assert_apart;
 
-    #[test]
-    fn gradients_that_are_not_wanted_may_be_left_out_as_far_as_kernels_are_apart() {
-        let heads = |heads| Heads { data: DevicePtr(4096), strides: Strides::token_major(5, heads, 64) };
-        let (q, k) = (heads(4), heads(2));
-        let data = DevicePtr(4096);
-        let args = AttentionBackwardArgs {
+    const WORKSPACE: usize = 2 * 4 * 5 * 8;
+
+    fn args() -> AttentionBackwardArgs<'static> {
+        let at = |i: u64| DevicePtr(i << 20);
+        let heads = |i, heads| Heads { data: at(i), strides: Strides::token_major(5, heads, 64) };
+        AttentionBackwardArgs {
             shape: AttentionShape { batch: 2, queries: 5, keys: 5, heads: 4, kv_heads: 2 },
             scale: 1.0,
-            q,
-            k,
-            v: k,
-            out: q,
-            grad_out: q,
-            lse: data,
-            grad_lse: DevicePtr::NULL,
-            workspace: data,
-            grad_q: q,
-            grad_k: k,
-            grad_v: k,
+            q: heads(1, 4),
+            k: heads(2, 2),
+            v: heads(3, 2),
+            out: heads(4, 4),
+            grad_out: heads(5, 4),
+            lse: at(6),
+            grad_lse: at(7),
+            workspace: at(8),
+            grad_q: heads(9, 4),
+            grad_k: heads(10, 2),
+            grad_v: heads(11, 2),
             grad_bias: Bias::default(),
             grad_sinks: DevicePtr::NULL,
             operands: Operands::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else() {
+        let attention = Attention::new(Dtype::Bf16, 64).sinks(true).bias(true);
+        let at = |i: u64| DevicePtr(i << 20);
+        let bias = |i| Bias { data: at(i), strides: [100, 25, 5, 1] };
+        let operands = Operands { sinks: at(12), bias: bias(13), ..Operands::default() };
+        let args = AttentionBackwardArgs { grad_bias: bias(14), grad_sinks: at(15), operands, ..args() };
+        assert_apart(
+            args,
+            |args| check(&attention, args, WORKSPACE).map(drop),
+            6,
+            &[
+                ("grad_q", |args| &mut args.grad_q.data),
+                ("grad_k", |args| &mut args.grad_k.data),
+                ("grad_v", |args| &mut args.grad_v.data),
+                ("grad_bias", |args| &mut args.grad_bias.data),
+                ("grad_sinks", |args| &mut args.grad_sinks),
+                ("workspace", |args| &mut args.workspace),
+                ("q", |args| &mut args.q.data),
+                ("k", |args| &mut args.k.data),
+                ("v", |args| &mut args.v.data),
+                ("out", |args| &mut args.out.data),
+                ("grad_out", |args| &mut args.grad_out.data),
+                ("lse", |args| &mut args.lse),
+                ("grad_lse", |args| &mut args.grad_lse),
+                ("sinks", |args| &mut args.operands.sinks),
+                ("bias", |args| &mut args.operands.bias.data),
+            ],
+            &[],
+        );
+    }
+
+    #[test]
+    fn slices_of_packed_gradients_are_apart() {
+        // (B, T, 4 + 2 + 2 heads, 64)
+        let strides = Strides::token_major(5, 8, 64);
+        let slice = |head: i64| Heads { data: DevicePtr(1 << 30).offset(head * 128), strides };
+        let packed = AttentionBackwardArgs { grad_q: slice(0), grad_k: slice(4), grad_v: slice(6), ..args() };
+        assert!(check(&Attention::new(Dtype::Bf16, 64), &packed, WORKSPACE).is_ok());
+    }
+
+    #[test]
+    fn gradients_that_are_not_wanted_may_be_left_out_as_far_as_kernels_are_apart() {
+        let args = args();
         let message = |atomic: bool, args| {
             let attention = Attention::new(Dtype::Bf16, 64).atomic(atomic);
-            check(&attention, &args).map_or_else(|error| error.to_string(), |_| "fine".into())
+            check(&attention, &args, WORKSPACE).map_or_else(|error| error.to_string(), |_| "fine".into())
         };
         let none = Heads::NONE;
         assert_eq!(message(false, args), "fine");
@@ -523,7 +591,7 @@ mod tests {
         let error = message(true, AttentionBackwardArgs { grad_q: none, ..args });
         assert!(error.starts_with("attention backward: grad_q is DevicePtr(0x0)"), "{error}");
         assert_eq!(
-            message(false, AttentionBackwardArgs { grad_sinks: data, ..args }),
+            message(false, AttentionBackwardArgs { grad_sinks: DevicePtr(4096), ..args }),
             "attention backward: grad_sinks is DevicePtr(0x1000), it has to be null: the attention was described without sinks"
         );
     }

@@ -9,6 +9,7 @@ use super::operands::{DocumentsParams, MaskParams};
 use super::tuning::Tile;
 use super::{Attention, AttentionShape, Documents, HEADERS, Operands};
 use crate::check::MAX_BLOCKS;
+use crate::extent::Extent;
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Error, Result, Variant};
@@ -120,7 +121,7 @@ impl Counts {
     }
 
     /// Of the lists by query, and of those by key: 4 for each block, and for each list.
-    fn list_bytes(self) -> [usize; 2] {
+    pub fn list_bytes(self) -> [usize; 2] {
         let masks = self.batches.saturating_mul(self.heads);
         [[self.query_blocks, 1 + self.key_blocks, 4], [self.key_blocks, 1 + self.query_blocks, 4]]
             .map(|sizes| sizes.into_iter().fold(masks, usize::saturating_mul))
@@ -388,6 +389,9 @@ impl BlockMaskPlan {
             let was = format!("{} by {}", counts.query_blocks, counts.key_blocks);
             return Err(arguments.error("number of blocks", was, "at most 2^31: larger blocks make fewer"));
         }
+        let [prefix, queries, keys, lists, ..] = operands.extents(&self.attention, &arguments);
+        let kinds = Extent::contiguous("kinds", args.kinds, counts.kinds(), 1).written();
+        arguments.check_apart(&[prefix, queries, keys, lists.written(), kinds])?;
         Ok((operands, counts, arguments))
     }
 }

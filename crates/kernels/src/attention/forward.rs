@@ -118,7 +118,7 @@ impl AttentionForwardPlan {
 }
 
 fn check(attention: &Attention, args: &AttentionForwardArgs<'_>) -> Result<Arguments> {
-    let Attention { dtype, documents, value_dim, .. } = *attention;
+    let Attention { dtype, documents, head_dim, value_dim, .. } = *attention;
     let arguments = Arguments { operation: OPERATION, dtype, shape: args.shape, documents };
     arguments.check_shape(args.scale)?;
     args.operands.check(attention, &arguments)?;
@@ -127,5 +127,53 @@ fn check(attention: &Attention, args: &AttentionForwardArgs<'_>) -> Result<Argum
     arguments.check_keys("v", &args.v)?;
     arguments.check_queries_written("out", &args.out, value_dim)?;
     arguments.check_per_query("lse", args.lse, 4)?;
+    let tensors = [
+        arguments.of_queries("q", &args.q, head_dim),
+        arguments.of_keys("k", &args.k, head_dim),
+        arguments.of_keys("v", &args.v, value_dim),
+        arguments.of_queries("out", &args.out, value_dim).written(),
+        arguments.per_query("lse", args.lse).written(),
+    ];
+    arguments.check_apart(&[&tensors[..], &args.operands.extents(attention, &arguments)].concat())?;
     Ok(arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dtype;
+    use crate::extent::assert_apart;
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else() {
+        let at = |i: u64| DevicePtr(i << 20);
+        let heads = |i, heads| Heads { data: at(i), strides: Strides::token_major(5, heads, 64) };
+        let args = AttentionForwardArgs {
+            shape: AttentionShape { batch: 2, queries: 5, keys: 5, heads: 4, kv_heads: 2 },
+            scale: 1.0,
+            q: heads(1, 4),
+            k: heads(2, 2),
+            v: heads(3, 2),
+            out: heads(4, 4),
+            lse: at(5),
+            operands: Operands { prefix: at(6), slopes: at(7), sinks: at(8), ..Operands::default() },
+        };
+        let attention = Attention::new(Dtype::Bf16, 64).causal(true).prefix(true).alibi(true).sinks(true);
+        assert_apart(
+            args,
+            |args| check(&attention, args).map(drop),
+            2,
+            &[
+                ("out", |args| &mut args.out.data),
+                ("lse", |args| &mut args.lse),
+                ("q", |args| &mut args.q.data),
+                ("k", |args| &mut args.k.data),
+                ("v", |args| &mut args.v.data),
+                ("prefix", |args| &mut args.operands.prefix),
+                ("slopes", |args| &mut args.operands.slopes),
+                ("sinks", |args| &mut args.operands.sinks),
+            ],
+            &[],
+        );
+    }
 }

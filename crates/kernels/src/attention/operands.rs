@@ -8,6 +8,7 @@ use super::block_mask::{BlockMaskParams, Counts};
 use super::description::Number;
 use super::{Attention, AttentionShape, Heads, Named, Strides};
 use crate::check::overlap;
+use crate::extent::Extent;
 use crate::random::drop_below;
 use crate::{Random, Result};
 
@@ -176,6 +177,42 @@ impl Operands<'_> {
                 Err(arguments.error("stride of grad_bias", stride, expected))
             }
         }
+    }
+
+    /// Where they are, but for what expressions call by name: of that, nobody knows the size.
+    pub(super) fn extents(&self, attention: &Attention, arguments: &Arguments) -> [Extent; 7] {
+        let AttentionShape { batch, heads, .. } = arguments.shape;
+        let numbers = |name, data, count| Extent::contiguous(name, data, count, 4);
+        let Documents { queries, keys, .. } = self.documents;
+        let lists = attention.blocks.map_or(0, |blocks| {
+            let longest = self.longest(attention, arguments).map(|tokens| tokens as usize);
+            Counts::new(blocks, &arguments.shape, longest)
+                .list_bytes()
+                .into_iter()
+                .fold(0, usize::saturating_add)
+        });
+        [
+            numbers("prefix", self.prefix, batch),
+            numbers("documents.queries", queries, batch + 1),
+            numbers("documents.keys", keys, batch + 1),
+            Extent::contiguous("blocks", self.blocks, lists, 1),
+            numbers("slopes", self.slopes, heads),
+            numbers("sinks", self.sinks, heads),
+            self.bias_extent(attention, arguments, "bias", &self.bias),
+        ]
+    }
+
+    /// Of the bias, or of its gradient.
+    pub(super) fn bias_extent(
+        &self,
+        attention: &Attention,
+        arguments: &Arguments,
+        name: &'static str,
+        bias: &Bias,
+    ) -> Extent {
+        let [queries, keys] = self.longest(attention, arguments).map(|tokens| tokens as usize);
+        let sizes = [arguments.shape.batch, arguments.shape.heads, queries, keys];
+        Extent::strided(name, bias.data, sizes.into_iter().zip(bias.strides), 1, arguments.dtype.size())
     }
 
     /// Sizes and strides of the dimensions that have more than one element, which have to be within 64-bit addresses. None

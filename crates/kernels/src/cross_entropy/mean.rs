@@ -3,6 +3,7 @@
 use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
 
 use crate::check::{Check, MAX_BLOCKS};
+use crate::extent::Extent;
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -101,6 +102,7 @@ impl MeanLossPlan {
     ) -> Result<()> {
         check_rows(rows, "targets", targets)?;
         CHECK.tensor("share", share, Dtype::F32)?;
+        CHECK.apart(&[numbers("targets", targets, rows), numbers("share", share, 1).written()])?;
         let params = ShareParams { targets, share, rows: rows as i64 };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
         unsafe { self.share.launch(stream, [1, 1], &params) }
@@ -127,10 +129,20 @@ impl MeanLossPlan {
         check_rows(rows, "loss", loss)?;
         CHECK.tensor("share", share, Dtype::F32)?;
         CHECK.tensor("mean", mean, Dtype::F32)?;
+        CHECK.apart(&[
+            numbers("loss", loss, rows),
+            numbers("share", share, 1),
+            numbers("mean", mean, 1).written(),
+        ])?;
         let params = MeanParams { loss, share, mean, rows: rows as i64 };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
         unsafe { self.mean.launch(stream, [1, 1], &params) }
     }
+}
+
+/// Of 4 bytes each.
+fn numbers(name: &'static str, data: DevicePtr, count: usize) -> Extent {
+    Extent::contiguous(name, data, count, 4)
 }
 
 fn check_rows(rows: usize, name: &str, data: DevicePtr) -> Result<()> {
@@ -158,13 +170,17 @@ impl GradientScale {
     ///
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<GradientScalePlan> {
-        Ok(GradientScalePlan(Loaded::new(device, &variant(self.0, "cross_entropy_scale"))?))
+        let kernel = Loaded::new(device, &variant(self.0, "cross_entropy_scale"))?;
+        Ok(GradientScalePlan { dtype: self.0, kernel })
     }
 }
 
 /// A compiled [`GradientScale`].
 #[derive(Clone, Debug)]
-pub struct GradientScalePlan(Loaded);
+pub struct GradientScalePlan {
+    dtype: Dtype,
+    kernel: Loaded,
+}
 
 impl GradientScalePlan {
     /// Enqueues `x *= factor`, of `count` elements and one f32. No allocation, no synchronisation.
@@ -191,9 +207,11 @@ impl GradientScalePlan {
         SCALE.size("count", count, 0, MAX_BLOCKS * BLOCK)?;
         SCALE.memory("x", x, 16)?;
         SCALE.tensor("factor", factor, Dtype::F32)?;
+        let written = Extent::contiguous("x", x, count, self.dtype.size()).written();
+        SCALE.apart(&[written, numbers("factor", factor, 1)])?;
         let params = ScaleParams { x, factor, count: count as i64 };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
-        unsafe { self.0.launch(stream, [count.div_ceil(BLOCK) as u32, 1], &params) }
+        unsafe { self.kernel.launch(stream, [count.div_ceil(BLOCK) as u32, 1], &params) }
     }
 }
 

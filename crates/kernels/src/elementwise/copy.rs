@@ -3,6 +3,7 @@
 use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
 
 use crate::check::{Check, MAX_BLOCKS};
+use crate::extent::Extent;
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::{Result, Variant};
@@ -151,6 +152,14 @@ fn params(args: &CopyArgs) -> Result<Option<(Way, Params)>> {
     CHECK.memory("target", args.target, args.element_bytes as u64)?;
     let dims = merge(&dims);
     check_distinct(&dims)?;
+    let extent = |name, data, stride: fn(&Dim) -> i64| {
+        let dims = dims.iter().map(|dim| (dim.size as usize, stride(dim)));
+        Extent::strided(name, data, dims, 1, args.element_bytes)
+    };
+    CHECK.apart(&[
+        extent("source", args.source, |dim| dim.source),
+        extent("target", args.target, |dim| dim.target).written(),
+    ])?;
     let (way, dims) = match transposed(args, &dims) {
         Some((i, dims)) => (Way::Transposed(i), dims),
         None => {
@@ -279,6 +288,7 @@ fn check_distinct(dims: &[Dim]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extent::assert_apart;
     use proptest::prelude::*;
 
     /// Byte addresses that a copy reads and writes, in pairs, as the kernel computes them.
@@ -370,8 +380,22 @@ mod tests {
     }
 
     fn args<'a>(shape: &'a [usize], source_strides: &'a [i64], target_strides: &'a [i64]) -> CopyArgs<'a> {
-        let [source, target] = [DevicePtr(4096), DevicePtr(8192)];
+        let [source, target] = [DevicePtr(4096), DevicePtr(1 << 20)];
         CopyArgs { element_bytes: 2, shape, source, source_strides, target, target_strides }
+    }
+
+    #[test]
+    fn source_and_target_are_apart_and_may_lie_between_each_other() {
+        let rows = args(&[6, 10], &[10, 1], &[20, 1]);
+        assert_apart(
+            rows,
+            |args| params(args).map(drop),
+            1,
+            &[("target", |args| &mut args.target), ("source", |args| &mut args.source)],
+            &[],
+        );
+        let halves = CopyArgs { target: rows.source.offset(20), ..args(&[6, 10], &[20, 1], &[20, 1]) };
+        assert!(params(&halves).is_ok());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
 
 use crate::check::{Check, MAX_BLOCKS, aligned};
+use crate::extent::Extent;
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -219,12 +220,23 @@ fn check(kind: Map, args: &MapArgs) -> Result<()> {
             CHECK.tensor(name, operand.data, if is_scalar { Dtype::F32 } else { kind.dtype })?;
         }
     }
-    if args.count > 0 { CHECK.tensor("out", args.out, kind.output) } else { Ok(()) }
+    if args.count == 0 {
+        return Ok(());
+    }
+    CHECK.tensor("out", args.out, kind.output)?;
+    let size = kind.dtype.size();
+    let size_of_b = if kind.operation == Operation::ScaleBy { Dtype::F32.size() } else { size };
+    CHECK.apart(&[
+        Extent::contiguous("a", args.a.data, args.a.count, size),
+        Extent::contiguous("b", args.b.data, args.b.count, size_of_b),
+        Extent::contiguous("out", args.out, args.count, kind.output.size()).written().may_be(&["a", "b"]),
+    ])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extent::assert_apart;
 
     const AT: DevicePtr = DevicePtr(4096);
 
@@ -244,10 +256,31 @@ mod tests {
     }
 
     #[test]
+    fn the_output_is_apart_from_the_operands_or_one_of_them() {
+        let [a, b, out] = [1, 2, 3].map(|i| DevicePtr(i << 20));
+        let args = MapArgs {
+            count: 12,
+            a: Operand { data: a, count: 12 },
+            b: Operand { data: b, count: 12 },
+            scalar: 0.0,
+            out,
+        };
+        assert_apart(
+            args,
+            |args| check(Map::new(Operation::Add, Dtype::F32), args),
+            1,
+            &[("out", |args| &mut args.out), ("a", |args| &mut args.a.data), ("b", |args| &mut args.b.data)],
+            &[["out", "a"], ["out", "b"]],
+        );
+        let repeated = MapArgs { out: a, a: Operand { data: a, count: 4 }, ..args };
+        assert!(check(Map::new(Operation::Add, Dtype::F32), &repeated).is_err());
+    }
+
+    #[test]
     fn an_operand_has_to_fill_the_output_whole_times() {
         let add = Map::new(Operation::Add, Dtype::F32);
         let message = |a, b| {
-            let args = MapArgs { count: 12, a, b, scalar: 0.0, out: AT };
+            let args = MapArgs { count: 12, a, b, scalar: 0.0, out: DevicePtr(8192) };
             check(add, &args).map_or_else(|error| error.to_string(), |()| "fine".into())
         };
         assert_eq!(message(operand(12), operand(4)), "fine");

@@ -5,6 +5,7 @@ use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
 use super::EmbeddingShape;
 use super::sort::{Sort, Sorted};
 use crate::check::{Check, aligned};
+use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -133,13 +134,7 @@ impl EmbeddingBackwardPlan {
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &EmbeddingBackwardArgs) -> Result<()> {
         let EmbeddingBackwardArgs { shape, dout, ids, padding, dweight, workspace } = *args;
-        shape.check(CHECK)?;
-        CHECK.tensor("dweight", dweight, self.op.dtype)?;
-        if shape.count > 0 {
-            CHECK.tensor("dout", dout, self.op.dtype)?;
-            CHECK.memory("ids", ids, 4)?;
-            CHECK.memory("workspace", workspace, 4)?;
-        }
+        check(self.op.dtype, args, self.workspace_bytes(shape))?;
         if !self.op.accumulate {
             // SAFETY: the caller answers for the memory.
             unsafe { stream.fill_zero(dweight, shape.vocabulary * shape.width * self.op.dtype.size())? };
@@ -175,4 +170,46 @@ impl EmbeddingBackwardPlan {
 /// Of two rows of f32 for each span.
 fn partial_bytes(shape: EmbeddingShape) -> usize {
     shape.count.div_ceil(SPAN) * 2 * shape.width * Dtype::F32.size()
+}
+
+fn check(dtype: Dtype, args: &EmbeddingBackwardArgs, workspace_bytes: usize) -> Result<()> {
+    let EmbeddingBackwardArgs { shape, dout, ids, dweight, workspace, .. } = *args;
+    shape.check(CHECK)?;
+    CHECK.tensor("dweight", dweight, dtype)?;
+    if shape.count > 0 {
+        CHECK.tensor("dout", dout, dtype)?;
+        CHECK.memory("ids", ids, 4)?;
+        CHECK.memory("workspace", workspace, 4)?;
+    }
+    let rows = |name, data, count| Extent::contiguous(name, data, count * shape.width, dtype.size());
+    CHECK.apart(&[
+        rows("dout", dout, shape.count),
+        Extent::contiguous("ids", ids, shape.count, 4),
+        rows("dweight", dweight, shape.vocabulary).written(),
+        Extent::contiguous("workspace", workspace, workspace_bytes, 1).written(),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::assert_apart;
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else() {
+        let [dout, ids, dweight, workspace] = [1, 2, 3, 4].map(|i| DevicePtr(i << 20));
+        let shape = EmbeddingShape { vocabulary: 10, width: 8, count: 9 };
+        assert_apart(
+            EmbeddingBackwardArgs { shape, dout, ids, padding: None, dweight, workspace },
+            |args| check(Dtype::Bf16, args, 4096),
+            2,
+            &[
+                ("dweight", |args| &mut args.dweight),
+                ("workspace", |args| &mut args.workspace),
+                ("dout", |args| &mut args.dout),
+                ("ids", |args| &mut args.ids),
+            ],
+            &[],
+        );
+    }
 }

@@ -4,6 +4,7 @@ use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
 
 use super::EmbeddingShape;
 use crate::check::{Check, aligned};
+use crate::extent::Extent;
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -89,13 +90,10 @@ impl EmbeddingForwardPlan {
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &EmbeddingForwardArgs) -> Result<()> {
         let EmbeddingForwardArgs { shape, weight, ids, out } = *args;
-        shape.check(CHECK)?;
+        check(self.dtype, args)?;
         if shape.count == 0 {
             return Ok(());
         }
-        CHECK.tensor("weight", weight, self.dtype)?;
-        CHECK.memory("ids", ids, 4)?;
-        CHECK.tensor("out", out, self.dtype)?;
         let params = Params {
             weight,
             ids,
@@ -106,5 +104,45 @@ impl EmbeddingForwardPlan {
         };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
         unsafe { self.kernel.launch(stream, [shape.count as u32, 1], &params) }
+    }
+}
+
+fn check(dtype: Dtype, args: &EmbeddingForwardArgs) -> Result<()> {
+    let EmbeddingForwardArgs { shape, weight, ids, out } = *args;
+    shape.check(CHECK)?;
+    if shape.count == 0 {
+        return Ok(());
+    }
+    CHECK.tensor("weight", weight, dtype)?;
+    CHECK.memory("ids", ids, 4)?;
+    CHECK.tensor("out", out, dtype)?;
+    let rows = |name, data, count| Extent::contiguous(name, data, count * shape.width, dtype.size());
+    CHECK.apart(&[
+        rows("weight", weight, shape.vocabulary),
+        Extent::contiguous("ids", ids, shape.count, 4),
+        rows("out", out, shape.count).written(),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::assert_apart;
+
+    #[test]
+    fn the_output_is_apart_from_all_else() {
+        let [weight, ids, out] = [1, 2, 3].map(|i| DevicePtr(i << 20));
+        let shape = EmbeddingShape { vocabulary: 10, width: 8, count: 9 };
+        assert_apart(
+            EmbeddingForwardArgs { shape, weight, ids, out },
+            |args| check(Dtype::Bf16, args),
+            1,
+            &[
+                ("out", |args| &mut args.out),
+                ("weight", |args| &mut args.weight),
+                ("ids", |args| &mut args.ids),
+            ],
+            &[],
+        );
     }
 }

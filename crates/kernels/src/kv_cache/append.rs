@@ -5,6 +5,7 @@ use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
 use super::{CacheSizes, CacheStrides, KernelPages, KvCache, MAX_TOKENS, Storage};
 use crate::attention::{Heads, Strides};
 use crate::check::{Check, MAX_BLOCKS, aligned};
+use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -296,12 +297,28 @@ fn check(kind: KvAppend, args: &KvAppendArgs) -> Result<bool> {
     if kind.rotary > 0 {
         CHECK.memory("frequencies", args.frequencies, 4)?;
     }
+    let new =
+        |name, heads, dim| Extent::heads(name, heads, [batch, tokens, kv_heads, dim], kind.dtype.size());
+    let [k_cache, v_cache, k_scales, v_scales, table] = sizes(kind, args).extents(&args.cache);
+    CHECK.apart(&[
+        new("k", &args.k, kind.head_dim),
+        new("v", &args.v, kind.value_dim),
+        Extent::contiguous("lengths", args.lengths, batch, 4),
+        Extent::contiguous("counts", args.counts, batch, 4),
+        Extent::contiguous("frequencies", args.frequencies, kind.rotary / 2, 4),
+        table,
+        k_cache.written(),
+        v_cache.written(),
+        k_scales.written(),
+        v_scales.written(),
+    ])?;
     Ok(true)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extent::assert_apart;
     use crate::kv_cache::{Cached, Pages};
 
     const KIND: KvAppend = KvAppend {
@@ -314,31 +331,56 @@ mod tests {
         paged: false,
     };
 
-    fn message(change: impl Fn(&mut KvAppendArgs)) -> String {
-        let heads = Heads { data: DevicePtr(4096), strides: Strides::token_major(3, 2, 64) };
-        let cached = Cached {
-            data: DevicePtr(4096),
+    fn args() -> KvAppendArgs {
+        let heads = |i: u64| Heads { data: DevicePtr(i << 20), strides: Strides::token_major(3, 2, 64) };
+        let cached = |i: u64| Cached {
+            data: DevicePtr(i << 20),
             strides: CacheStrides::token_major(10, 2, 64),
             scales: DevicePtr::NULL,
             scale_strides: CacheStrides::NONE,
         };
-        let mut args = KvAppendArgs {
+        KvAppendArgs {
             batch: 2,
             tokens: 3,
             kv_heads: 2,
             keys: 10,
-            k: heads,
-            v: heads,
-            cache: KvCache {
-                k: cached,
-                v: Cached { data: DevicePtr(8192), ..cached },
-                pages: Pages::Contiguous { tokens: 10 },
-            },
-            lengths: DevicePtr(4096),
-            counts: DevicePtr::NULL,
-            frequencies: DevicePtr(4096),
+            k: heads(1),
+            v: heads(2),
+            cache: KvCache { k: cached(3), v: cached(4), pages: Pages::Contiguous { tokens: 10 } },
+            lengths: DevicePtr(5 << 20),
+            counts: DevicePtr(6 << 20),
+            frequencies: DevicePtr(7 << 20),
             factor: 1.0,
-        };
+        }
+    }
+
+    #[test]
+    fn the_cache_is_apart_from_all_else() {
+        assert_apart(
+            args(),
+            |args| check(KIND, args).map(drop),
+            2,
+            &[
+                ("cache.k", |args| &mut args.cache.k.data),
+                ("cache.v", |args| &mut args.cache.v.data),
+                ("k", |args| &mut args.k.data),
+                ("v", |args| &mut args.v.data),
+                ("lengths", |args| &mut args.lengths),
+                ("counts", |args| &mut args.counts),
+                ("frequencies", |args| &mut args.frequencies),
+            ],
+            &[],
+        );
+        // Keys and values of a token beside each other.
+        let mut packed = args();
+        let strides = CacheStrides { page: 10 * 4 * 64, token: 4 * 64, head: 64 };
+        (packed.cache.k.strides, packed.cache.v.strides) = (strides, strides);
+        packed.cache.v.data = packed.cache.k.data.offset(2 * 2 * 64);
+        assert!(check(KIND, &packed).is_ok());
+    }
+
+    fn message(change: impl Fn(&mut KvAppendArgs)) -> String {
+        let mut args = args();
         change(&mut args);
         check(KIND, &args)
             .map_or_else(|error| error.to_string(), |some| if some { "fine" } else { "nothing" }.into())

@@ -5,6 +5,7 @@ use longhand_gpu::{Arch, Device, DevicePtr, Stream, params};
 use super::tuning::{self, Block};
 use super::{DropoutParams, Norm};
 use crate::check::{Check, MAX_BLOCKS, aligned};
+use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
 use crate::random::Dropout;
 use crate::source::{cuda_files, program};
@@ -181,10 +182,7 @@ impl NormBackwardPlan {
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &NormBackwardArgs) -> Result<()> {
         let NormBackwardPlan { norm, kernels } = self;
-        check(norm, args)?;
-        if self.workspace_bytes(args.rows) > 0 {
-            CHECK.memory("workspace", args.workspace, 16)?;
-        }
+        check(norm, args, self.workspace_bytes(args.rows))?;
         let tensors = [args.dy, args.dr, args.sum, args.weight, args.dx, args.dresidual];
         let is_aligned = aligned(tensors) && args.sum_stride % norm.vector() as i64 == 0;
         let Kernels { block, totals, rows, finish } = kernels.get(is_aligned).0;
@@ -236,7 +234,7 @@ fn partials_bytes(norm: &Norm, block: Block, rows: usize) -> usize {
     tuning::parts(norm, block, rows) * norm.sums() * norm.width * Dtype::F32.size()
 }
 
-fn check(norm: &Norm, args: &NormBackwardArgs) -> Result<()> {
+fn check(norm: &Norm, args: &NormBackwardArgs, workspace_bytes: usize) -> Result<()> {
     CHECK.size("rows", args.rows, 0, MAX_BLOCKS)?;
     norm.check_dropout(CHECK, args.dropout)?;
     if args.rows > 0 {
@@ -255,12 +253,77 @@ fn check(norm: &Norm, args: &NormBackwardArgs) -> Result<()> {
         }
     }
     Norm::check_part(CHECK, "dweight", args.dweight, norm.weight_dtype, norm.weight)?;
-    Norm::check_part(CHECK, "dbias", args.dbias, norm.weight_dtype, norm.bias)
+    Norm::check_part(CHECK, "dbias", args.dbias, norm.weight_dtype, norm.bias)?;
+    if workspace_bytes > 0 {
+        CHECK.memory("workspace", args.workspace, 16)?;
+    }
+    let whole = |name, data| norm.whole(name, data, args.rows);
+    let column = |name, data| norm.column(name, data);
+    let per_row = |name, data| Extent::contiguous(name, data, args.rows, 4);
+    CHECK.apart(&[
+        whole("dy", args.dy),
+        whole("dr", args.dr),
+        Extent::rows("sum", args.sum, [args.rows, norm.width], args.sum_stride, norm.dtype.size()),
+        column("weight", args.weight),
+        per_row("mean", args.mean),
+        per_row("rstd", args.rstd),
+        whole("dx", args.dx).written().may_be(&["dr"]),
+        whole("dresidual", args.dresidual).written().may_be(&["dr"]),
+        column("dweight", args.dweight).written(),
+        column("dbias", args.dbias).written(),
+        Extent::contiguous("workspace", args.workspace, workspace_bytes, 1).written(),
+    ])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extent::assert_apart;
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else_but_for_the_gradient_of_the_sum() {
+        let [dy, dr, sum, weight, mean, rstd, dx, dresidual] =
+            [1, 2, 3, 4, 5, 6, 7, 8].map(|i| DevicePtr(i << 20));
+        let [dweight, dbias, workspace] = [9, 10, 11].map(|i| DevicePtr(i << 20));
+        let dropout = Some(Dropout::default());
+        let (rows, sum_stride) = (9, 768);
+        let args = NormBackwardArgs {
+            rows,
+            dy,
+            dr,
+            sum,
+            sum_stride,
+            dropout,
+            weight,
+            mean,
+            rstd,
+            dx,
+            dresidual,
+            dweight,
+            dbias,
+            workspace,
+        };
+        let norm = Norm::layer(Dtype::Bf16, 768).dropout(true);
+        assert_apart(
+            args,
+            |args| check(&norm, args, 4096),
+            5,
+            &[
+                ("dx", |args| &mut args.dx),
+                ("dresidual", |args| &mut args.dresidual),
+                ("dweight", |args| &mut args.dweight),
+                ("dbias", |args| &mut args.dbias),
+                ("workspace", |args| &mut args.workspace),
+                ("dy", |args| &mut args.dy),
+                ("dr", |args| &mut args.dr),
+                ("sum", |args| &mut args.sum),
+                ("weight", |args| &mut args.weight),
+                ("mean", |args| &mut args.mean),
+                ("rstd", |args| &mut args.rstd),
+            ],
+            &[["dx", "dr"], ["dresidual", "dr"]],
+        );
+    }
 
     #[test]
     fn the_workspace_holds_a_sum_per_column_and_part_and_stops_growing_with_the_rows() {
@@ -291,6 +354,7 @@ mod tests {
     #[test]
     fn outputs_are_checked_even_without_rows() {
         let (null, tensor) = (DevicePtr::NULL, DevicePtr(4096));
+        let [dbias, workspace, weight, rstd, dx] = [2, 3, 4, 5, 6].map(|i| DevicePtr(i << 20));
         let args = NormBackwardArgs {
             rows: 0,
             dy: null,
@@ -304,11 +368,12 @@ mod tests {
             dx: null,
             dresidual: null,
             dweight: tensor,
-            dbias: tensor,
-            workspace: tensor,
+            dbias,
+            workspace,
         };
-        let message =
-            |norm: Norm, args| check(&norm, &args).map_or_else(|error| error.to_string(), |()| "fine".into());
+        let message = |norm: Norm, args| {
+            check(&norm, &args, 64).map_or_else(|error| error.to_string(), |()| "fine".into())
+        };
         let norm = Norm::layer(Dtype::F32, 8);
         assert_eq!(message(norm, args), "fine");
         assert_eq!(
@@ -323,16 +388,7 @@ mod tests {
             message(Norm::rms(Dtype::F32, 8), args),
             "norm backward: dbias is given, it has to be null: this norm has none"
         );
-        let whole = NormBackwardArgs {
-            rows: 1,
-            dy: tensor,
-            sum: tensor,
-            weight: tensor,
-            mean: tensor,
-            rstd: tensor,
-            dx: tensor,
-            ..args
-        };
+        let whole = NormBackwardArgs { rows: 1, dy: rstd, sum: rstd, weight, mean: rstd, rstd, dx, ..args };
         assert_eq!(message(norm, whole), "fine");
         assert_eq!(
             message(norm, NormBackwardArgs { dresidual: tensor, ..whole }),

@@ -4,6 +4,7 @@ use longhand_gpu::{Arch, Device, DevicePtr, Stream, params};
 
 use super::{DropoutParams, Norm, tuning};
 use crate::check::{Check, MAX_BLOCKS, aligned};
+use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
 use crate::random::Dropout;
 use crate::source::{cuda_files, program};
@@ -159,30 +160,67 @@ fn check(norm: &Norm, args: &NormForwardArgs) -> Result<()> {
     }
     Norm::check_part(CHECK, "mean", args.mean, Dtype::F32, norm.layer)?;
     CHECK.tensor("rstd", args.rstd, Dtype::F32)?;
-    CHECK.stride("x_stride", args.x_stride, args.rows)
+    CHECK.stride("x_stride", args.x_stride, args.rows)?;
+    let whole = |name, data| norm.whole(name, data, args.rows);
+    let column = |name, data| norm.column(name, data);
+    let per_row = |name, data| Extent::contiguous(name, data, args.rows, 4);
+    CHECK.apart(&[
+        Extent::rows("x", args.x, [args.rows, norm.width], args.x_stride, norm.dtype.size()),
+        whole("residual", args.residual),
+        column("weight", args.weight),
+        column("bias", args.bias),
+        whole("sum", args.sum).written().may_be(&["residual"]),
+        whole("out", args.out).written(),
+        per_row("mean", args.mean).written(),
+        per_row("rstd", args.rstd).written(),
+    ])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Random;
+    use crate::extent::assert_apart;
 
     fn args() -> NormForwardArgs {
-        let tensor = DevicePtr(4096);
+        let [x, residual, weight, bias, sum, out, mean, rstd] =
+            [1, 2, 3, 4, 5, 6, 7, 8].map(|i| DevicePtr(i << 20));
+        let dropout = None;
         NormForwardArgs {
-            rows: 3,
+            rows: 9,
             eps: 1e-5,
-            x: tensor,
+            x,
             x_stride: 768,
-            residual: tensor,
-            dropout: None,
-            weight: tensor,
-            bias: tensor,
-            sum: tensor,
-            out: tensor,
-            mean: tensor,
-            rstd: tensor,
+            residual,
+            dropout,
+            weight,
+            bias,
+            sum,
+            out,
+            mean,
+            rstd,
         }
+    }
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else_but_for_the_residual() {
+        let norm = Norm::layer(Dtype::Bf16, 768);
+        assert_apart(
+            args(),
+            |args| check(&norm, args),
+            4,
+            &[
+                ("sum", |args| &mut args.sum),
+                ("out", |args| &mut args.out),
+                ("mean", |args| &mut args.mean),
+                ("rstd", |args| &mut args.rstd),
+                ("x", |args| &mut args.x),
+                ("residual", |args| &mut args.residual),
+                ("weight", |args| &mut args.weight),
+                ("bias", |args| &mut args.bias),
+            ],
+            &[["sum", "residual"]],
+        );
     }
 
     fn message_of(norm: Norm, args: NormForwardArgs) -> String {
@@ -200,7 +238,7 @@ mod tests {
             message(NormForwardArgs { residual: DevicePtr::NULL, sum: DevicePtr::NULL, ..args() }),
             "fine"
         );
-        assert_eq!(message(NormForwardArgs { x_stride: 771, x: DevicePtr(4098), ..args() }), "fine");
+        assert_eq!(message(NormForwardArgs { x_stride: 771, x: DevicePtr((1 << 20) + 2), ..args() }), "fine");
         assert_eq!(
             message(NormForwardArgs { out: DevicePtr::NULL, ..args() }),
             "norm forward: out is DevicePtr(0x0), it has to be an address that is a multiple of 2"
@@ -223,7 +261,7 @@ mod tests {
         );
         assert_eq!(
             message(NormForwardArgs { x_stride: i64::MIN, ..args() }),
-            "norm forward: x_stride is -9223372036854775808, it has to be small enough for 64-bit addresses over 3 rows"
+            "norm forward: x_stride is -9223372036854775808, it has to be small enough for 64-bit addresses over 9 rows"
         );
     }
 

@@ -44,6 +44,7 @@ pub use forward::{NormForwardArgs, NormForwardPlan};
 use longhand_gpu::{Arch, Constants, DevicePtr, params};
 
 use crate::check::Check;
+use crate::extent::Extent;
 use crate::random::Dropout;
 use crate::{Dtype, Result, Variant};
 use tuning::Block;
@@ -131,6 +132,16 @@ impl Norm {
             false if !data.is_null() => Err(check.error(name, "given", "null: this norm has none")),
             false => Ok(()),
         }
+    }
+
+    /// A contiguous tensor of so many rows.
+    fn whole(&self, name: &'static str, data: DevicePtr, rows: usize) -> Extent {
+        Extent::contiguous(name, data, rows * self.width, self.dtype.size())
+    }
+
+    /// Weight, bias, or the gradient of one.
+    fn column(&self, name: &'static str, data: DevicePtr) -> Extent {
+        Extent::contiguous(name, data, self.width, self.weight_dtype.size())
     }
 
     /// The elements of 16 bytes.

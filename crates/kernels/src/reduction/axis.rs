@@ -3,6 +3,7 @@
 use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
 
 use crate::check::{Check, MAX_BLOCKS, aligned};
+use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -164,6 +165,7 @@ impl AxisSumPlan {
         if parts > 1 {
             CHECK.tensor("workspace", workspace, Dtype::F32)?;
         }
+        apart(self.dtype, args, self.workspace_bytes(outer, axis, inner))?;
         let kernel = match (inner, axis) {
             (1, LONG_ROW..) => &self.long,
             (1, _) => &self.short,
@@ -193,6 +195,15 @@ impl AxisSumPlan {
     }
 }
 
+fn apart(dtype: Dtype, args: &AxisSumArgs, workspace_bytes: usize) -> Result<()> {
+    let AxisSumArgs { outer, axis, inner, x, out, workspace, .. } = *args;
+    CHECK.apart(&[
+        Extent::strided("x", x, [(outer * axis, inner as i64)], inner, dtype.size()),
+        Extent::contiguous("out", out, outer * inner, dtype.size()).written(),
+        Extent::contiguous("workspace", workspace, workspace_bytes, 1).written(),
+    ])
+}
+
 /// How many blocks share a sum. The narrower blocks of what is not aligned have as many.
 fn parts(outer: usize, axis: usize, inner: usize) -> usize {
     let [row, rows] = PART;
@@ -206,6 +217,23 @@ fn parts(outer: usize, axis: usize, inner: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extent::assert_apart;
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else() {
+        let [x, out, workspace] = [1, 2, 3].map(|i| DevicePtr(i << 20));
+        assert_apart(
+            AxisSumArgs { outer: 3, axis: 9, inner: 8, x, factor: 1.0, out, workspace },
+            |args| apart(Dtype::F32, args, 4096),
+            2,
+            &[
+                ("out", |args| &mut args.out),
+                ("workspace", |args| &mut args.workspace),
+                ("x", |args| &mut args.x),
+            ],
+            &[],
+        );
+    }
 
     #[test]
     fn few_long_sums_have_many_parts_and_many_or_short_ones_have_one() {

@@ -3,6 +3,7 @@
 use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
 
 use crate::check::Check;
+use crate::extent::Extent;
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::tensor_list::{CHUNK, TensorList};
@@ -135,6 +136,11 @@ impl GradientNormPlan {
         if parts > 0 {
             CHECK.tensor("workspace", workspace, Dtype::F32)?;
         }
+        CHECK.apart(&[
+            Extent::contiguous("norm", norm, 1, 4).written(),
+            Extent::contiguous("factor", factor, 1, 4).written(),
+            Extent::contiguous("workspace", workspace, parts, 4).written(),
+        ])?;
         if max_norm.is_nan() || max_norm <= 0.0 {
             return Err(CHECK.error("max_norm", max_norm, "positive"));
         }

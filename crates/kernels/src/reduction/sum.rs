@@ -3,6 +3,7 @@
 use longhand_gpu::{Constants, Device, DevicePtr, Stream, params};
 
 use crate::check::Check;
+use crate::extent::Extent;
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -102,11 +103,7 @@ impl SumPlan {
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &SumArgs) -> Result<()> {
         let SumArgs { count, x, factor, out, workspace } = *args;
-        if count > 0 {
-            CHECK.tensor("x", x, self.dtype)?;
-        }
-        CHECK.tensor("out", out, self.dtype)?;
-        CHECK.tensor("workspace", workspace, Dtype::F32)?;
+        check(self.dtype, args)?;
         let parts = count.div_ceil(STRETCH).clamp(1, MAX_PARTS);
         let params = Params { x, partials: workspace, out, count: count as i64, parts: parts as i64, factor };
         // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
@@ -114,5 +111,41 @@ impl SumPlan {
             self.partial.launch(stream, [parts as u32, 1], &params)?;
             self.finish.launch(stream, [1, 1], &params)
         }
+    }
+}
+
+fn check(dtype: Dtype, args: &SumArgs) -> Result<()> {
+    let SumArgs { count, x, out, workspace, .. } = *args;
+    if count > 0 {
+        CHECK.tensor("x", x, dtype)?;
+    }
+    CHECK.tensor("out", out, dtype)?;
+    CHECK.tensor("workspace", workspace, Dtype::F32)?;
+    CHECK.apart(&[
+        Extent::contiguous("x", x, count, dtype.size()),
+        Extent::contiguous("out", out, 1, dtype.size()).written(),
+        Extent::contiguous("workspace", workspace, SumPlan::WORKSPACE_BYTES, 1).written(),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::assert_apart;
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else() {
+        let [x, out, workspace] = [1, 2, 3].map(|i| DevicePtr(i << 20));
+        assert_apart(
+            SumArgs { count: 9, x, factor: 1.0, out, workspace },
+            |args| check(Dtype::F32, args),
+            2,
+            &[
+                ("out", |args| &mut args.out),
+                ("workspace", |args| &mut args.workspace),
+                ("x", |args| &mut args.x),
+            ],
+            &[],
+        );
     }
 }

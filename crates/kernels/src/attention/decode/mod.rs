@@ -9,6 +9,7 @@ use super::description::Number;
 use super::operands::{MaskParams, ScoringParams};
 use super::{Attention, AttentionShape, Heads, Operands, Strides};
 use crate::check::{Check, MAX_BLOCKS_YZ};
+use crate::extent::Extent;
 use crate::kv_cache::{CacheSizes, CacheStrides, KernelPages, KvCache, MAX_TOKENS, Storage};
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
@@ -327,7 +328,7 @@ impl AttentionDecodePlan {
         let AttentionDecodeArgs { shape, q, cache, out, operands, .. } = *args;
         let AttentionShape { batch, queries, keys, heads, kv_heads } = shape;
         let attention = &self.decode.attention;
-        let arguments = check(&self.decode, args, self.workspace_bytes(&shape) > 0)?;
+        let arguments = check(&self.decode, args, self.workspace_bytes(&shape))?;
         if batch * queries * heads == 0 {
             return Ok(());
         }
@@ -396,7 +397,7 @@ fn blocks_of_sequence(shape: &AttentionShape) -> usize {
 fn check(
     decode: &AttentionDecode,
     args: &AttentionDecodeArgs<'_>,
-    needs_workspace: bool,
+    workspace_bytes: usize,
 ) -> Result<Arguments> {
     let &AttentionDecode { ref attention, storage, paged, .. } = decode;
     let AttentionShape { batch, queries, keys, heads, kv_heads } = args.shape;
@@ -414,14 +415,25 @@ fn check(
         return Ok(arguments);
     }
     CHECK.optional("lengths", args.lengths, Dtype::F32)?;
-    if needs_workspace {
+    if workspace_bytes > 0 {
         CHECK.memory("workspace", args.workspace, 16)?;
     }
+    let operands = args.operands.extents(attention, &arguments);
+    let tensors = [
+        arguments.of_queries("q", &args.q, attention.head_dim),
+        Extent::contiguous("lengths", args.lengths, batch, 4),
+        arguments.of_queries("out", &args.out, attention.value_dim).written(),
+        arguments.per_query("lse", args.lse).written(),
+        Extent::contiguous("workspace", args.workspace, workspace_bytes, 1).written(),
+    ];
     if keys > 0 {
         let (dtype, head_dims) = (attention.dtype, decode.head_dims());
         let sizes = CacheSizes { check: CHECK, dtype, storage, paged, batch, kv_heads, head_dims };
         sizes.check(&args.cache, false)?;
         sizes.check_alignment(&args.cache)?;
+        arguments.check_apart(&[&tensors[..], &operands, &sizes.extents(&args.cache)].concat())?;
+    } else {
+        arguments.check_apart(&[&tensors[..], &operands].concat())?;
     }
     Ok(arguments)
 }
@@ -430,6 +442,7 @@ fn check(
 mod tests {
     use super::*;
     use crate::attention::Blocks;
+    use crate::extent::assert_apart;
     use crate::kv_cache::{Cached, Pages};
 
     const SHAPE: AttentionShape = AttentionShape { batch: 2, queries: 3, keys: 100, heads: 8, kv_heads: 2 };
@@ -438,7 +451,7 @@ mod tests {
         Attention::new(Dtype::Bf16, 64).causal(true)
     }
 
-    fn message(attention: Attention, change: impl Fn(&mut AttentionDecodeArgs<'_>)) -> String {
+    fn args() -> AttentionDecodeArgs<'static> {
         let heads = |address| Heads { data: DevicePtr(address), strides: Strides::token_major(3, 8, 64) };
         let cached = |address| Cached {
             data: DevicePtr(address),
@@ -446,23 +459,47 @@ mod tests {
             scales: DevicePtr::NULL,
             scale_strides: CacheStrides::NONE,
         };
-        let mut args = AttentionDecodeArgs {
+        AttentionDecodeArgs {
             shape: SHAPE,
             scale: 0.125,
-            q: heads(1 << 12),
+            q: heads(1 << 22),
             cache: KvCache {
                 k: cached(1 << 20),
                 v: cached(1 << 21),
                 pages: Pages::Contiguous { tokens: 100 },
             },
             lengths: DevicePtr::NULL,
-            out: heads(1 << 13),
-            lse: DevicePtr(1 << 14),
-            workspace: DevicePtr(1 << 15),
+            out: heads(1 << 23),
+            lse: DevicePtr(1 << 24),
+            workspace: DevicePtr(1 << 25),
             operands: Operands::default(),
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else() {
+        let decode = AttentionDecode::new(causal());
+        assert_apart(
+            AttentionDecodeArgs { lengths: DevicePtr(1 << 26), ..args() },
+            |args| check(&decode, args, 4096).map(drop),
+            3,
+            &[
+                ("out", |args| &mut args.out.data),
+                ("lse", |args| &mut args.lse),
+                ("workspace", |args| &mut args.workspace),
+                ("q", |args| &mut args.q.data),
+                ("lengths", |args| &mut args.lengths),
+                ("cache.k", |args| &mut args.cache.k.data),
+                ("cache.v", |args| &mut args.cache.v.data),
+            ],
+            &[],
+        );
+    }
+
+    fn message(attention: Attention, change: impl Fn(&mut AttentionDecodeArgs<'_>)) -> String {
+        let mut args = args();
         change(&mut args);
-        check(&AttentionDecode::new(attention), &args, true)
+        check(&AttentionDecode::new(attention), &args, 4096)
             .map_or_else(|error| error.to_string(), |_| "fine".into())
     }
 

@@ -4,6 +4,7 @@ use longhand_gpu::{Device, DevicePtr, Stream, params};
 
 use super::{Call, HEADERS, Heads, Kind, MAX_PARTS, Part, PartialAttention, Strides, THREADS, listed};
 use crate::check::Check;
+use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -127,6 +128,14 @@ fn check(call: &Call, args: &AttentionMergeBackwardArgs<'_>, lanes: usize) -> Re
         }
         CHECK.heads("grad_out", &args.grad_out, call.kind.dtype, call.shape())?;
         CHECK.optional("grad_lse", args.grad_lse, Dtype::F32)?;
+        let merged = PartialAttention { out: args.grad_out, lse: args.grad_lse };
+        let mut extents = call.extents_of_parts(args.parts);
+        extents.extend(call.extents(["grad_out", "grad_lse"], 0, &merged));
+        for (i, grad) in args.grads.iter().enumerate() {
+            let names = ["grads[{}].out", "grads[{}].lse"];
+            extents.extend(call.extents(names, i, grad).map(Extent::written));
+        }
+        CHECK.apart(&extents)?;
     }
     Ok(blocks)
 }
@@ -141,7 +150,11 @@ mod tests {
         let call = Call { check: CHECK, kind, batch: 2, tokens: 5, heads: 4 };
         let out = Heads { data: DevicePtr(4096), strides: Strides::token_major(5, 4, 10) };
         let part = PartialAttention { out, lse: DevicePtr(4096) };
-        let parts = [part; 2];
+        let at = |i: u64| PartialAttention {
+            out: Heads { data: DevicePtr(i << 20), ..out },
+            lse: DevicePtr((i << 20) + (1 << 19)),
+        };
+        let (parts, grads) = ([part; 2], [at(1), at(2)]);
         let args = AttentionMergeBackwardArgs {
             batch: 2,
             tokens: 5,
@@ -149,7 +162,7 @@ mod tests {
             parts: &parts,
             grad_out: out,
             grad_lse: DevicePtr::NULL,
-            grads: &parts,
+            grads: &grads,
         };
         let message =
             |args| check(&call, &args, 16).map_or_else(|error| error.to_string(), |_| "fine".into());
@@ -164,8 +177,13 @@ mod tests {
         );
         let overlapping =
             PartialAttention { out: Heads { strides: Strides { token: 8, ..out.strides }, ..out }, ..part };
+        let in_place = [at(1), part];
+        assert_eq!(
+            message(AttentionMergeBackwardArgs { grads: &in_place, ..args }),
+            "attention merge backward: grads[1].out is at 0x1000..0x1640, it has to be apart from parts[0].out at 0x1000..0x1640"
+        );
         assert!(
-            message(AttentionMergeBackwardArgs { grads: &[part, overlapping], ..args })
+            message(AttentionMergeBackwardArgs { grads: &[at(1), overlapping], ..args })
                 .starts_with("attention merge backward: stride of grads[1].out is")
         );
     }

@@ -4,6 +4,7 @@ use longhand_gpu::{Device, DevicePtr, Stream, params};
 
 use super::{Call, HEADERS, Kind, MAX_PARTS, Part, PartialAttention, Strides, THREADS, listed};
 use crate::check::Check;
+use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
@@ -122,6 +123,9 @@ fn check(call: &Call, args: &AttentionMergeArgs<'_>, lanes: usize) -> Result<Opt
             call.read(&format!("parts[{i}]"), part)?;
         }
         call.written("merged", &args.merged)?;
+        let mut extents = call.extents_of_parts(args.parts);
+        extents.extend(call.extents(["merged.out", "merged.lse"], 0, &args.merged).map(Extent::written));
+        CHECK.apart(&extents)?;
     }
     Ok(blocks)
 }
@@ -130,16 +134,44 @@ fn check(call: &Call, args: &AttentionMergeArgs<'_>, lanes: usize) -> Result<Opt
 mod tests {
     use super::*;
     use crate::attention::Heads;
+    use crate::extent::assert_apart;
 
     const KIND: Kind = Kind { dtype: Dtype::Bf16, head_dim: 64, parts: 2 };
 
+    /// Each number is that of another place.
+    fn part_at(i: u64) -> PartialAttention {
+        let out = Heads { data: DevicePtr(i << 20), strides: Strides::token_major(5, 4, 64) };
+        PartialAttention { out, lse: DevicePtr((i << 20) + (1 << 19)) }
+    }
+
     fn part() -> PartialAttention {
-        let out = Heads { data: DevicePtr(4096), strides: Strides::token_major(5, 4, 64) };
-        PartialAttention { out, lse: DevicePtr(4096) }
+        part_at(1)
+    }
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else() {
+        let check = |[parts @ .., merged]: &[PartialAttention; 3]| {
+            let args = AttentionMergeArgs { batch: 2, tokens: 5, heads: 4, parts, merged: *merged };
+            check(&Call { check: CHECK, kind: KIND, batch: 2, tokens: 5, heads: 4 }, &args, 8).map(drop)
+        };
+        assert_apart(
+            [1, 2, 3].map(part_at),
+            check,
+            2,
+            &[
+                ("merged.out", |args| &mut args[2].out.data),
+                ("merged.lse", |args| &mut args[2].lse),
+                ("parts[0].out", |args| &mut args[0].out.data),
+                ("parts[0].lse", |args| &mut args[0].lse),
+                ("parts[1].out", |args| &mut args[1].out.data),
+                ("parts[1].lse", |args| &mut args[1].lse),
+            ],
+            &[],
+        );
     }
 
     fn message(parts: &[PartialAttention], change: impl Fn(&mut AttentionMergeArgs<'_>)) -> String {
-        let mut args = AttentionMergeArgs { batch: 2, tokens: 5, heads: 4, parts, merged: part() };
+        let mut args = AttentionMergeArgs { batch: 2, tokens: 5, heads: 4, parts, merged: part_at(3) };
         change(&mut args);
         let AttentionMergeArgs { batch, tokens, heads, .. } = args;
         let call = Call { check: CHECK, kind: KIND, batch, tokens, heads };

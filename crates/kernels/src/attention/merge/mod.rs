@@ -37,6 +37,7 @@ pub use forward::{AttentionMerge, AttentionMergeArgs, AttentionMergePlan};
 
 use super::{Heads, Strides};
 use crate::check::{Check, MAX_BLOCKS, MAX_BLOCKS_YZ, aligned};
+use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
 use crate::source::cuda_files;
 use crate::{Dtype, Result, Variant};
@@ -169,6 +170,21 @@ impl Call {
     fn written(&self, name: &str, part: &PartialAttention) -> Result<()> {
         self.check.heads_written(&format!("{name}.out"), &part.out, self.kind.dtype, self.shape())?;
         self.check.memory(&format!("{name}.lse"), part.lse, 4)
+    }
+
+    /// Of both tensors of a part, with the number where there are several.
+    fn extents(&self, names: [&'static str; 2], number: usize, part: &PartialAttention) -> [Extent; 2] {
+        let numbers = self.batch * self.tokens * self.heads;
+        [
+            Extent::heads(names[0], &part.out, self.shape(), self.kind.dtype.size()).number(number),
+            Extent::contiguous(names[1], part.lse, numbers, 4).number(number),
+        ]
+    }
+
+    /// Those of parts that are read.
+    fn extents_of_parts(&self, parts: &[PartialAttention]) -> Vec<Extent> {
+        let names = ["parts[{}].out", "parts[{}].lse"];
+        parts.iter().enumerate().flat_map(|(i, part)| self.extents(names, i, part)).collect()
     }
 
     fn shape(&self) -> [usize; 4] {
