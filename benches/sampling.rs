@@ -31,13 +31,12 @@ fn gpu(bench: &mut Bench, gpu: &Gpu) -> Result<()> {
     for vocabulary in gpu.lengths(&VOCABULARIES, 2048) {
         let bytes = 2 * ROWS * vocabulary;
         bench.measure(row(ROWS, vocabulary, ("bf16", 2)).needs(gpu.sets(bytes) * bytes), || {
-            let plan = Sample::new(Dtype::Bf16).plan(&gpu.device)?;
+            let plan = Sample::new(Dtype::Bf16, vocabulary).plan(&gpu.device)?;
             let tokens = gpu.stream.alloc(4 * ROWS)?;
             let mut sets = gpu.cycle(bytes, || gpu.random(Dtype::Bf16, ROWS * vocabulary))?;
             Ok(move || {
                 let args = SampleArgs {
                     rows: ROWS,
-                    vocabulary,
                     logits: sets.take().ptr(),
                     stride: vocabulary as i64,
                     options: OPTIONS,

@@ -49,14 +49,14 @@ fn forward(bench: &mut Bench, gpu: &Gpu, rows: usize, width: usize) -> Result<()
     let bytes = 2 * 2 * rows * width;
     let row = row("forward", rows, width, ("bf16", 2)).needs(gpu.sets(bytes) * bytes);
     bench.measure(row, || {
-        let plan = SoftmaxForward::new(Dtype::Bf16).plan(&gpu.device)?;
+        let plan = SoftmaxForward::new(Dtype::Bf16, width).plan(&gpu.device)?;
         let matrix = || gpu.random(Dtype::Bf16, rows * width);
         let mut sets = gpu.cycle(bytes, || Ok([matrix()?, matrix()?]))?;
         Ok(move || {
             let [x, out] = sets.take();
             let stride = width as i64;
             let (x, out) = (x.ptr(), out.ptr());
-            let args = SoftmaxArgs { rows, width, x, stride, out, out_stride: stride, lse: DevicePtr::NULL };
+            let args = SoftmaxArgs { rows, x, stride, out, out_stride: stride, lse: DevicePtr::NULL };
             // SAFETY: every tensor is an allocation of this shape, and lives until criterion has synchronised.
             Ok(unsafe { plan.launch(&gpu.stream, &args) }?)
         })
@@ -67,13 +67,13 @@ fn backward(bench: &mut Bench, gpu: &Gpu, rows: usize, width: usize) -> Result<(
     let bytes = 3 * 2 * rows * width;
     let row = row("backward", rows, width, ("bf16", 2)).needs(gpu.sets(bytes) * bytes);
     bench.measure(row, || {
-        let plan = SoftmaxBackward::new(Dtype::Bf16).plan(&gpu.device)?;
+        let plan = SoftmaxBackward::new(Dtype::Bf16, width).plan(&gpu.device)?;
         let matrix = || gpu.random(Dtype::Bf16, rows * width);
         let mut sets = gpu.cycle(bytes, || Ok([matrix()?, matrix()?, matrix()?]))?;
         Ok(move || {
             let [out, dout, dx] = sets.take();
             let (out, dout, dx) = (out.ptr(), dout.ptr(), dx.ptr());
-            let args = SoftmaxBackwardArgs { rows, width, out, dout, dlse: DevicePtr::NULL, dx };
+            let args = SoftmaxBackwardArgs { rows, out, dout, dlse: DevicePtr::NULL, dx };
             // SAFETY: as above.
             Ok(unsafe { plan.launch(&gpu.stream, &args) }?)
         })

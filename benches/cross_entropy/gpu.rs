@@ -54,7 +54,7 @@ impl Set {
             stride,
         };
         CrossEntropyArgs {
-            logits: Logits { rows, vocabulary, data, stride, targets },
+            logits: Logits { rows, data, stride, targets },
             options: LossOptions::default(),
             loss: self.loss.ptr(),
             lse: DevicePtr::NULL,
@@ -69,7 +69,7 @@ fn pass(bench: &mut Bench, gpu: &Gpu, rows: usize, vocabulary: usize, backward: 
     let name = if backward { "backward" } else { "forward" };
     let row = row(name, rows, vocabulary, ELEMENT).needs(gpu.sets(bytes) * bytes);
     bench.measure(row, || {
-        let plan = CrossEntropy::new(Dtype::Bf16).gradient(backward).plan(&gpu.device)?;
+        let plan = CrossEntropy::new(Dtype::Bf16, vocabulary).gradient(backward).plan(&gpu.device)?;
         let mut sets = gpu.cycle(bytes, || Set::new(gpu, rows, vocabulary, backward))?;
         Ok(move || {
             let args = sets.take().args(rows, vocabulary);

@@ -28,12 +28,34 @@ __forceinline__ unsigned cluster_rank() {
     return rank;
 }
 
-// Writes to where block `rank` has what this block has at `to`, a multiple of 8.
+// Writes to where block `rank` has what this block has at `to`.
 // PTX ISA: Data Movement and Conversion Instructions: mapa, st.
-__forceinline__ void store_in_cluster(SharedAddress to, unsigned rank, float2 x) {
+template <class T> void store_in_cluster(T* to, unsigned rank, const T& x) {
+    static_assert(sizeof(T) % 8 == 0, "8 bytes at a time");
+#pragma unroll
+    for (int i = 0; i < sizeof(T) / 8; ++i) {
+        const uint2 piece = reinterpret_cast<const uint2*>(&x)[i];
+        asm volatile(
+            "{ .reg .u32 there; mapa.shared::cluster.u32 there, %0, %1; st.shared::cluster.v2.u32 [there], {%2, %3}; }"
+            :: "r"(shared_address(to) + 8 * i), "r"(rank), "r"(piece.x), "r"(piece.y) : "memory");
+    }
+}
+
+// Reads what block `rank` has where this block has `from`.
+// PTX ISA: Data Movement and Conversion Instructions: mapa, ld.
+__forceinline__ uint2 load_in_cluster(const uint2* from, unsigned rank) {
+    uint2 x;
     asm volatile(
-        "{ .reg .u32 there; mapa.shared::cluster.u32 there, %0, %1; st.shared::cluster.v2.f32 [there], {%2, %3}; }"
-        :: "r"(to), "r"(rank), "f"(x.x), "f"(x.y) : "memory");
+        "{ .reg .u32 there; mapa.shared::cluster.u32 there, %2, %3; ld.shared::cluster.v2.u32 {%0, %1}, [there]; }"
+        : "=r"(x.x), "=r"(x.y) : "r"(shared_address(from)), "r"(rank) : "memory");
+    return x;
+}
+
+// Every thread of a cluster of BLOCKS blocks finds in `parts` what each block gave; x is the block's own, the same in all
+// of its threads. Not again to the same place before all have read it.
+template <int BLOCKS, class T> void share_in_cluster(T (&parts)[BLOCKS], const T& x) {
+    if (threadIdx.x < BLOCKS) store_in_cluster(&parts[cluster_rank()], threadIdx.x, x);
+    cluster_wait();
 }
 
 template <int COUNT> float2 sum_in_order(const float2* values) {
@@ -50,8 +72,7 @@ template <int BLOCKS> struct ClusterSum {
     int    turn = 0;
 
     float2 operator()(float2 x) {
-        if (threadIdx.x < BLOCKS) store_in_cluster(shared_address(&places[turn][cluster_rank()]), threadIdx.x, x);
-        cluster_wait();
+        share_in_cluster(places[turn], x);
         const float2 sum = sum_in_order<BLOCKS>(places[turn]);
         turn ^= 1;
         return sum;

@@ -37,3 +37,13 @@ template <int THREADS> Running over_block(const Running& running) {
     const float maximum = block_max<THREADS>(running.maximum);
     return {maximum, block_sum<THREADS>(running.sum_below(maximum))};
 }
+
+// What all of these saw together.
+template <int N, class T> Running together(const T (&parts)[N]) {
+    Running all = {-infinity(), 0};
+#pragma unroll
+    for (int i = 0; i < N; ++i) all.maximum = fmaxf(all.maximum, parts[i].maximum);
+#pragma unroll
+    for (int i = 0; i < N; ++i) all.sum += parts[i].sum_below(all.maximum);
+    return all;
+}

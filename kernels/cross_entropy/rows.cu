@@ -15,18 +15,17 @@
 // nothing is read either, and all three are NaN, so that the mean and the norm of the gradient show it.
 //
 // A row is one block's, or that of a cluster of SLICES blocks, which have a slice of its columns each. With GRADIENT the
-// first `held` columns of a block stay in shared memory between the two passes over them, each element for the thread that
-// brought it; what does not fit is read again. Statistics are f32, in the order of the slices; a block that has a row for
-// itself takes them one by one, so that the bits do not depend on whether there are clusters. Outputs are overwritten;
-// `dlogits` may be `logits` with the same stride.
+// first `held` columns of a block stay in shared memory between the two passes over them; what does not fit is read again.
+// Statistics are f32, in the order of the slices, whether there are clusters or not. Outputs are overwritten; `dlogits` may
+// be `logits` with the same stride.
 //
 // constants.cuh comes from Rust: Element, THREADS, SLICES, CLUSTER (SLICES or 1), GRADIENT, SOFTCAP.
 // Grid: N * CLUSTER.
 
 #include "constants.cuh"
-#include "common/cluster.cuh"
 #include "common/reduce.cuh"
 #include "common/row.cuh"
+#include "common/slices.cuh"
 #include "common/softmax.cuh"
 
 constexpr unsigned IGNORE = 0xffffffffu;
@@ -52,35 +51,11 @@ struct Params {
 
 float capped(const Params& p, float logit) { return SOFTCAP ? p.softcap * tanhf(logit / p.softcap) : logit; }
 
-// Columns of a row.
-struct Columns { int first, count; };
-
-// Slices begin with whole 16-byte accesses, if the row does.
-Columns slice(const Params& p, int number) {
-    if constexpr (SLICES == 1) return {0, p.vocabulary};
-    const int width = (p.vocabulary / SLICES / WIDE + 1) * WIDE;
-    const long long first = 1ll * number * width, rest = max(p.vocabulary - first, 0ll);
-    return {static_cast<int>(min(first, 1ll * p.vocabulary)), static_cast<int>(min(rest, 1ll * width))};
-}
-
 // Of some columns.
-struct alignas(16) Part {
-    Running running;
-    float   total;  // of z
+struct Part : Running {
+    float total;  // of z
+    float unused;
 };
-
-// Of all slices of a row.
-Part whole(const Part (&parts)[SLICES]) {
-    Part all = {{-infinity(), 0}, 0};
-#pragma unroll
-    for (int i = 0; i < SLICES; ++i) all.running.maximum = fmaxf(all.running.maximum, parts[i].running.maximum);
-#pragma unroll
-    for (int i = 0; i < SLICES; ++i) {
-        all.running.sum += parts[i].running.sum_below(all.running.maximum);
-        all.total += parts[i].total;
-    }
-    return all;
-}
 
 // Every logit of the columns gets the same gradient.
 void fill(Element* dlogits, int count, float value) {
@@ -100,9 +75,8 @@ extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS, SOFTCA
 cross_entropy_rows(const __grid_constant__ Params p) {
     __shared__ Part parts[SLICES];
     const long long row = blockIdx.x / CLUSTER;
-    const int own = blockIdx.x % CLUSTER;  // slice; with a row for itself, the block has them all
-    const Columns columns = CLUSTER > 1 ? slice(p, own) : Columns{0, p.vocabulary};
-    const bool writes_row = own == 0 && threadIdx.x == 0;
+    const Columns columns = columns_of_block<CLUSTER, WIDE>(p.vocabulary);
+    const bool writes_row = columns.first == 0 && threadIdx.x == 0;
     const Element* logits = p.logits + row * p.stride + columns.first;
     Element* dlogits = p.dlogits + row * p.dlogits_stride + columns.first;
     const unsigned target = load_for_warp(p.targets + row);
@@ -119,7 +93,7 @@ cross_entropy_rows(const __grid_constant__ Params p) {
     Element* held = reinterpret_cast<Element*>(shared) + address % 16 / sizeof(Element);
     const float z_target = writes_row ? capped(p, to_float(logits[target])) : 0;  // before it is overwritten
 
-    const auto read = [&](const Columns& these) {
+    read_slices<CLUSTER, WIDE>(parts, p.vocabulary, [&](const Columns& these) {
         Running running = {-infinity(), 0};
         float total = 0;
         for_columns<THREADS, WIDE>(logits + these.first, these.count, [&](int i, auto n) {
@@ -137,33 +111,16 @@ cross_entropy_rows(const __grid_constant__ Params p) {
         });
         if (p.loss != nullptr && p.smoothing > 0) total = block_sum<THREADS>(total);
         return Part{over_block<THREADS>(running), total};
-    };
-    Part part;
-    if constexpr (CLUSTER > 1) {
-        cluster_wait();
-        const Part mine = read({0, columns.count});
-        if (threadIdx.x < CLUSTER) {
-            const SharedAddress there = shared_address(parts + own);
-            store_in_cluster(there, threadIdx.x, make_float2(mine.running.maximum, mine.running.sum));
-            store_in_cluster(there + 8, threadIdx.x, make_float2(mine.total, 0));
-        }
-        cluster_wait();
-        part = whole(parts);
-    } else if constexpr (SLICES > 1) {
-        for (int i = 0; i < SLICES; ++i) {
-            const Part one = read(slice(p, i));
-            if (threadIdx.x == 0) parts[i] = one;
-        }
-        __syncthreads();
-        part = whole(parts);
-    } else {
-        part = read(columns);
-    }
-    const float lse = part.running.log_sum_exp();
+    });
+    const float lse = together(parts).log_sum_exp();
 
     if (writes_row && p.loss != nullptr) {
         float loss = lse - (1 - p.smoothing) * z_target + p.z_loss * lse * lse;
-        if (p.smoothing > 0) loss -= p.smoothing * (part.total / p.vocabulary);
+        if (p.smoothing > 0) {
+            float total = 0;
+            for (const Part& part : parts) total += part.total;
+            loss -= p.smoothing * (total / p.vocabulary);
+        }
         p.loss[row] = loss;
     }
     if (writes_row && p.lse != nullptr) p.lse[row] = lse;
@@ -188,15 +145,14 @@ cross_entropy_rows(const __grid_constant__ Params p) {
             }
             store(dlogits + column, to_vec<Element>(d));
         };
+        const auto again = [&](int column, auto n) {
+            constexpr int N = decltype(n)::value;
+            store_gradient(column, column < p.held ? load<N>(held + column) : load<N>(logits + column), n);
+        };
         if ((address ^ reinterpret_cast<unsigned long long>(dlogits)) % 16 == 0) {
-            for_columns<THREADS, WIDE>(logits, columns.count, [&](int column, auto n) {
-                constexpr int N = decltype(n)::value;
-                store_gradient(column, column < p.held ? load<N>(held + column) : load<N>(logits + column), n);
-            });
+            for_columns<THREADS, WIDE>(logits, columns.count, again);
         } else {
-            for (int column = threadIdx.x; column < columns.count; column += THREADS) {
-                store_gradient(column, load<1>(logits + column), Count<1>());
-            }
+            for (int column = threadIdx.x; column < columns.count; column += THREADS) again(column, Count<1>());
         }
     }
 }

@@ -17,17 +17,20 @@
 //
 // With a top_k of 1 nothing is drawn.
 //
-// A row that holds NaN or +inf, or nothing above -inf, gives NONE. tokens (N) is overwritten. One block per row, whose
-// first `held` columns stay in shared memory after the first pass; what does not fit is read again: once for each digit of
+// A row that holds NaN or +inf, or nothing above -inf, gives NONE. tokens (N) is overwritten.
+//
+// A row is one block's, or that of a cluster of CLUSTER blocks, which have a slice of its columns each. The first `held`
+// columns of a block stay in shared memory after the first pass; what does not fit is read again: once for each digit of
 // top_k and of top_p (two of 16 bits, three of f32), and once to draw.
 //
-// constants.cuh comes from Rust: Element, THREADS.
+// constants.cuh comes from Rust: Element, THREADS, CLUSTER. Grid: N * CLUSTER.
 
 #include "constants.cuh"
 #include "common/element.cuh"
 #include "common/philox.cuh"
 #include "common/reduce.cuh"
 #include "common/row.cuh"
+#include "common/slices.cuh"
 
 constexpr unsigned NONE = 0xffffffffu, ALL_LANES = 0xffffffffu;
 constexpr int WIDE = 16 / sizeof(Element);
@@ -95,25 +98,47 @@ Count64 sum_before(Count64 own) {
     return upto - own;
 }
 
+// Threads of all blocks of a row wait for each other.
+void wait_for_row() {
+    if constexpr (CLUSTER > 1) cluster_wait();
+    else __syncthreads();
+}
+
+// What the blocks of a row before this one gave, added up, and what all of them did; `own` is this block's, the same in all
+// of its threads. Once for each `parts`.
+struct OverBlocks { Count64 before, all; };
+OverBlocks over_blocks(Count64 own, Count64 (&parts)[CLUSTER]) {
+    if constexpr (CLUSTER == 1) return {0, own};
+    share_in_cluster(parts, own);
+    OverBlocks sums = {0, 0};
+#pragma unroll
+    for (int i = 0; i < CLUSTER; ++i) {
+        if (i == cluster_rank()) sums.before = sums.all;
+        sums.all += parts[i];
+    }
+    return sums;
+}
+
 extern __shared__ uint4 shared[];
 
-// A row of logits, and where in shared memory it waits.
+// A block's columns of a row of logits, and where in shared memory they wait.
 struct Row {
+    Columns        columns;
     const Element* logits;
     Element*       waiting;  // with the alignment that it has in memory
-    int            vocabulary, held;
+    int            held;
 
     Row(const Params& p, long long row)
-        : logits(p.logits + row * p.stride),
+        : columns(columns_of_block<CLUSTER, WIDE>(p.vocabulary)),
+          logits(p.logits + row * p.stride + columns.first),
           waiting(reinterpret_cast<Element*>(shared) + reinterpret_cast<Count64>(logits) % 16 / sizeof(Element)),
-          vocabulary(p.vocabulary),
           held(p.held) {}
 
-    float get(int token) const { return to_float(token < held ? waiting[token] : logits[token]); }
+    float get(int column) const { return to_float(column < held ? waiting[column] : logits[column]); }
 
-    // Calls f(token, logit) for each token, by the thread that brings it here in the first pass.
+    // Calls f(column, logit) for each column, by the thread that brings it here in the first pass.
     template <bool FIRST = false, class F> void for_each(F f) const {
-        for_columns<THREADS, WIDE>(logits, vocabulary, [&](int column, auto n) {
+        for_columns<THREADS, WIDE>(logits, columns.count, [&](int column, auto n) {
             constexpr int N = decltype(n)::value;
             const bool is_held = column < held;
             const Vec<Element, N> piece = is_held && !FIRST ? load<N>(waiting + column) : load<N>(logits + column);
@@ -125,9 +150,9 @@ struct Row {
 };
 
 // Sums for each value of a digit. 64 bits, because weights go up to 2^32, from two of 32: shared memory has no addition of
-// 64.
+// 64. Each block has those of its columns.
 constexpr int DIGIT_BITS = 11, DIGITS = 1 << DIGIT_BITS;
-__shared__ unsigned low_sums[DIGITS], high_sums[DIGITS];
+alignas(8) __shared__ unsigned low_sums[DIGITS], high_sums[DIGITS];
 
 void add(unsigned digit, Count64 mass) {
     if (mass == 0) return;
@@ -135,7 +160,24 @@ void add(unsigned digit, Count64 mass) {
     const unsigned high = static_cast<unsigned>(mass >> 32) + (old + low < old);
     if (high != 0) atomicAdd(&high_sums[digit], high);
 }
-Count64 sum_of(unsigned digit) { return Count64(high_sums[digit]) << 32 | low_sums[digit]; }
+
+// Of two neighbouring digits, the first of which is even, over all blocks of the row.
+struct TwoSums { Count64 smaller, larger; };
+TwoSums sums_of(unsigned digit) {
+    TwoSums sums = {0, 0};
+#pragma unroll
+    for (int rank = 0; rank < CLUSTER; ++rank) {
+        const auto at = [&](const unsigned* sums) {
+            const uint2* two = reinterpret_cast<const uint2*>(sums + digit);
+            if constexpr (CLUSTER > 1) return load_in_cluster(two, rank);
+            else return *two;
+        };
+        const uint2 low = at(low_sums), high = at(high_sums);
+        sums.smaller += Count64(high.x) << 32 | low.x;
+        sums.larger += Count64(high.y) << 32 | low.y;
+    }
+    return sums;
+}
 
 struct Cut {
     unsigned key;
@@ -144,9 +186,9 @@ struct Cut {
 };
 
 // The largest key at which the mass of the keys that are no smaller reaches `needed(total)`, which is neither 0 nor more
-// than the total. A token has `mass(key, logit)`; key `key` has `more` beside. All threads must call.
+// than the total. A token has `mass(key, logit)`; key `key` has `more` beside. All threads of the row must call.
 template <class Mass, class Needed> Cut cut(const Row& row, unsigned key, Count64 more, Mass mass, Needed needed) {
-    static_assert(DIGITS <= 2 * THREADS, "a thread has two values of a digit");
+    static_assert(DIGITS == 2 * THREADS, "a thread has two values of a digit");
     __shared__ Cut found;
     Cut cut = {};
 #pragma unroll 1
@@ -161,50 +203,65 @@ template <class Mass, class Needed> Cut cut(const Row& row, unsigned key, Count6
             const unsigned of_token = key_of(x);
             if (counts(of_token)) add(digit_of(of_token), mass(of_token, x));
         });
-        if (threadIdx.x == 0 && counts(key)) add(digit_of(key), more);
-        __syncthreads();
+        if (row.columns.first == 0 && threadIdx.x == 0 && counts(key)) add(digit_of(key), more);
+        wait_for_row();
         // This thread's two values, the larger one first: sums are from the largest value down.
         const unsigned larger = DIGITS - 1 - 2 * threadIdx.x;
-        const bool exists = threadIdx.x < DIGITS / 2;
-        const Count64 first = exists ? sum_of(larger) : 0, second = exists ? sum_of(larger - 1) : 0;
-        const Count64 before = cut.above + sum_before(first + second);
-        if (left + bits == KEY_BITS) cut.needed = needed(block_sum<THREADS>(first + second));
-        if (before < cut.needed && cut.needed <= before + first + second) {
-            const bool is_first = cut.needed <= before + first;
-            found = {cut.key | (is_first ? larger : larger - 1) << left, is_first ? before : before + first, cut.needed};
+        const TwoSums sums = sums_of(larger - 1);
+        const Count64 both = sums.larger + sums.smaller, before = cut.above + sum_before(both);
+        if (left + bits == KEY_BITS) cut.needed = needed(block_sum<THREADS>(both));
+        if (before < cut.needed && cut.needed <= before + both) {
+            const bool is_larger = cut.needed <= before + sums.larger;
+            found = {cut.key | (is_larger ? larger : larger - 1) << left, is_larger ? before : before + sums.larger, cut.needed};
         }
-        __syncthreads();
+        wait_for_row();
         cut = found;
     }
     return cut;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+// Of some columns: the largest logit, -inf where there is none; +inf where the row gives no token.
+struct alignas(8) Largest { float logit; };
+
+extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS)
 sample(const __grid_constant__ Params p) {
-    const Row row(p, blockIdx.x);
     __shared__ unsigned token;
+    __shared__ Largest maxima[CLUSTER];
+    __shared__ Count64 tokens[CLUSTER], ties_of_blocks[CLUSTER], sums_of_blocks[CLUSTER];
+    const long long number = blockIdx.x / CLUSTER;
+    const Row row(p, number);
+    const bool writes_row = row.columns.first == 0 && threadIdx.x == 0;
     if (threadIdx.x == 0) token = NONE;
 
-    float maximum = -infinity();
-    unsigned largest = NONE;  // the first token of this thread that has it
-    bool bad = false;
-    row.for_each<true>([&](int i, float x) {
-        bad |= !(x < infinity());
-        if (x > maximum) {
-            maximum = x;
-            largest = i;
-        }
+    unsigned largest = NONE;  // the first column of this thread that has it
+    float own_maximum = -infinity();
+    read_slices<CLUSTER, WIDE>(maxima, p.vocabulary, [&](const Columns&) {
+        bool bad = false;
+        row.for_each<true>([&](int column, float x) {
+            bad |= !(x < infinity());
+            if (x > own_maximum) {
+                own_maximum = x;
+                largest = column;
+            }
+        });
+        const float maximum = block_max<THREADS>(own_maximum);
+        return Largest{__syncthreads_or(bad) ? infinity() : maximum};
     });
-    const float own_maximum = maximum;
-    maximum = block_max<THREADS>(maximum);
-    if (__syncthreads_or(bad) || maximum == -infinity()) {
-        if (threadIdx.x == 0) p.tokens[blockIdx.x] = NONE;
+    float maximum = -infinity();
+    for (const Largest& of_block : maxima) maximum = fmaxf(maximum, of_block.logit);
+    if (maximum == infinity() || maximum == -infinity()) {
+        if (writes_row) p.tokens[number] = NONE;
         return;
     }
     if (p.top_k == 1) {
-        if (own_maximum == maximum) atomicMin(&token, largest);
+        if (own_maximum == maximum) atomicMin(&token, row.columns.first + largest);
         __syncthreads();
-        if (threadIdx.x == 0) p.tokens[blockIdx.x] = token;
+        unsigned smallest = token;
+        if constexpr (CLUSTER > 1) {
+            share_in_cluster(tokens, Count64(smallest));
+            for (const Count64 of_block : tokens) smallest = min(smallest, static_cast<unsigned>(of_block));
+        }
+        if (writes_row) p.tokens[number] = smallest;
         return;
     }
     const auto weigh = [&](float x) { return weight(p, x, maximum); };
@@ -232,10 +289,10 @@ sample(const __grid_constant__ Params p) {
 
     // Now a warp takes neighbouring tokens, so that what is before it is what the warps before it have.
     constexpr int WARPS = THREADS / 32;
-    const int lane = threadIdx.x % 32;
-    const long long stretch = ((p.vocabulary + WARPS - 1) / WARPS + 31) / 32 * 32;
-    const int first = min(static_cast<long long>(p.vocabulary), threadIdx.x / 32 * stretch);
-    const int end = min(static_cast<long long>(p.vocabulary), first + stretch);
+    const int lane = threadIdx.x % 32, count = row.columns.count;
+    const long long stretch = ((count + WARPS - 1) / WARPS + 31) / 32 * 32;
+    const int first = min(static_cast<long long>(count), threadIdx.x / 32 * stretch);
+    const int end = min(static_cast<long long>(count), first + stretch);
     Count64 own_ties = 0, own = 0;
     for (int i = first + lane; i < end; i += 32) {
         const float x = row.get(i);
@@ -244,12 +301,13 @@ sample(const __grid_constant__ Params p) {
         own_ties += key == least;
     }
     Count64 ties_before = __shfl_sync(ALL_LANES, sum_before(own_ties), 0);
+    if constexpr (CLUSTER > 1) ties_before += over_blocks(block_sum<THREADS>(own_ties), ties_of_blocks).before;
     const Count64 left = ties > ties_before ? ties - ties_before : 0, tied = warp_sum(own_ties);
     own = warp_sum(own) + (left < tied ? left : tied) * each;
-    Count64 before = __shfl_sync(ALL_LANES, sum_before(lane == 0 ? own : 0), 0);
-    const Count64 total = block_sum<THREADS>(lane == 0 ? own : 0);
-    const uint4 words = philox(p.philox_key, make_uint4(blockIdx.x, 0, 0, 0));
-    const Count64 draw = __umul64hi(Count64(words.y) << 32 | words.x, total);
+    const OverBlocks sums = over_blocks(block_sum<THREADS>(lane == 0 ? own : 0), sums_of_blocks);
+    Count64 before = sums.before + __shfl_sync(ALL_LANES, sum_before(lane == 0 ? own : 0), 0);
+    const uint4 words = philox(p.philox_key, make_uint4(number, 0, 0, 0));
+    const Count64 draw = __umul64hi(Count64(words.y) << 32 | words.x, sums.all);
     if (draw < before || draw >= before + own) return;
     for (int i = first + lane;; i += 32) {
         const float x = i < end ? row.get(i) : -infinity();
@@ -263,7 +321,7 @@ sample(const __grid_constant__ Params p) {
         }
         const unsigned reached = __ballot_sync(ALL_LANES, draw < before + upto);
         if (reached != 0) {
-            if (lane == __ffs(reached) - 1) p.tokens[blockIdx.x] = i;
+            if (lane == __ffs(reached) - 1) p.tokens[number] = row.columns.first + i;
             return;
         }
         before += __shfl_sync(ALL_LANES, upto, 31);

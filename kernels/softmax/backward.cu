@@ -2,14 +2,16 @@
 //
 //   dx[i] = out[i] * (dout[i] - sum over W of out[i] * dout[i] + dlse[i])        (N, W)
 //
-// One block per row. The row's first `held` columns of both stay in shared memory between the two passes over them, each
-// element for the thread that brought it; what does not fit is read again. Sums are f32. Overwritten; `dx` may be `dout`.
+// A row is one block's, or that of a cluster of SLICES blocks, which have a slice of its columns each. The first `held`
+// columns of a block, of both, stay in shared memory between the two passes over them; what does not fit is read again.
+// Sums are f32, in the order of the slices, whether there are clusters or not. Overwritten; `dx` may be `dout`.
 //
-// constants.cuh comes from Rust: Element, THREADS.
+// constants.cuh comes from Rust: Element, THREADS, SLICES, CLUSTER (SLICES or 1). Grid: N * CLUSTER.
 
 #include "constants.cuh"
 #include "common/reduce.cuh"
 #include "common/row.cuh"
+#include "common/slices.cuh"
 
 constexpr int WIDE = 16 / sizeof(Element);
 
@@ -25,9 +27,12 @@ struct Params {
 
 extern __shared__ uint4 shared[];
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS)
 softmax_backward(const __grid_constant__ Params p) {
-    const long long start = blockIdx.x * static_cast<long long>(p.width);
+    __shared__ float2 parts[SLICES];
+    const long long row = blockIdx.x / CLUSTER;
+    const Columns columns = columns_of_block<CLUSTER, WIDE>(p.width);
+    const long long start = row * p.width + columns.first;
     const Element* out = p.out + start;
     const Element* dout = p.dout + start;
     Element* dx = p.dx + start;
@@ -36,44 +41,45 @@ softmax_backward(const __grid_constant__ Params p) {
     Element* held_dout = held_out + (p.held + WIDE - 1) / WIDE * WIDE + 2 * WIDE;
 
     // Calls f(column, what is there of out and of dout, Count<N>()).
-    const auto for_pairs = [&](bool again, auto f) {
-        if (p.aligned) {
-            for_columns<THREADS, WIDE>(out, p.width, [&](int column, auto n) {
-                constexpr int N = decltype(n)::value;
-                const bool held = again && column < p.held;
-                const Vec<Element, N> y = held ? load<N>(held_out + column) : load<N>(out + column);
-                Vec<Element, N> dy = {};
-                if (p.dout != nullptr) dy = held ? load<N>(held_dout + column) : load<N>(dout + column);
-                if (!again && column < p.held) {
-                    store_shared(held_out + column, y);
-                    store_shared(held_dout + column, dy);
-                }
-                f(column, y, dy, n);
-            });
-        } else {
-            for (int column = threadIdx.x; column < p.width; column += THREADS) {
-                const Vec<Element, 1> dy = p.dout == nullptr ? Vec<Element, 1>{} : load<1>(dout + column);
-                f(column, load<1>(out + column), dy, Count<1>());
+    const auto for_pairs = [&](const Columns& these, bool again, auto f) {
+        const auto each = [&](int i, auto n) {
+            constexpr int N = decltype(n)::value;
+            const int column = these.first + i;
+            const bool held = again && column < p.held;
+            const Vec<Element, N> y = held ? load<N>(held_out + column) : load<N>(out + column);
+            Vec<Element, N> dy = {};
+            if (p.dout != nullptr) dy = held ? load<N>(held_dout + column) : load<N>(dout + column);
+            if (!again && column < p.held) {
+                store_shared(held_out + column, y);
+                store_shared(held_dout + column, dy);
             }
+            f(column, y, dy, n);
+        };
+        if (p.aligned) {
+            for_columns<THREADS, WIDE>(out + these.first, these.count, each);
+        } else {
+            for (int i = threadIdx.x; i < these.count; i += THREADS) each(i, Count<1>());
         }
     };
 
-    float dot = 0;
+    float rest = p.dlse == nullptr ? 0.0f : load_for_warp(p.dlse + row);
     if (p.dout != nullptr) {
-        for_pairs(false, [&](int, const auto& y, const auto& dy, auto n) {
+        read_slices<CLUSTER, WIDE>(parts, p.width, [&](const Columns& these) {
+            float dot = 0;
+            for_pairs(these, false, [&](int, const auto& y, const auto& dy, auto n) {
 #pragma unroll
-            for (int k = 0; k < decltype(n)::value; ++k) dot += y.get(k) * dy.get(k);
+                for (int k = 0; k < decltype(n)::value; ++k) dot += y.get(k) * dy.get(k);
+            });
+            return make_float2(block_sum<THREADS>(dot), 0);
         });
-        dot = block_sum<THREADS>(dot);
+        rest -= sum_in_order<SLICES>(parts).x;
     }
-    const float rest = (p.dlse == nullptr ? 0.0f : load_for_warp(p.dlse + blockIdx.x)) - dot;
 
-    const auto store_gradient = [&](int column, const auto& y, const auto& dy, auto n) {
+    for_pairs({0, columns.count}, p.dout != nullptr, [&](int column, const auto& y, const auto& dy, auto n) {
         constexpr int N = decltype(n)::value;
         float values[N];
 #pragma unroll
         for (int k = 0; k < N; ++k) values[k] = y.get(k) * (dy.get(k) + rest);
         store(dx + column, to_vec<Element>(values));
-    };
-    for_pairs(p.dout != nullptr, store_gradient);
+    });
 }

@@ -73,7 +73,6 @@ fn two_rows(stream: &Stream, logits: &[f32], stride: usize, targets: [u32; 2]) -
     let args = CrossEntropyArgs {
         logits: Logits {
             rows: 2,
-            vocabulary: logits.len(),
             data: data.ptr(),
             stride: stride as i64,
             targets: targets.ptr(),
@@ -83,7 +82,7 @@ fn two_rows(stream: &Stream, logits: &[f32], stride: usize, targets: [u32; 2]) -
         lse: DevicePtr::NULL,
         gradient: Some(gradient),
     };
-    let plan = Kernel::new(Dtype::F32).gradient(true).plan(stream.device()).unwrap();
+    let plan = Kernel::new(Dtype::F32, logits.len()).gradient(true).plan(stream.device()).unwrap();
     // SAFETY: each tensor is an allocation above, of its size; all outlive the downloads.
     unsafe { plan.launch(stream, &args) }.unwrap();
     let download = |buffer: &Buffer, at: usize, count: usize| {

@@ -13,11 +13,11 @@
 //! let logits = stream.alloc(2 * rows * vocabulary)?;
 //! let [targets, loss, share, mean] = [rows, rows, 1, 1].map(|n| stream.alloc(4 * n));
 //! let (targets, loss, share, mean) = (targets?, loss?, share?, mean?);
-//! let rows_plan = CrossEntropy::new(Dtype::Bf16).gradient(true).plan(&device)?;
+//! let rows_plan = CrossEntropy::new(Dtype::Bf16, vocabulary).gradient(true).plan(&device)?;
 //! let mean_plan = MeanLoss::new().plan(&device)?;
 //! let stride = vocabulary as i64;
 //! let args = CrossEntropyArgs {
-//!     logits: Logits { rows, vocabulary, data: logits.ptr(), stride, targets: targets.ptr() },
+//!     logits: Logits { rows, data: logits.ptr(), stride, targets: targets.ptr() },
 //!     options: LossOptions::default(),
 //!     loss: loss.ptr(),
 //!     lse: DevicePtr::NULL,

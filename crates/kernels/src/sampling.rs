@@ -10,10 +10,9 @@
 //! let device = Device::emulated("sm_80".parse()?)?;
 //! let stream = device.new_stream()?;
 //! let (logits, tokens) = (stream.alloc(2 * 8 * 50_257)?, stream.alloc(4 * 8)?);
-//! let plan = Sample::new(Dtype::Bf16).plan(&device)?;
+//! let plan = Sample::new(Dtype::Bf16, 50_257).plan(&device)?;
 //! let args = SampleArgs {
 //!     rows: 8,
-//!     vocabulary: 50_257,
 //!     logits: logits.ptr(),
 //!     stride: 50_257,
 //!     options: SampleOptions { temperature: 0.8, top_k: Some(40), top_p: 0.95 },
@@ -26,10 +25,11 @@
 //! # }
 //! ```
 
-use longhand_gpu::{Constants, Device, DevicePtr, Launch, Stream, params};
+use longhand_gpu::{Arch, Device, DevicePtr, Stream, params};
 
-use crate::check::{Check, MAX_BLOCKS};
-use crate::held::{Holding, REDUCTIONS, held};
+use crate::check::Check;
+use crate::extent::Extent;
+use crate::held::{Holding, MAX_ROWS, REDUCTIONS, Row, Slicing};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Random, Result, Variant};
 
@@ -137,49 +137,67 @@ pub fn bits(random: Random, row: usize) -> u64 {
 }
 
 /// One token for each row of logits, as [`SampleOptions`] says, drawn with Philox by row. It is found without sorting,
-/// by integers alone, so the same logits and [`Random`] give the same token on every device. A row that fits in a block's
-/// shared memory is read once; of a longer one the rest is read up to six times (eight of f32).
-#[derive(Clone, Copy, Debug)]
-pub struct Sample(Dtype);
+/// by integers alone, so the same logits and [`Random`] give the same token on every device.
+///
+/// As much of a row as fits stays in shared memory; the rest is read up to six times (eight of f32). From sm_90 on a cluster
+/// of 8 blocks holds a long row together: at least 320,000 logits of 16 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Sample {
+    dtype: Dtype,
+    vocabulary: usize,
+}
 
 impl Sample {
-    /// Of logits of `dtype`.
+    /// From rows of `vocabulary` (`V`, 1 to 2³⁰) logits of `dtype`.
     #[must_use]
-    pub fn new(dtype: Dtype) -> Sample {
-        Sample(dtype)
+    pub fn new(dtype: Dtype, vocabulary: usize) -> Sample {
+        Sample { dtype, vocabulary }
     }
 
     /// Compiles for `device`: slow the first time, then from the cache.
     ///
     /// # Errors
     ///
+    /// [`Error::Argument`](crate::Error::Argument) for a vocabulary that the kernel cannot take;
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<SamplePlan> {
-        let holding = Holding::new(device, &variant(self.0, 0), Some(REDUCTIONS + SUMS))?;
-        Ok(SamplePlan { dtype: self.0, holding })
+        CHECK.size("vocabulary", self.vocabulary, 1, 1 << 30)?;
+        let slicing = self.slicing(device.arch());
+        let rows = Holding::new(device, &self.variant(slicing, 0), slicing, self.row(), REDUCTIONS + SUMS)?;
+        Ok(SamplePlan { kind: *self, rows })
+    }
+
+    fn row(self) -> Row {
+        Row { dtype: self.dtype, width: self.vocabulary, tensors: 1 }
+    }
+
+    fn slicing(self, arch: Arch) -> Slicing {
+        if self.row().is_long() { Slicing::of_long_rows(arch, THREADS) } else { Slicing::none(THREADS) }
+    }
+
+    fn variant(self, slicing: Slicing, shared_bytes: u32) -> Variant {
+        let [file] = cuda_files!["sampling/sample.cu"];
+        let program = program(*file, &[], slicing.constants(self.dtype)).params(Params::LAYOUT);
+        Variant { program, entry: "sample", threads: THREADS, shared_bytes }
     }
 }
 
-fn variant(dtype: Dtype, shared_bytes: u32) -> Variant {
-    let [file] = cuda_files!["sampling/sample.cu"];
-    let constants = Constants::new().alias("Element", dtype.cuda_name()).int("THREADS", THREADS);
-    let program = program(*file, &[], constants).params(Params::LAYOUT);
-    Variant { program, entry: "sample", threads: THREADS, shared_bytes }
-}
-
-pub(crate) fn variants() -> Vec<Variant> {
-    [Dtype::F32, Dtype::Bf16, Dtype::F16]
-        .map(|dtype| variant(dtype, held(dtype, 16_384, 1, u32::MAX).0))
+/// Each type in short rows; one in long rows.
+pub(crate) fn variants(arch: Arch) -> Vec<Variant> {
+    [(Dtype::F32, 16_384), (Dtype::Bf16, 16_384), (Dtype::F16, 16_384), (Dtype::F32, 128_256)]
+        .map(|(dtype, vocabulary)| {
+            let kind = Sample::new(dtype, vocabulary);
+            let slicing = kind.slicing(arch);
+            kind.variant(slicing, slicing.held(kind.row(), 80 << 10).0)
+        })
         .into()
 }
 
 /// What [`SamplePlan::launch`] chooses from.
 #[derive(Clone, Copy, Debug)]
 pub struct SampleArgs {
-    /// `N`, at most 2³¹ - 1.
+    /// `N`, below 2²⁸.
     pub rows: usize,
-    /// `V`, 1 to 2³⁰.
-    pub vocabulary: usize,
     /// `(N, V)`, rows `stride` elements apart.
     pub logits: DevicePtr,
     /// Elements from one row to the next.
@@ -195,8 +213,8 @@ pub struct SampleArgs {
 /// A compiled [`Sample`].
 #[derive(Clone, Debug)]
 pub struct SamplePlan {
-    dtype: Dtype,
-    holding: Holding,
+    kind: Sample,
+    rows: Holding,
 }
 
 impl SamplePlan {
@@ -212,15 +230,14 @@ impl SamplePlan {
     /// [`Error::Argument`](crate::Error::Argument) for options that make no sense, for sizes, strides or addresses that
     /// the kernel cannot take; [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
     pub unsafe fn launch(&self, stream: &Stream, args: &SampleArgs) -> Result<()> {
-        let SampleArgs { rows, vocabulary, logits, stride, options, random, tokens } = *args;
-        check(self.dtype, args)?;
+        let SampleArgs { rows, logits, stride, options, random, tokens } = *args;
+        let vocabulary = self.kind.vocabulary;
+        check(self.kind, args)?;
         if rows == 0 {
             return Ok(());
         }
         let top_k = options.kept(vocabulary);
-        // The highest logit is found in one pass.
-        let (shared_bytes, held) =
-            if top_k == 1 { (0, 0) } else { self.holding.held(self.dtype, vocabulary, 1) };
+        let again = top_k > 1; // The highest logit is found in one pass.
         let params = Params {
             logits,
             tokens,
@@ -229,33 +246,51 @@ impl SamplePlan {
             top_p: options.top_p_bits(),
             vocabulary: vocabulary as i32,
             top_k: top_k as i32,
-            held,
+            held: self.rows.held(again),
             inverse_temperature: options.inverse_temperature(),
         };
-        let shape = Launch { grid: [rows as u32, 1, 1], block: [THREADS, 1, 1], shared_bytes };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
-        Ok(unsafe { self.holding.kernel.launch(stream, shape, &params) }?)
+        unsafe { self.rows.launch(stream, rows, again, &params) }
     }
 }
 
-fn check(dtype: Dtype, args: &SampleArgs) -> Result<()> {
-    let SampleArgs { rows, vocabulary, logits, stride, options, tokens, .. } = *args;
+fn check(kind: Sample, args: &SampleArgs) -> Result<()> {
+    let SampleArgs { rows, logits, stride, options, tokens, .. } = *args;
     if let Some((field, was, expected)) = options.fault() {
         return Err(CHECK.error(field, was, expected));
     }
-    CHECK.size("rows", rows, 0, MAX_BLOCKS)?;
-    CHECK.size("vocabulary", vocabulary, 1, 1 << 30)?;
+    CHECK.size("rows", rows, 0, MAX_ROWS)?;
     if rows == 0 {
         return Ok(());
     }
-    CHECK.tensor("logits", logits, dtype)?;
+    CHECK.tensor("logits", logits, kind.dtype)?;
     CHECK.stride("stride", stride, rows)?;
-    CHECK.memory("tokens", tokens, 4)
+    CHECK.memory("tokens", tokens, 4)?;
+    CHECK.apart(&[
+        Extent::rows("logits", logits, [rows, kind.vocabulary], stride, kind.dtype.size()),
+        Extent::contiguous("tokens", tokens, rows, 4).written(),
+    ])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::extent::assert_apart;
+
+    #[test]
+    fn tokens_are_apart_from_the_logits() {
+        let [logits, tokens] = [1, 2].map(|i| DevicePtr(i << 20));
+        let (options, random) = (SampleOptions::GREEDY, Random::default());
+        let args = SampleArgs { rows: 9, logits, stride: 10, options, random, tokens };
+        let kind = Sample::new(Dtype::Bf16, 10);
+        assert_apart(
+            args,
+            |args| check(kind, args),
+            1,
+            &[("tokens", |args| &mut args.tokens), ("logits", |args| &mut args.logits)],
+            &[],
+        );
+    }
 
     #[test]
     fn options_that_make_no_sense_and_addresses_are_named() {
@@ -263,15 +298,15 @@ mod tests {
         let at = DevicePtr(4096);
         let args = SampleArgs {
             rows: 2,
-            vocabulary: 10,
             logits: at,
             stride: 10,
             options: plain,
             random: Random::default(),
-            tokens: at,
+            tokens: DevicePtr(8192),
         };
         let message = |args: SampleArgs| {
-            check(Dtype::F32, &args).map_or_else(|error| error.to_string(), |()| "fine".into())
+            check(Sample::new(Dtype::F32, 10), &args)
+                .map_or_else(|error| error.to_string(), |()| "fine".into())
         };
         let with = |options| message(SampleArgs { options, ..args });
         assert_eq!(message(args), "fine");
@@ -287,7 +322,6 @@ mod tests {
             "sample: top_p is 1.5, it has to be above 0 and at most 1"
         );
         assert!(message(SampleArgs { logits: DevicePtr(2), ..args }).contains("logits is DevicePtr(0x2)"));
-        assert!(message(SampleArgs { vocabulary: 0, ..args }).contains("vocabulary is 0"));
     }
 
     #[test]

@@ -29,6 +29,7 @@ const COMMON: &[(&str, &str)] = cuda_files![
     "common/reduce.cuh",
     "common/rotary.cuh",
     "common/row.cuh",
+    "common/slices.cuh",
     "common/softmax.cuh",
     "common/strides.cuh",
     "common/thread.cuh",
@@ -74,8 +75,8 @@ pub fn variants(arch: Arch) -> Vec<Variant> {
         norm::variants(arch),
         reduction::variants(),
         rope::variants(),
-        sampling::variants(),
-        softmax::variants(),
+        sampling::variants(arch),
+        softmax::variants(arch),
     ]
     .concat()
 }

@@ -1,19 +1,15 @@
 //! `kernels/cross_entropy/rows.cu`.
 
-use longhand_gpu::{Arch, Constants, Device, DevicePtr, Launch, Stream, params};
+use longhand_gpu::{Arch, Device, DevicePtr, Stream, params};
 
 use crate::check::{Check, MAX_BLOCKS};
-use crate::held::{Holding, REDUCTIONS, held};
+use crate::extent::Extent;
+use crate::held::{Holding, MAX_ROWS, REDUCTIONS, Row, Slicing};
 use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
 
 const CHECK: Check = Check("cross-entropy");
 const ENTRY: &str = "cross_entropy_rows";
-/// Of a row that has more than [`SHORT_BYTES`].
-const SLICES: usize = 8;
-/// The longest row that a block holds, beside another block's, where there is the most shared memory.
-const SHORT_BYTES: usize = 112 << 10;
-
 params! {
     struct Params {
         logits: DevicePtr,
@@ -72,8 +68,6 @@ impl LossOptions {
 pub struct Logits {
     /// `N`, below 2²⁸.
     pub rows: usize,
-    /// `V`, at most 2³¹ - 1.
-    pub vocabulary: usize,
     /// `(N, V)`, rows `stride` elements apart.
     pub data: DevicePtr,
     /// Elements from one row of the logits to the next.
@@ -92,15 +86,16 @@ pub struct Logits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CrossEntropy {
     dtype: Dtype,
+    vocabulary: usize,
     gradient: bool,
     softcap: bool,
 }
 
 impl CrossEntropy {
-    /// The loss alone, of logits of `dtype`, which are not capped.
+    /// The loss alone, of rows of `vocabulary` (`V`, 1 to 2³¹ - 1) logits of `dtype`, which are not capped.
     #[must_use]
-    pub fn new(dtype: Dtype) -> CrossEntropy {
-        CrossEntropy { dtype, gradient: false, softcap: false }
+    pub fn new(dtype: Dtype, vocabulary: usize) -> CrossEntropy {
+        CrossEntropy { dtype, vocabulary, gradient: false, softcap: false }
     }
 
     /// Whether to compute the gradient as well.
@@ -119,54 +114,30 @@ impl CrossEntropy {
     ///
     /// # Errors
     ///
+    /// [`Error::Argument`](crate::Error::Argument) for a vocabulary that the kernel cannot take;
     /// [`Error::Gpu`](crate::Error::Gpu) where compiling or loading fails.
     pub fn plan(&self, device: &Device) -> Result<CrossEntropyPlan> {
-        let load = |slicing: Slicing| -> Result<(Slicing, Holding)> {
-            let variant = self.variant(slicing, 0);
-            Ok((slicing, Holding::new(device, &variant, self.gradient.then_some(REDUCTIONS))?))
-        };
-        let long = self.gradient.then(|| load(Slicing::of_long_rows(device.arch()))).transpose()?;
-        Ok(CrossEntropyPlan { kind: *self, short: load(Slicing::NONE)?, long })
+        CHECK.size("vocabulary", self.vocabulary, 1, MAX_BLOCKS)?;
+        let slicing = self.slicing(device.arch());
+        let rows = Holding::new(device, &self.variant(slicing, 0), slicing, self.row(), REDUCTIONS)?;
+        Ok(CrossEntropyPlan { kind: *self, rows })
+    }
+
+    /// Only with a gradient is there a second pass.
+    fn row(self) -> Row {
+        Row { dtype: self.dtype, width: self.vocabulary, tensors: usize::from(self.gradient) }
+    }
+
+    fn slicing(self, arch: Arch) -> Slicing {
+        if self.row().is_long() { Slicing::of_long_rows(arch, 512) } else { Slicing::none(1024) }
     }
 
     fn variant(self, slicing: Slicing, shared_bytes: u32) -> Variant {
         let [file] = cuda_files!["cross_entropy/rows.cu"];
-        let constants = Constants::new()
-            .alias("Element", self.dtype.cuda_name())
-            .int("THREADS", slicing.threads)
-            .int("SLICES", slicing.slices as i64)
-            .int("CLUSTER", slicing.cluster as i64)
-            .bool("GRADIENT", self.gradient)
-            .bool("SOFTCAP", self.softcap);
-        Variant {
-            program: program(*file, &[], constants).params(Params::LAYOUT),
-            entry: ENTRY,
-            threads: slicing.threads,
-            shared_bytes,
-        }
-    }
-}
-
-/// How many slices a row has, and how many blocks of so many threads take them.
-#[derive(Clone, Copy, Debug)]
-struct Slicing {
-    threads: u32,
-    slices: usize,
-    cluster: usize,
-}
-
-impl Slicing {
-    const NONE: Slicing = Slicing { threads: 1024, slices: 1, cluster: 1 };
-
-    /// The slices are the same on every architecture, and so is the order of the sums.
-    fn of_long_rows(arch: Arch) -> Slicing {
-        Slicing { threads: 512, slices: SLICES, cluster: if arch.number() >= 90 { SLICES } else { 1 } }
-    }
-
-    /// Columns of a block, at most: as the kernel cuts them.
-    fn columns(self, vocabulary: usize, dtype: Dtype) -> usize {
-        let wide = 16 / dtype.size();
-        if self.cluster == 1 { vocabulary } else { (vocabulary / self.slices / wide + 1) * wide }
+        let constants =
+            slicing.constants(self.dtype).bool("GRADIENT", self.gradient).bool("SOFTCAP", self.softcap);
+        let program = program(*file, &[], constants).params(Params::LAYOUT);
+        Variant { program, entry: ENTRY, threads: slicing.threads, shared_bytes }
     }
 }
 
@@ -218,9 +189,7 @@ impl Gradient {
 #[derive(Clone, Debug)]
 pub struct CrossEntropyPlan {
     kind: CrossEntropy,
-    short: (Slicing, Holding),
-    /// Where something is read twice: with a gradient.
-    long: Option<(Slicing, Holding)>,
+    rows: Holding,
 }
 
 impl CrossEntropyPlan {
@@ -241,10 +210,7 @@ impl CrossEntropyPlan {
         if logits.rows == 0 {
             return Ok(());
         }
-        let is_short = logits.vocabulary * self.kind.dtype.size() <= SHORT_BYTES;
-        let (slicing, holding) = self.long.as_ref().filter(|_| !is_short).unwrap_or(&self.short);
-        let columns = slicing.columns(logits.vocabulary, self.kind.dtype);
-        let (shared_bytes, held) = holding.held(self.kind.dtype, columns, 1);
+        let again = gradient.is_some();
         let gradient = gradient.unwrap_or(Gradient::NONE);
         let params = Params {
             logits: logits.data,
@@ -256,17 +222,15 @@ impl CrossEntropyPlan {
             share: gradient.share,
             stride: logits.stride,
             dlogits_stride: gradient.stride,
-            vocabulary: logits.vocabulary as i32,
-            held,
+            vocabulary: self.kind.vocabulary as i32,
+            held: self.rows.held(again),
             scale: gradient.scale,
             smoothing: options.label_smoothing,
             z_loss: options.z_loss,
             softcap: options.softcap.unwrap_or(0.0),
         };
-        let blocks = (logits.rows * slicing.cluster) as u32;
-        let shape = Launch { grid: [blocks, 1, 1], block: [slicing.threads, 1, 1], shared_bytes };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
-        Ok(unsafe { holding.kernel.launch(stream, shape, &params) }?)
+        unsafe { self.rows.launch(stream, logits.rows, again, &params) }
     }
 }
 
@@ -283,8 +247,7 @@ fn check(kind: CrossEntropy, args: &CrossEntropyArgs) -> Result<()> {
     if gradient.is_some() != kind.gradient {
         return Err(CHECK.error("gradient", given(gradient.is_some()), planned(kind.gradient)));
     }
-    CHECK.size("rows", logits.rows, 0, MAX_BLOCKS / SLICES)?;
-    CHECK.size("vocabulary", logits.vocabulary, 1, MAX_BLOCKS)?;
+    CHECK.size("rows", logits.rows, 0, MAX_ROWS)?;
     if logits.rows == 0 {
         return Ok(());
     }
@@ -293,55 +256,80 @@ fn check(kind: CrossEntropy, args: &CrossEntropyArgs) -> Result<()> {
     CHECK.stride("stride", logits.stride, logits.rows)?;
     CHECK.optional("loss", loss, Dtype::F32)?;
     CHECK.optional("lse", lse, Dtype::F32)?;
-    gradient.map_or(Ok(()), |gradient| check_gradient(kind, &logits, &gradient))
-}
-
-fn check_gradient(kind: CrossEntropy, logits: &Logits, gradient: &Gradient) -> Result<()> {
-    CHECK.optional("dmean", gradient.dmean, Dtype::F32)?;
-    CHECK.optional("share", gradient.share, Dtype::F32)?;
-    CHECK.tensor("dlogits", gradient.dlogits, kind.dtype)?;
-    if gradient.dlogits == logits.data && gradient.stride != logits.stride {
-        let expected = format!("{}, the logits' own, in their place", logits.stride);
-        return Err(CHECK.error("stride of dlogits", gradient.stride, expected));
+    if let Some(gradient) = gradient {
+        CHECK.optional("dmean", gradient.dmean, Dtype::F32)?;
+        CHECK.optional("share", gradient.share, Dtype::F32)?;
+        CHECK.tensor("dlogits", gradient.dlogits, kind.dtype)?;
+        CHECK.written_stride("stride of dlogits", gradient.stride, logits.rows, kind.vocabulary)?;
     }
-    CHECK.written_stride("stride of dlogits", gradient.stride, logits.rows, logits.vocabulary)
+    let Gradient { dmean, share, dlogits, stride, .. } = gradient.unwrap_or(Gradient::NONE);
+    let shape = [logits.rows, kind.vocabulary];
+    let numbers = |name, data, count| Extent::contiguous(name, data, count, 4);
+    CHECK.apart(&[
+        Extent::rows("logits", logits.data, shape, logits.stride, kind.dtype.size()),
+        numbers("targets", logits.targets, logits.rows),
+        numbers("dmean", dmean, 1),
+        numbers("share", share, 1),
+        numbers("loss", loss, logits.rows).written(),
+        numbers("lse", lse, logits.rows).written(),
+        Extent::rows("dlogits", dlogits, shape, stride, kind.dtype.size()).written().may_be(&["logits"]),
+    ])
 }
 
 pub(super) fn variants(arch: Arch) -> Vec<Variant> {
-    let gradient = |dtype| CrossEntropy::new(dtype).gradient(true);
-    let with = |kind: CrossEntropy, slicing: Slicing, vocabulary| {
-        kind.variant(slicing, held(kind.dtype, slicing.columns(vocabulary, kind.dtype), 1, 90 << 10).0)
+    let [short, long] =
+        [32_000, 128_256].map(|vocabulary| move |dtype| CrossEntropy::new(dtype, vocabulary).gradient(true));
+    let mut all = vec![short(Dtype::Bf16).gradient(false)];
+    all.extend([Dtype::F32, Dtype::Bf16, Dtype::F16].map(short));
+    all.extend([Dtype::F32, Dtype::Bf16].map(|dtype| short(dtype).softcap(true)));
+    all.extend([Dtype::F32, Dtype::Bf16].map(long));
+    all.push(long(Dtype::Bf16).softcap(true));
+    let variant = |kind: CrossEntropy| {
+        let slicing = kind.slicing(arch);
+        kind.variant(slicing, slicing.held(kind.row(), 90 << 10).0)
     };
-    let short = |kind| with(kind, Slicing::NONE, 32_000);
-    let long = |kind| with(kind, Slicing::of_long_rows(arch), 128_256);
-    let mut all = vec![CrossEntropy::new(Dtype::Bf16).variant(Slicing::NONE, 0)];
-    all.extend([Dtype::F32, Dtype::Bf16, Dtype::F16].map(gradient).map(short));
-    all.extend([Dtype::F32, Dtype::Bf16].map(|dtype| short(gradient(dtype).softcap(true))));
-    all.extend([Dtype::F32, Dtype::Bf16].map(gradient).map(long));
-    all.push(long(gradient(Dtype::Bf16).softcap(true)));
-    all
+    all.into_iter().map(variant).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const AT: DevicePtr = DevicePtr(4096);
+    use crate::extent::assert_apart;
 
     fn args() -> CrossEntropyArgs {
-        let logits = Logits { rows: 2, vocabulary: 10, data: DevicePtr(64), stride: 10, targets: AT };
-        let gradient = Gradient { scale: 1.0, dmean: AT, share: AT, dlogits: AT, stride: 10 };
-        CrossEntropyArgs {
-            logits,
-            options: LossOptions::default(),
-            loss: AT,
-            lse: DevicePtr::NULL,
-            gradient: Some(gradient),
-        }
+        let [data, targets, dmean, share, loss, lse, dlogits] =
+            [1, 2, 3, 4, 5, 6, 7].map(|i| DevicePtr(i << 20));
+        let logits = Logits { rows: 9, data, stride: 10, targets };
+        let gradient = Some(Gradient { scale: 1.0, dmean, share, dlogits, stride: 10 });
+        CrossEntropyArgs { logits, options: LossOptions::default(), loss, lse, gradient }
+    }
+
+    fn gradient(args: &mut CrossEntropyArgs) -> &mut Gradient {
+        args.gradient.as_mut().expect("given")
+    }
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else_but_for_the_logits() {
+        let kind = CrossEntropy::new(Dtype::Bf16, 10).gradient(true);
+        assert_apart(
+            args(),
+            |args| check(kind, args),
+            3,
+            &[
+                ("dlogits", |args| &mut gradient(args).dlogits),
+                ("loss", |args| &mut args.loss),
+                ("lse", |args| &mut args.lse),
+                ("logits", |args| &mut args.logits.data),
+                ("targets", |args| &mut args.logits.targets),
+                ("dmean", |args| &mut gradient(args).dmean),
+                ("share", |args| &mut gradient(args).share),
+            ],
+            &[["dlogits", "logits"]],
+        );
     }
 
     fn message(args: CrossEntropyArgs) -> String {
-        let kind = CrossEntropy::new(Dtype::Bf16).gradient(true);
+        let kind = CrossEntropy::new(Dtype::Bf16, 10).gradient(true);
         check(kind, &args).map_or_else(|error| error.to_string(), |()| "fine".into())
     }
 
@@ -363,8 +351,8 @@ mod tests {
             "cross-entropy: stride of dlogits is 9, it has to be at least 10: rows would overlap"
         );
         assert_eq!(
-            with_gradient(|gradient| (gradient.dlogits, gradient.stride) = (DevicePtr(64), 16)),
-            "cross-entropy: stride of dlogits is 16, it has to be 10, the logits' own, in their place"
+            with_gradient(|gradient| (gradient.dlogits, gradient.stride) = (DevicePtr(1 << 20), 16)),
+            "cross-entropy: dlogits is at 0x100000..0x100114, it has to be apart from logits at 0x100000..0x1000b4, or in its very place"
         );
     }
 
@@ -401,10 +389,6 @@ mod tests {
     fn sizes_and_addresses_are_checked() {
         let logits = args().logits;
         let with = |logits| message(CrossEntropyArgs { logits, ..args() });
-        assert_eq!(
-            with(Logits { vocabulary: 0, ..logits }),
-            "cross-entropy: vocabulary is 0, it has to be 1 to 2147483647"
-        );
         assert!(with(Logits { data: DevicePtr(65), ..logits }).contains("logits is DevicePtr(0x41)"));
         assert!(with(Logits { targets: DevicePtr::NULL, ..logits }).contains("targets is"));
         assert_eq!(with(Logits { rows: 0, data: DevicePtr::NULL, ..logits }), "fine");

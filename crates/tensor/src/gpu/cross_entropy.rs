@@ -58,7 +58,7 @@ impl<'a> Losses<'a> {
             lse: DevicePtr::NULL,
             gradient,
         };
-        self.gpu.cross_entropy(self.name, logits.dtype(), &args)
+        self.gpu.cross_entropy(self.name, logits, &args)
     }
 
     /// The mean over the rows that count, and their share in it.
@@ -90,7 +90,7 @@ impl Gpu {
             lse: DevicePtr::NULL,
             gradient: Some(self.gradient(name, &out, dmean.pointer(name)?, share)?),
         };
-        self.cross_entropy(name, logits.dtype(), &args)?;
+        self.cross_entropy(name, logits, &args)?;
         Ok(out)
     }
 
@@ -99,8 +99,8 @@ impl Gpu {
         Ok(Gradient { scale: 1.0, dmean, share, dlogits, stride })
     }
 
-    fn cross_entropy(&self, name: &str, dtype: Dtype, args: &CrossEntropyArgs) -> Result<()> {
-        let kind = CrossEntropy::new(kernel_dtype(name, dtype)?)
+    fn cross_entropy(&self, name: &str, logits: &Tensor, args: &CrossEntropyArgs) -> Result<()> {
+        let kind = CrossEntropy::new(kernel_dtype(name, logits.dtype())?, logits.shape()[1])
             .gradient(args.gradient.is_some())
             .softcap(args.options.softcap.is_some());
         let plan = self.plans().cross_entropy.get(kind, |kind| kind.plan(self.device()))?;
@@ -127,7 +127,6 @@ impl Gpu {
 }
 
 fn kernel_logits(name: &str, logits: &Tensor, targets: &Tensor) -> Result<Logits> {
-    let (rows, vocabulary) = (logits.shape()[0], logits.shape()[1]);
     let (data, targets) = (logits.pointer(name)?, targets.pointer(name)?);
-    Ok(Logits { rows, vocabulary, data, stride: vocabulary as i64, targets })
+    Ok(Logits { rows: logits.shape()[0], data, stride: logits.shape()[1] as i64, targets })
 }

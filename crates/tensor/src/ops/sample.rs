@@ -140,12 +140,12 @@ impl Sample {
 
     fn on_gpu(&self, gpu: &Gpu, logits: &Tensor) -> Result<Tensor> {
         let dtype = kernel_dtype(self.name, logits.dtype())?;
-        let plan = gpu.plans().sample.get(dtype, |dtype| Kernel::new(dtype).plan(gpu.device()))?;
         let (rows, vocabulary) = (logits.shape()[0], logits.shape()[1]);
+        let kernel = Kernel::new(dtype, vocabulary);
+        let plan = gpu.plans().sample.get(kernel, |kernel| kernel.plan(gpu.device()))?;
         let tokens = gpu.empty(&[rows], Dtype::U32)?;
         let args = SampleArgs {
             rows,
-            vocabulary,
             logits: logits.pointer(self.name)?,
             stride: vocabulary as i64,
             options: self.options,

@@ -157,11 +157,11 @@ vectorised! {
 
 fn on_gpu(name: &str, gpu: &Gpu, x: &Tensor, width: usize, leading: &[usize]) -> Result<(Tensor, Tensor)> {
     let dtype = kernel_dtype(name, x.dtype())?;
-    let plan = gpu.plans().softmax.get(dtype, |dtype| SoftmaxForward::new(dtype).plan(gpu.device()))?;
+    let plan =
+        gpu.plans().softmax.get(SoftmaxForward::new(dtype, width), |softmax| softmax.plan(gpu.device()))?;
     let (out, lse) = (gpu.empty(x.shape(), x.dtype())?, gpu.empty(leading, Dtype::F32)?);
     let args = SoftmaxArgs {
         rows: lse.numel(),
-        width,
         x: x.pointer(name)?,
         stride: width as i64,
         out: out.pointer(name)?,
@@ -181,13 +181,12 @@ fn on_gpu_backward(
     dlse: Option<&Tensor>,
 ) -> Result<Tensor> {
     let dtype = kernel_dtype(name, out.dtype())?;
-    let plan =
-        gpu.plans().softmax_backward.get(dtype, |dtype| SoftmaxBackward::new(dtype).plan(gpu.device()))?;
     let width = out.shape().last().copied().unwrap_or(1);
+    let backward = SoftmaxBackward::new(dtype, width);
+    let plan = gpu.plans().softmax_backward.get(backward, |backward| backward.plan(gpu.device()))?;
     let dx = gpu.empty(out.shape(), out.dtype())?;
     let args = SoftmaxBackwardArgs {
         rows: out.numel() / width,
-        width,
         out: out.pointer(name)?,
         dout: pointer_or_null(name, dout)?,
         dlse: pointer_or_null(name, dlse)?,

@@ -61,7 +61,6 @@ impl Case for CrossEntropy {
         let device_targets = trial.integers(targets)?;
         let logits = Logits {
             rows: targets.len(),
-            vocabulary,
             data: device_logits.ptr(),
             stride: stride as i64,
             targets: device_targets.ptr(),
@@ -74,7 +73,7 @@ impl Case for CrossEntropy {
         let mean = trial.output("mean", Precision::F32, &number)?;
         let share = trial.output("share", Precision::F32, &number)?;
         let device = trial.stream().device().clone();
-        let of_rows = Kernel::new(precision.dtype()).softcap(options.softcap.is_some());
+        let of_rows = Kernel::new(precision.dtype(), vocabulary).softcap(options.softcap.is_some());
         let (rows_plan, mean_plan) = (of_rows.plan(&device)?, MeanLoss::new().plan(&device)?);
         let [loss_ptr, lse_ptr, mean_ptr, share_ptr] = [&loss, &lse, &mean, &share].map(View::ptr);
         let args = CrossEntropyArgs { logits, options, loss: loss_ptr, lse: lse_ptr, gradient: None };

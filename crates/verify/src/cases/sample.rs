@@ -46,10 +46,9 @@ impl Case for Sample {
         let logits = trial.input("logits", precision, &layout, &values)?;
         let tokens = trial.integers(&vec![12_345; rows])?;
         let random = Random { seed, offset: 3 };
-        let plan = Kernel::new(precision.dtype()).plan(trial.stream().device())?;
+        let plan = Kernel::new(precision.dtype(), vocabulary).plan(trial.stream().device())?;
         let args = SampleArgs {
             rows,
-            vocabulary,
             logits: logits.ptr(),
             stride,
             options,
@@ -88,8 +87,8 @@ impl fmt::Display for Sample {
 }
 
 impl Sample {
-    /// The cases that tell the most: each type with both cuts, each cut alone and none, equal logits, the highest, and the
-    /// smallest vocabulary.
+    /// The cases that tell the most: each type with both cuts, each cut alone and none, equal logits, the highest, the
+    /// smallest vocabulary, and long rows.
     #[must_use]
     pub fn telling() -> Vec<Sample> {
         let plain = SampleOptions { temperature: 0.8, ..SampleOptions::GREEDY };
@@ -113,6 +112,13 @@ impl Sample {
             cases.push(Sample { step: 0.5, gap: 3, ..new(Precision::Bf16, 1030, options) });
         }
         cases.push(new(Precision::F32, 1, both));
+        // Rows that no block holds, most of them of equal logits.
+        cases.extend([both, SampleOptions { top_k: None, ..both }, SampleOptions::GREEDY].map(|options| Sample {
+            rows: 3,
+            step: 0.5,
+            gap: 1,
+            ..new(Precision::F32, 30_001, options)
+        }));
         cases
     }
 
@@ -129,10 +135,10 @@ impl Sample {
             options,
             seed: 1,
         };
-        // Shared memory holds the first row, and some of the second.
+        // A block holds the first row; the second one a cluster, where there are clusters.
         vec![
             Canonical::moving("sample", case(Precision::Bf16, 8192), 2 * 8192),
-            Canonical::moving("sample_long", case(Precision::F32, 65_536), 4 * 65_536),
+            Canonical::moving("sample_long", case(Precision::F32, 262_144), 4 * 262_144),
         ]
     }
 }

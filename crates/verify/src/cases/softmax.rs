@@ -47,9 +47,9 @@ impl Case for Softmax {
         let out = trial.output("out", precision, layout)?;
         let out = if in_place { &x } else { &out };
         let lse = trial.output("lse", Precision::F32, &Layout::contiguous(&[rows]))?;
-        let plan = SoftmaxForward::new(precision.dtype()).plan(trial.stream().device())?;
+        let plan = SoftmaxForward::new(precision.dtype(), width).plan(trial.stream().device())?;
         let args =
-            SoftmaxArgs { rows, width, x: x.ptr(), stride, out: out.ptr(), out_stride, lse: lse.ptr() };
+            SoftmaxArgs { rows, x: x.ptr(), stride, out: out.ptr(), out_stride, lse: lse.ptr() };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
         let exact = reference::softmax(&x_values, width);
@@ -71,13 +71,12 @@ impl Case for Softmax {
         let null_unless = |exists: bool, data: DevicePtr| if exists { data } else { DevicePtr::NULL };
         let args = SoftmaxBackwardArgs {
             rows,
-            width,
             out: out.ptr(),
             dout: null_unless(of_out, dout.ptr()),
             dlse: null_unless(of_lse, dlse.ptr()),
             dx: dx.ptr(),
         };
-        let plan = SoftmaxBackward::new(precision.dtype()).plan(trial.stream().device())?;
+        let plan = SoftmaxBackward::new(precision.dtype(), width).plan(trial.stream().device())?;
         // SAFETY: as above.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
         let expected = reference::softmax_backward(out_values, width, &dout_values, &dlse_values);
@@ -104,8 +103,8 @@ impl fmt::Display for Softmax {
 }
 
 impl Softmax {
-    /// The cases that tell the most: each type at a width of no alignment, the smallest and none, outputs in place, and
-    /// rows that no shared memory holds.
+    /// The cases that tell the most: each type at a width of no alignment, the smallest and none, outputs in place,
+    /// and rows that no block holds.
     #[must_use]
     pub fn telling() -> Vec<Softmax> {
         let mut cases: Vec<Softmax> = Precision::ALL.map(|precision| new(precision, 20, 1001)).into();
@@ -113,17 +112,21 @@ impl Softmax {
         cases.push(Softmax { in_place: true, gap: 3, ..new(Precision::Bf16, 7, 300) });
         cases.push(Softmax { shift: 1, ..new(Precision::F16, 5, 515) });
         cases.push(Softmax { gradients: (false, true), ..new(Precision::Bf16, 5, 515) });
-        cases.push(new(Precision::F32, 1, 70_001));
+        cases.push(new(Precision::F32, 2, 70_001));
+        cases.push(Softmax { in_place: true, gap: 3, ..new(Precision::Bf16, 2, 60_003) });
+        cases.push(Softmax { shift: 1, ..new(Precision::F16, 1, 58_000) });
         cases
     }
 
     /// The launches whose counts are held.
     #[must_use]
     pub fn canonical() -> Vec<Canonical> {
-        let (rows, width) = (8, 8192);
-        let case = Softmax { gradients: (true, false), ..new(Precision::Bf16, rows, width) };
+        let case = |precision, rows, width| Softmax { gradients: (true, false), ..new(precision, rows, width) };
         // Forward reads one matrix and writes one, backward reads two and writes one.
-        vec![Canonical::moving("softmax", case, 5 * 2 * rows * width)]
+        vec![
+            Canonical::moving("softmax", case(Precision::Bf16, 8, 8192), 5 * 2 * 8 * 8192),
+            Canonical::moving("softmax_long", case(Precision::F32, 1, 131_072), 5 * 4 * 131_072),
+        ]
     }
 }
 
