@@ -13,7 +13,7 @@
 // A row stays on chip between the passes over it (row.cuh), so that each input is read once and each output written
 // once, and the variance is the mean of squared deviations, not the difference of two large numbers. Statistics are
 // f32, of the sum as rounded to Element: of what backward will see. A block goes down rows (block, block + grid, ...)
-// with weight and bias at hand.
+// with weight and bias at hand, as far as shared memory has room (row.cuh).
 //
 // constants.cuh comes from Rust: what row.cuh says; DROPOUT.
 

@@ -11,6 +11,14 @@
 #include "common/reduce.cuh"
 
 constexpr int WARPS = 8, COLUMNS = 32 * VECTOR;
+constexpr int PIECE = VECTOR < 4 ? VECTOR : 4;  // columns of a lane beside those of the next, in shared memory
+constexpr int PITCH = 32 * PIECE + 16;          // from one piece of a lane to its next
+
+// Where a column of a block lies there: without bank conflicts, whether lanes have neighbours or threads have columns.
+int place(int column) {
+    const int lane = column / VECTOR, k = column % VECTOR;
+    return k / PIECE * PITCH + lane * PIECE + k % PIECE;
+}
 
 struct Params {
     const Element* x;         // (N, W), rows stride elements apart
@@ -25,7 +33,7 @@ struct Params {
 // Grid: (W / COLUMNS, rounded up; parts).
 extern "C" __global__ void __launch_bounds__(WARPS * 32)
 column_sums_partial(const __grid_constant__ Params p) {
-    __shared__ float by_warp[WARPS][COLUMNS];
+    __shared__ alignas(16) float by_warp[WARPS][VECTOR / PIECE * PITCH];
     const int warp = threadIdx.x / 32, first = threadIdx.x % 32 * VECTOR;
     const long long column = blockIdx.x * static_cast<long long>(COLUMNS) + first;
     float sum[VECTOR] = {};
@@ -38,14 +46,20 @@ column_sums_partial(const __grid_constant__ Params p) {
         }
     }
 #pragma unroll
-    for (int k = 0; k < VECTOR; ++k) by_warp[warp][first + k] = sum[k];
+    for (int k = 0; k < VECTOR; k += PIECE) {
+        float piece[PIECE];
+#pragma unroll
+        for (int i = 0; i < PIECE; ++i) piece[i] = sum[k + i];
+        store_shared(&by_warp[warp][place(first + k)], to_vec<float>(piece));
+    }
     __syncthreads();
 
     const long long mine = blockIdx.x * static_cast<long long>(COLUMNS) + threadIdx.x;
     if (threadIdx.x >= COLUMNS || mine >= p.width) return;
-    float total = by_warp[0][threadIdx.x];
+    const int here = place(threadIdx.x);
+    float total = by_warp[0][here];
 #pragma unroll
-    for (int w = 1; w < WARPS; ++w) total += by_warp[w][threadIdx.x];
+    for (int w = 1; w < WARPS; ++w) total += by_warp[w][here];
     p.partials[blockIdx.y * p.width + mine] = total;
 }
 
