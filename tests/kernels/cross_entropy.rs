@@ -71,12 +71,7 @@ fn two_rows(stream: &Stream, logits: &[f32], stride: usize, targets: [u32; 2]) -
         stride: stride as i64,
     };
     let args = CrossEntropyArgs {
-        logits: Logits {
-            rows: 2,
-            data: data.ptr(),
-            stride: stride as i64,
-            targets: targets.ptr(),
-        },
+        logits: Logits { rows: 2, data: data.ptr(), stride: stride as i64, targets: targets.ptr() },
         options: LossOptions { label_smoothing: 0.1, ..LossOptions::default() },
         loss: loss.ptr(),
         lse: DevicePtr::NULL,

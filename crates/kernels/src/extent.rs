@@ -186,7 +186,8 @@ impl Place {
         // behind it as there are bytes next to each other.
         let mut steps = [Steps::default(); 2 * MAX_DIMS];
         let mine = self.dims.iter().map(|dim| Steps { stride: dim.stride.abs(), least: 0, most: dim.more });
-        let others = other.dims.iter().map(|dim| Steps { stride: dim.stride.abs(), least: -dim.more, most: 0 });
+        let others =
+            other.dims.iter().map(|dim| Steps { stride: dim.stride.abs(), least: -dim.more, most: 0 });
         let mut used = 0;
         for step in mine.chain(others).filter(|step| step.stride > 0) {
             let at = steps[..used].partition_point(|known| known.stride > step.stride);

@@ -47,14 +47,7 @@ impl Case for Sample {
         let tokens = trial.integers(&vec![12_345; rows])?;
         let random = Random { seed, offset: 3 };
         let plan = Kernel::new(precision.dtype(), vocabulary).plan(trial.stream().device())?;
-        let args = SampleArgs {
-            rows,
-            logits: logits.ptr(),
-            stride,
-            options,
-            random,
-            tokens: tokens.ptr(),
-        };
+        let args = SampleArgs { rows, logits: logits.ptr(), stride, options, random, tokens: tokens.ptr() };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the download.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
         let mut bytes = vec![0; 4 * rows];
@@ -113,12 +106,14 @@ impl Sample {
         }
         cases.push(new(Precision::F32, 1, both));
         // Rows that no block holds, most of them of equal logits.
-        cases.extend([both, SampleOptions { top_k: None, ..both }, SampleOptions::GREEDY].map(|options| Sample {
-            rows: 3,
-            step: 0.5,
-            gap: 1,
-            ..new(Precision::F32, 30_001, options)
-        }));
+        cases.extend(
+            [both, SampleOptions { top_k: None, ..both }, SampleOptions::GREEDY].map(|options| Sample {
+                rows: 3,
+                step: 0.5,
+                gap: 1,
+                ..new(Precision::F32, 30_001, options)
+            }),
+        );
         cases
     }
 

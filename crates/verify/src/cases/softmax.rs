@@ -48,8 +48,7 @@ impl Case for Softmax {
         let out = if in_place { &x } else { &out };
         let lse = trial.output("lse", Precision::F32, &Layout::contiguous(&[rows]))?;
         let plan = SoftmaxForward::new(precision.dtype(), width).plan(trial.stream().device())?;
-        let args =
-            SoftmaxArgs { rows, x: x.ptr(), stride, out: out.ptr(), out_stride, lse: lse.ptr() };
+        let args = SoftmaxArgs { rows, x: x.ptr(), stride, out: out.ptr(), out_stride, lse: lse.ptr() };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
         let exact = reference::softmax(&x_values, width);
@@ -121,7 +120,8 @@ impl Softmax {
     /// The launches whose counts are held.
     #[must_use]
     pub fn canonical() -> Vec<Canonical> {
-        let case = |precision, rows, width| Softmax { gradients: (true, false), ..new(precision, rows, width) };
+        let case =
+            |precision, rows, width| Softmax { gradients: (true, false), ..new(precision, rows, width) };
         // Forward reads one matrix and writes one, backward reads two and writes one.
         vec![
             Canonical::moving("softmax", case(Precision::Bf16, 8, 8192), 5 * 2 * 8 * 8192),
