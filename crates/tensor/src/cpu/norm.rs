@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::elementwise::add_chunk;
 use super::parallel::{CHUNK, for_chunks, rows_per_chunk};
+use super::reduce::{LANES, join, sum_lanes};
 use super::simd::vectorised;
 use super::{Real, pool};
 use crate::Dtype;
@@ -115,37 +116,6 @@ fn drop_elements<T: Real>(x: &mut [T], dropout: Dropout, start: usize) {
     }
 }
 
-/// Independent sums in a reduction: enough that vector additions do not wait for each other.
-const LANES: usize = 32;
-
-#[inline(always)]
-fn total<T: Real>(lanes: [T; LANES]) -> T {
-    let mut lanes = lanes;
-    let mut count = LANES;
-    while count > 1 {
-        count /= 2;
-        for i in 0..count {
-            lanes[i] += lanes[i + count];
-        }
-    }
-    lanes[0]
-}
-
-#[inline(always)]
-fn sum_of<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
-    let mut lanes = [T::ZERO; LANES];
-    let (whole, rest) = x.as_chunks::<LANES>();
-    for x in whole {
-        for i in 0..LANES {
-            lanes[i] += f(x[i]);
-        }
-    }
-    for (lane, x) in lanes.iter_mut().zip(rest) {
-        *lane += f(*x);
-    }
-    total(lanes)
-}
-
 vectorised! {
     fn normalise<T: Real>(
         y: &mut [T], stats: &mut [[T; 2]], rows: &[T], weight: &[T], bias: &[T], layer: bool, eps: T,
@@ -153,8 +123,8 @@ vectorised! {
         let width = weight.len();
         let count = T::from_f64(width as f64);
         for ((y, stats), row) in y.chunks_exact_mut(width.max(1)).zip(stats).zip(rows.chunks_exact(width.max(1))) {
-            let mean = if layer { sum_of(row, |x| x) / count } else { T::ZERO };
-            let variance = sum_of(row, |x| (x - mean) * (x - mean)) / count;
+            let mean = if layer { sum_lanes(row, |x| x) / count } else { T::ZERO };
+            let variance = sum_lanes(row, |x| (x - mean) * (x - mean)) / count;
             let rstd = T::ONE / (variance + eps).sqrt();
             for (((y, x), weight), bias) in y.iter_mut().zip(row).zip(weight).zip(bias) {
                 *y = (*x - mean) * rstd * *weight + *bias;
@@ -247,25 +217,27 @@ fn backward_rows<T: Real>(
     let width = weight.len();
     let [mut dweight, mut dbias] =
         [(); 2].map(|()| vec![T::ZERO; if inputs.wanted.parameters { width } else { 0 }]);
+    let Wanted { rows: of_rows, parameters } = inputs.wanted;
+    let differentiate = match (of_rows, parameters) {
+        (true, true) => differentiate::<T, true, true>,
+        (true, false) => differentiate::<T, true, false>,
+        (false, true) => differentiate::<T, false, true>,
+        (false, false) => differentiate::<T, false, false>,
+    };
     for (i, row) in rows.enumerate() {
         let at = row * width..(row + 1) * width;
         let (dy, sum) = (&inputs.dy[at.clone()], &inputs.sum[at.clone()]);
         let (mean, rstd) = (inputs.mean.map_or(T::ZERO, |mean| mean[row]), inputs.rstd[row]);
-        let Some(total) = &mut total else {
-            add_parameters(&mut dweight, &mut dbias, dy, sum, mean, rstd);
-            continue;
-        };
-        let total = &mut total[i * width..][..width];
-        match inputs.through {
-            Some(through) => total.copy_from_slice(&through[at]),
-            None => total.fill(T::ZERO),
+        let mut of_row = Factors { mean, rstd, mean_g: T::ZERO, mean_gn: T::ZERO };
+        let total = total.as_deref_mut().map(|total| &mut total[i * width..][..width]).unwrap_or_default();
+        if of_rows {
+            match inputs.through {
+                Some(through) => total.copy_from_slice(&through[at]),
+                None => total.fill(T::ZERO),
+            }
+            of_row = factors(dy, sum, weight, mean, rstd, inputs.mean.is_some());
         }
-        let factors = factors(dy, sum, weight, mean, rstd, inputs.mean.is_some());
-        if inputs.wanted.parameters {
-            differentiate(total, &mut dweight, &mut dbias, dy, sum, weight, &factors);
-        } else {
-            differentiate_rows(total, dy, sum, weight, &factors);
-        }
+        differentiate(total, &mut dweight, &mut dbias, dy, sum, weight, &of_row);
     }
     [dweight, dbias]
 }
@@ -297,46 +269,32 @@ vectorised! {
             g_lanes[i] += g;
             gn_lanes[i] += g * ((*sum - mean) * rstd);
         }
-        let mean_g = if layer { total(g_lanes) / count } else { T::ZERO };
-        Factors { mean, rstd, mean_g, mean_gn: total(gn_lanes) / count }
+        let [mean_g, mean_gn] = [g_lanes, gn_lanes].map(|lanes| join(lanes, |a, b| a + b) / count);
+        Factors { mean, rstd, mean_g: if layer { mean_g } else { T::ZERO }, mean_gn }
     }
 }
 
 vectorised! {
-    /// `total += rstd (g - mean(g) - n mean(g n))`, `dweight += dy n`, `dbias += dy`.
-    fn differentiate<T: Real>(
+    /// If `ROWS`, `total += rstd (g - mean(g) - n mean(g n))`; if `PARAMETERS`, `dweight += dy n` and `dbias += dy`.
+    fn differentiate<T: Real; const ROWS: bool, const PARAMETERS: bool>(
         total: &mut [T], dweight: &mut [T], dbias: &mut [T], dy: &[T], sum: &[T], weight: &[T],
         factors: &Factors<T>,
     ) {
         let &Factors { mean, rstd, mean_g, mean_gn } = factors;
-        let sums = dweight.iter_mut().zip(dbias);
-        let inputs = dy.iter().zip(sum).zip(weight);
-        for ((total, (dweight, dbias)), ((dy, sum), weight)) in total.iter_mut().zip(sums).zip(inputs) {
-            let n = (*sum - mean) * rstd;
-            *dweight += *dy * n;
-            *dbias += *dy;
-            *total += rstd * (*dy * *weight - mean_g - n * mean_gn);
-        }
-    }
-}
-
-vectorised! {
-    /// [`differentiate`], where weight and bias are frozen.
-    fn differentiate_rows<T: Real>(total: &mut [T], dy: &[T], sum: &[T], weight: &[T], factors: &Factors<T>) {
-        let &Factors { mean, rstd, mean_g, mean_gn } = factors;
-        for (total, ((dy, sum), weight)) in total.iter_mut().zip(dy.iter().zip(sum).zip(weight)) {
-            let n = (*sum - mean) * rstd;
-            *total += rstd * (*dy * *weight - mean_g - n * mean_gn);
-        }
-    }
-}
-
-vectorised! {
-    /// [`differentiate`], where the rows need no gradient.
-    fn add_parameters<T: Real>(dweight: &mut [T], dbias: &mut [T], dy: &[T], sum: &[T], mean: T, rstd: T) {
-        for ((dweight, dbias), (dy, sum)) in dweight.iter_mut().zip(dbias).zip(dy.iter().zip(sum)) {
-            *dweight += *dy * ((*sum - mean) * rstd);
-            *dbias += *dy;
+        // The compiler has to see that lengths agree.
+        let width = weight.len();
+        let (dy, sum) = (&dy[..width], &sum[..width]);
+        let total = &mut total[..if ROWS { width } else { 0 }];
+        let [dweight, dbias] = [dweight, dbias].map(|sums| &mut sums[..if PARAMETERS { width } else { 0 }]);
+        for i in 0..width {
+            let n = (sum[i] - mean) * rstd;
+            if PARAMETERS {
+                dweight[i] += dy[i] * n;
+                dbias[i] += dy[i];
+            }
+            if ROWS {
+                total[i] += rstd * (dy[i] * weight[i] - mean_g - n * mean_gn);
+            }
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Sums in a fixed order.
 
-use super::Real;
 use super::elementwise::add_chunk;
 use super::parallel::{CHUNK, for_chunks, map_indices};
 use super::simd::vectorised;
+use super::{Real, Stored};
 
-/// The sum of all elements: pieces of fixed length, each in eight interleaved sums, then added up in f64.
+/// The sum of all elements: pieces of fixed length, each in interleaved sums, then added up in f64.
 pub(crate) fn sum<T: Real>(x: &[T]) -> f64 {
     map_indices(x.len().div_ceil(CHUNK), |i| {
         let start = i * CHUNK;
@@ -16,18 +16,21 @@ pub(crate) fn sum<T: Real>(x: &[T]) -> f64 {
 }
 
 vectorised! {
-    /// The sum of a short run, in eight interleaved sums.
+    /// The sum of a short run, in interleaved sums.
     pub(crate) fn sum_chunk<T: Real>(x: &[T]) -> T {
         sum_lanes(x, |x| x)
     }
 }
 
-/// The sum of `f` of each element, in eight interleaved sums: an order that vector instructions can keep.
+/// Interleaved sums in a reduction: enough that vector additions do not wait for each other.
+pub(crate) const LANES: usize = 32;
+
+/// The sum of `f` of each element, in interleaved sums: an order that vector instructions can keep.
 #[inline(always)]
 pub(crate) fn sum_lanes<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
-    let mut lanes = [T::ZERO; 8];
+    let mut lanes = [T::ZERO; LANES];
     add_to_lanes(&mut lanes, x, f);
-    sum_of_lanes(lanes)
+    join(lanes, |a, b| a + b)
 }
 
 /// The same sum as [`sum_lanes`], for an `f` that is more than a few instructions: a loop that does nothing but apply it
@@ -35,18 +38,18 @@ pub(crate) fn sum_lanes<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
 #[inline(always)]
 pub(crate) fn sum_mapped<T: Real>(x: &[T], f: impl Fn(T) -> T) -> T {
     const BLOCK: usize = 256;
-    let (mut block, mut lanes) = ([T::ZERO; BLOCK], [T::ZERO; 8]);
+    let (mut block, mut lanes) = ([T::ZERO; BLOCK], [T::ZERO; LANES]);
     for x in x.chunks(BLOCK) {
         let block = &mut block[..x.len()];
         block.iter_mut().zip(x).for_each(|(out, x)| *out = f(*x));
         add_to_lanes(&mut lanes, block, |x| x);
     }
-    sum_of_lanes(lanes)
+    join(lanes, |a, b| a + b)
 }
 
 #[inline(always)]
-fn add_to_lanes<T: Real>(lanes: &mut [T; 8], x: &[T], f: impl Fn(T) -> T) {
-    let (whole, rest) = x.as_chunks::<8>();
+fn add_to_lanes<T: Real>(lanes: &mut [T; LANES], x: &[T], f: impl Fn(T) -> T) {
+    let (whole, rest) = x.as_chunks::<LANES>();
     for x in whole {
         for (lane, x) in lanes.iter_mut().zip(x) {
             *lane += f(*x);
@@ -57,16 +60,27 @@ fn add_to_lanes<T: Real>(lanes: &mut [T; 8], x: &[T], f: impl Fn(T) -> T) {
     }
 }
 
+/// The sum of the products of the elements of two runs of one length, in interleaved sums.
 #[inline(always)]
-fn sum_of_lanes<T: Real>([a, b, c, d, e, f, g, h]: [T; 8]) -> T {
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
+pub(crate) fn dot<A: Stored, B: Stored<Real = A::Real>, const FUSED: bool>(a: &[A], b: &[B]) -> A::Real {
+    let mut lanes = [A::Real::ZERO; LANES];
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            lanes[i] = a[i].widen().mul_add::<FUSED>(b[i].widen(), lanes[i]);
+        }
+    }
+    for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+        *lane = a.widen().mul_add::<FUSED>(b.widen(), *lane);
+    }
+    join(lanes, |a, b| a + b)
 }
 
-/// The largest element, -∞ where there is none, in eight interleaved maxima.
+/// The largest element, -∞ where there is none, in interleaved maxima.
 #[inline(always)]
 pub(crate) fn max_lanes<T: Real>(x: &[T]) -> T {
-    let mut lanes = [T::NEG_INFINITY; 8];
-    let (whole, rest) = x.as_chunks::<8>();
+    let mut lanes = [T::NEG_INFINITY; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
     for x in whole {
         for (lane, x) in lanes.iter_mut().zip(x) {
             *lane = x.max(*lane);
@@ -75,7 +89,20 @@ pub(crate) fn max_lanes<T: Real>(x: &[T]) -> T {
     for (lane, x) in lanes.iter_mut().zip(rest) {
         *lane = x.max(*lane);
     }
-    lanes.into_iter().fold(T::NEG_INFINITY, T::max)
+    join(lanes, T::max)
+}
+
+/// The halves of the lanes with each other, and so on, until one is left.
+#[inline(always)]
+pub(crate) fn join<T: Real>(mut lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
+    let mut count = LANES;
+    while count > 1 {
+        count /= 2;
+        for i in 0..count {
+            lanes[i] = f(lanes[i], lanes[i + count]);
+        }
+    }
+    lanes[0]
 }
 
 /// The sum over the rows of `x`, which has rows of `width`.

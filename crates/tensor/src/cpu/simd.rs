@@ -4,34 +4,40 @@
 //! run time.
 
 /// Defines a function whose body is compiled for the baseline and for AVX2. What it calls must be
-/// `#[inline(always)]` to be compiled twice along with it.
+/// `#[inline(always)]` to be compiled twice along with it. Constants follow the types: `<T: Real; const ROWS: bool>`.
 ///
 /// In the body `FUSED` is a constant: whether the processor multiplies and adds in one instruction. Rust never fuses the
 /// two by itself, so a body that does not ask gives the same bits on every processor.
 macro_rules! vectorised {
-    ($(#[$attribute:meta])* $vis:vis fn $name:ident $(<$($T:ident: $bound:path),+>)? (
+    ($(#[$attribute:meta])* $vis:vis fn $name:ident $(<
+        $($T:ident: $bound:path),+ $(; $(const $C:ident: $kind:ty),+)?
+    >)? (
         $($argument:ident: $type:ty),* $(,)?
     ) $(-> $result:ty)? $body:block) => {
         $(#[$attribute])*
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name $(<$($T: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
+        $vis fn $name $(<$($T: $bound,)+ $($(const $C: $kind,)+)?>)? ($($argument: $type),*) $(-> $result)? {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body<$($($T: $bound,)+)? const FUSED: bool>($($argument: $type),*) $(-> $result)? $body
+            fn body<$($($T: $bound,)+ $($(const $C: $kind,)+)?)? const FUSED: bool>(
+                $($argument: $type),*
+            ) $(-> $result)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
-                fn avx2 $(<$($T: $bound),+>)? ($($argument: $type),*) $(-> $result)? {
-                    body::<$($($T,)+)? true>($($argument),*)
+                fn avx2 $(<$($T: $bound,)+ $($(const $C: $kind,)+)?>)? (
+                    $($argument: $type),*
+                ) $(-> $result)? {
+                    body::<$($($T,)+ $($($C,)+)?)? true>($($argument),*)
                 }
                 if $crate::cpu::simd::has_avx2() {
                     // SAFETY: `avx2` is an ordinary safe function that needs AVX2 and FMA, and both were just found.
-                    return unsafe { avx2($($argument),*) };
+                    return unsafe { avx2 $(::<$($T,)+ $($($C,)+)?>)? ($($argument),*) };
                 }
             }
-            body::<$($($T,)+)? { cfg!(target_arch = "aarch64") }>($($argument),*)
+            body::<$($($T,)+ $($($C,)+)?)? { cfg!(target_arch = "aarch64") }>($($argument),*)
         }
     };
 }

@@ -8,7 +8,7 @@ use super::score::Hidden;
 use super::{Bias, Block, Heads, KEYS, Problem, QUERIES, Sizes, copy_rows, padded};
 use crate::cpu::matmul::Mat;
 use crate::cpu::parallel::{Shared, first_come, for_chunks, rows_per_chunk};
-use crate::cpu::reduce::sum_lanes;
+use crate::cpu::reduce::dot;
 use crate::cpu::simd::vectorised;
 use crate::cpu::tile::{PANEL, Packed, Then, multiply};
 use crate::cpu::{Real, Stored, pool};
@@ -124,7 +124,7 @@ fn deltas<E: Stored>(problem: &Problem<E>, upstream: &Upstream<E>) -> Vec<E::Rea
         for (i, delta) in (start..).zip(delta) {
             let (bh, t) = (i / queries, i % queries);
             let row = ((bh / heads * queries + t) * heads + bh % heads) * value_dim;
-            *delta = dot(&upstream.out[row..][..value_dim], &upstream.grad[row..][..value_dim]);
+            *delta = of_row(&upstream.out[row..][..value_dim], &upstream.grad[row..][..value_dim]);
             if let Some(grad_lse) = upstream.grad_lse {
                 *delta -= grad_lse[i];
             }
@@ -134,18 +134,8 @@ fn deltas<E: Stored>(problem: &Problem<E>, upstream: &Upstream<E>) -> Vec<E::Rea
 }
 
 vectorised! {
-    fn dot<E: Stored>(a: &[E], b: &[E]) -> E::Real {
-        let mut lanes = [E::Real::ZERO; 8];
-        let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-        for (a, b) in a.iter().zip(b) {
-            for i in 0..8 {
-                lanes[i] += a[i].widen() * b[i].widen();
-            }
-        }
-        for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
-            *lane += a.widen() * b.widen();
-        }
-        sum_lanes(&lanes, |lane| lane)
+    fn of_row<E: Stored>(out: &[E], grad: &[E]) -> E::Real {
+        dot::<_, _, FUSED>(out, grad)
     }
 }
 
