@@ -2,7 +2,7 @@
 
 use longhand_kernels::kv_cache::Storage;
 
-use super::simd::{prefetch, vectorised};
+use super::simd::vectorised;
 use super::{Real, Stored};
 
 /// Rows of `width` elements in memory, of which `dim` are of the head.
@@ -22,10 +22,10 @@ pub(crate) enum Rows<'a, E: Stored> {
 }
 
 impl CachedRows<'_> {
-    /// Asks memory for rows that are read soon.
-    pub(crate) fn prefetch<E: Stored>(&self, first: usize, count: usize) {
+    /// Where these rows lie.
+    pub(crate) fn bytes_of<E: Stored>(&self, first: usize, count: usize) -> &[u8] {
         let row = self.width * if self.storage == Storage::Plain { size_of::<E>() } else { 1 };
-        prefetch(&self.bytes[first * row..][..count * row]);
+        &self.bytes[first * row..][..count * row]
     }
 
     /// `count` rows from `first` on: where they lie, or of 8 bits, copied to `buffer`.

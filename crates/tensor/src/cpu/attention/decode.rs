@@ -1,5 +1,6 @@
 //! A few queries over the keys and values of a cache: bound by how fast memory gives them, so each is read once for all
-//! the heads that share it, and nothing is packed.
+//! the heads that share it, and nothing is packed. While the keys of a block are multiplied, memory is asked for its values,
+//! and while those are, for the keys of the next block.
 
 use std::ops::Range;
 
@@ -9,11 +10,12 @@ use super::score::{Hidden, MaskFunction, Scores};
 use super::{Block, Heads, KEYS, Sizes, scale_rows};
 use crate::cpu::cached::{CachedRows, Rows};
 use crate::cpu::parallel::map_indices;
-use crate::cpu::simd::vectorised;
+use crate::cpu::reduce::dot;
+use crate::cpu::simd::{prefetch, vectorised};
 use crate::cpu::{Real, Stored, pool};
 
 /// Keys of a piece of work, a multiple of [`KEYS`]: pieces do not depend on the number of threads.
-const PIECE: usize = 8 * KEYS;
+const PIECE: usize = 16 * KEYS;
 
 /// What is attended with, and how.
 pub(crate) struct Decode<'a, E: Stored> {
@@ -81,17 +83,14 @@ struct Partial<T> {
 pub(crate) fn decode<T: Real, E: Stored<Real = T>>(problem: &Decode<E>, cache: &Cache) -> (Vec<T>, Vec<T>) {
     let Sizes { batch, queries, heads, kv_heads, value_dim, .. } = problem.sizes;
     let visible: Vec<Visible> = cache.lengths.iter().map(|&keys| problem.visible(keys)).collect();
-    // Those of each key head of each sequence follow each other.
+    // Of a sequence those of the same keys follow each other: pages hold them side by side.
     let (mut pieces, mut firsts) = (Vec::new(), Vec::new());
     for (sequence, visible) in visible.iter().enumerate() {
         let seen = seen(visible, queries);
-        for kv_head in 0..kv_heads {
-            firsts.push(pieces.len());
-            let starts = (seen.start / KEYS * KEYS..seen.end).step_by(PIECE);
-            pieces.extend(starts.map(|start| {
-                let keys = start.max(seen.start)..seen.end.min(start + PIECE);
-                Piece { sequence, kv_head, keys }
-            }));
+        firsts.push(pieces.len());
+        for start in (seen.start / KEYS * KEYS..seen.end).step_by(PIECE) {
+            let keys = start.max(seen.start)..seen.end.min(start + PIECE);
+            pieces.extend((0..kv_heads).map(|kv_head| Piece { sequence, kv_head, keys: keys.clone() }));
         }
     }
     firsts.push(pieces.len());
@@ -103,8 +102,8 @@ pub(crate) fn decode<T: Real, E: Stored<Real = T>>(problem: &Decode<E>, cache: &
     let group = heads / kv_heads.max(1);
     for (row, lse) in lse.iter_mut().enumerate() {
         let (sequence, head, query) = (row / queries / heads, row / queries % heads, row % queries);
-        let shared = sequence * kv_heads + head / group;
-        let parts = &partials[firsts[shared]..firsts[shared + 1]];
+        let parts = partials[firsts[sequence]..firsts[sequence + 1]].iter();
+        let parts = parts.skip(head / group).step_by(kv_heads);
         let out = &mut out[((sequence * queries + query) * heads + head) * value_dim..][..value_dim];
         let sink = problem.sinks.map_or(T::NEG_INFINITY, |sinks| sinks[head]);
         *lse = merge(parts, head % group * queries + query, cache.values.width, sink, out);
@@ -119,8 +118,14 @@ fn seen(visible: &Visible, queries: usize) -> Range<usize> {
 }
 
 /// Adds up what pieces have for a row, in their order, and returns its log-sum-exp.
-fn merge<T: Real>(parts: &[Partial<T>], row: usize, width: usize, sink: T, out: &mut [T]) -> T {
-    let max = parts.iter().fold(sink, |max, part| max.max(part.max[row]));
+fn merge<'a, T: Real + 'a>(
+    parts: impl Iterator<Item = &'a Partial<T>> + Clone,
+    row: usize,
+    width: usize,
+    sink: T,
+    out: &mut [T],
+) -> T {
+    let max = parts.clone().fold(sink, |max, part| max.max(part.max[row]));
     if max == T::NEG_INFINITY {
         return max;
     }
@@ -163,15 +168,13 @@ impl<T: Real, E: Stored<Real = T>> Decode<'_, E> {
         for key in piece.keys.clone().step_by(KEYS) {
             let cols = KEYS.min(piece.keys.end - key);
             for Run { at, row, count } in piece.runs(cache, key..key + cols) {
-                for next in piece.runs(cache, key + at + count..piece.keys.end).take(1) {
-                    cache.keys.prefetch::<E>(next.row, next.count);
-                }
+                let mut next = cache.values.bytes_of::<E>(row, count);
                 let keys = cache.keys.read::<E>(row, count, &mut buffer);
                 for (q, scores) in wide_q.chunks_exact(key_width).zip(&mut scores) {
-                    let scores = &mut scores[at..at + count];
+                    let (scores, next) = (&mut scores[at..at + count], std::mem::take(&mut next));
                     match keys {
-                        Rows::Stored(keys) => products(q, keys, scores),
-                        Rows::Widened(keys) => products(q, keys, scores),
+                        Rows::Stored(keys) => products(q, keys, scores, next),
+                        Rows::Widened(keys) => products(q, keys, scores, next),
                     }
                 }
             }
@@ -189,15 +192,16 @@ impl<T: Real, E: Stored<Real = T>> Decode<'_, E> {
                 );
             }
             for Run { at, row, count } in piece.runs(cache, key..key + cols) {
-                for next in piece.runs(cache, key + at + count..piece.keys.end).take(1) {
-                    cache.values.prefetch::<E>(next.row, next.count);
-                }
+                let after = key + at + KEYS;
+                let next = piece.runs(cache, after..piece.keys.end.min(after + count)).next();
+                let mut next =
+                    next.map(|run| cache.keys.bytes_of::<E>(run.row, run.count)).unwrap_or_default();
                 let values = cache.values.read::<E>(row, count, &mut buffer);
                 for (weights, out) in scores.iter().zip(partial.out.chunks_exact_mut(width)) {
-                    let weights = &weights[at..at + count];
+                    let (weights, next) = (&weights[at..at + count], std::mem::take(&mut next));
                     match values {
-                        Rows::Stored(values) => add_weighted(weights, values, out),
-                        Rows::Widened(values) => add_weighted(weights, values, out),
+                        Rows::Stored(values) => add_weighted(weights, values, out, next),
+                        Rows::Widened(values) => add_weighted(weights, values, out, next),
                     }
                 }
             }
@@ -232,43 +236,25 @@ impl<T: Real, E: Stored<Real = T>> Decode<'_, E> {
 }
 
 vectorised! {
-    /// The products of `q` with rows of its width.
-    fn products<E: Stored>(q: &[E::Real], keys: &[E], scores: &mut [E::Real]) {
+    /// The products of `q` with rows of its width. Meanwhile memory is asked for what is read `next`, row by row.
+    fn products<E: Stored>(q: &[E::Real], keys: &[E], scores: &mut [E::Real], next: &[u8]) {
+        let mut next = next.chunks(next.len().div_ceil(scores.len()).max(1));
         for (score, key) in scores.iter_mut().zip(keys.chunks_exact(q.len())) {
-            *score = dot::<E, FUSED>(q, key);
+            prefetch(next.next().unwrap_or_default());
+            *score = dot::<_, _, FUSED>(q, key);
         }
     }
-}
-
-/// In 32 interleaved sums: four vector registers of f32, so that none waits for the one before.
-#[inline(always)]
-fn dot<E: Stored, const FUSED: bool>(a: &[E::Real], b: &[E]) -> E::Real {
-    let mut lanes = [E::Real::ZERO; 32];
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<32>(), b.as_chunks::<32>());
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..32 {
-            lanes[i] = a[i].mul_add::<FUSED>(b[i].widen(), lanes[i]);
-        }
-    }
-    for ((lane, a), b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
-        *lane = a.mul_add::<FUSED>(b.widen(), *lane);
-    }
-    let mut width = 16;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
 }
 
 vectorised! {
     /// `out += weights values`, of rows of the width of `out`: four at a time, for which `out` is loaded and stored once.
-    fn add_weighted<E: Stored>(weights: &[E::Real], values: &[E], out: &mut [E::Real]) {
+    /// Meanwhile memory is asked for what is read `next`, four rows at a time.
+    fn add_weighted<E: Stored>(weights: &[E::Real], values: &[E], out: &mut [E::Real], next: &[u8]) {
         let width = out.len();
         let (fours, rest) = weights.as_chunks::<4>();
+        let mut next = next.chunks(next.len().div_ceil(fours.len().max(1)).max(1));
         for (weights, block) in fours.iter().zip(values.chunks_exact(4 * width)) {
+            prefetch(next.next().unwrap_or_default());
             let (ab, cd) = block.split_at(2 * width);
             let ((a, b), (c, d)) = (ab.split_at(width), cd.split_at(width));
             for ((((out, a), b), c), d) in out.iter_mut().zip(a).zip(b).zip(c).zip(d) {
