@@ -4,6 +4,7 @@
 //! zeroing and the page faults, which cost as much as many an operation. Live and kept buffers together never exceed
 //! the most that was ever live, so the peak of memory use stays what it was.
 
+use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,6 +14,8 @@ use crate::storage::Host;
 
 /// Smaller buffers are left to the system's allocator, which has them at hand.
 const SMALLEST: usize = 16 * 1024; // bytes
+/// There is a large page of 2 MB within so many.
+const LARGE: usize = 4 << 20; // bytes
 
 struct Pool {
     /// Oldest first.
@@ -33,7 +36,7 @@ fn pool() -> MutexGuard<'static, Pool> {
 pub(crate) fn buffer<E: Element>(len: usize) -> Vec<E> {
     let mut values = match take::<E>(len) {
         Some(values) => values,
-        None => vec![E::default(); len],
+        None => fresh(len),
     };
     if cfg!(debug_assertions) {
         // An element that an operation forgets shows as NaN.
@@ -49,8 +52,40 @@ pub(crate) fn zeros<E: Element>(len: usize) -> Vec<E> {
             for_chunks(&mut values, CHUNK, |_, piece| piece.fill(E::default()));
             values
         }
-        None => vec![E::default(); len],
+        None => fresh(len),
     }
+}
+
+/// A buffer of zeros from the system, in large pages if it is large: the processor keeps the places of 4 KB pages in mind
+/// for a few MB only.
+fn fresh<E: Element>(len: usize) -> Vec<E> {
+    if len * size_of::<E>() < LARGE {
+        return vec![E::default(); len];
+    }
+    let Ok(layout) = Layout::array::<E>(len) else { return vec![E::default(); len] }; // which tells of it
+    // SAFETY: the layout has a size.
+    let start = unsafe { alloc_zeroed(layout) };
+    if start.is_null() {
+        handle_alloc_error(layout);
+    }
+    large_pages(start, layout.size());
+    // SAFETY: of this layout, and zero bytes are elements.
+    unsafe { Vec::from_raw_parts(start.cast(), len, len) }
+}
+
+/// Asks the system to use large pages there. It need not.
+fn large_pages(start: *mut u8, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 4096;
+        let skipped = start.align_offset(PAGE);
+        if skipped < bytes {
+            // SAFETY: the pages lie in one allocation, and what they hold stays.
+            unsafe { libc::madvise(start.add(skipped).cast(), bytes - skipped, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (start, bytes);
 }
 
 fn take<E: Element>(len: usize) -> Option<Vec<E>> {
