@@ -5,6 +5,8 @@ use rayon::prelude::*;
 
 use super::widened;
 use crate::autograd::apply1;
+use crate::cpu::reduce::max_lanes;
+use crate::cpu::simd::vectorised;
 use crate::gpu::kernel_dtype;
 use crate::{Device, Dtype, Error, Forward, Gpu, Operation, Random, Result, Tensor};
 
@@ -98,44 +100,45 @@ impl Sample {
 
     /// As `kernels/sampling/sample.cu` has it, by sorting what the options keep.
     fn choose(&self, row: usize, logits: &[f32]) -> u32 {
-        let maximum = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        if maximum == f32::NEG_INFINITY || !logits.iter().all(|x| *x < f32::INFINITY) {
+        let mut maxima = vec![f32::NEG_INFINITY; logits.len().div_ceil(BLOCK)];
+        let finite = maxima_of_blocks(&mut maxima, logits);
+        let maximum = max_lanes(&maxima);
+        if maximum == f32::NEG_INFINITY || !finite {
             return NONE;
         }
         let kept = self.options.kept(logits.len());
         if kept == 1 {
             return logits.iter().position(|x| *x == maximum).map_or(NONE, |i| i as u32);
         }
-        // Most likely first; of equals the first.
-        let order = |&a: &usize, &b: &usize| (logits[b] + 0.0).total_cmp(&(logits[a] + 0.0)).then(a.cmp(&b));
-        let mut tokens: Vec<usize> = (0..logits.len()).collect();
-        if kept < tokens.len() {
-            tokens.select_nth_unstable_by(kept - 1, order);
-            tokens.truncate(kept);
+        let mut likely = at_least(logits, &maxima, kept);
+        if kept < likely.len() {
+            likely.select_nth_unstable(kept - 1);
+            likely.truncate(kept);
         }
         let inverse = self.options.inverse_temperature();
-        let weight_of = |&token: &usize| weight(logits[token], maximum, inverse);
-        let total: u64 = tokens.iter().map(weight_of).sum();
+        let weight_of = |token: u32| weight(logits[token as usize], maximum, inverse);
         let top_p = self.options.top_p_bits();
         if top_p != u64::MAX {
-            tokens.sort_unstable_by(order);
+            likely.sort_unstable();
+            let total: u64 = likely.iter().map(|likely| weight_of(likely.token())).sum();
             let needed = u128::from(total) * u128::from(top_p);
             let mut held = 0u128;
-            let enough = tokens.iter().position(|token| {
-                held += u128::from(weight_of(token)) << 64;
+            let enough = likely.iter().position(|likely| {
+                held += u128::from(weight_of(likely.token())) << 64;
                 held >= needed
             });
-            tokens.truncate(enough.map_or(tokens.len(), |last| last + 1));
+            likely.truncate(enough.map_or(likely.len(), |last| last + 1));
         }
+        let mut tokens: Vec<u32> = likely.into_iter().map(Likely::token).collect();
         tokens.sort_unstable();
-        let total: u64 = tokens.iter().map(weight_of).sum();
+        let total: u64 = tokens.iter().copied().map(weight_of).sum();
         let draw = ((u128::from(bits(self.random, row)) * u128::from(total)) >> 64) as u64;
         let mut upto = 0;
         let drawn = tokens.iter().find(|token| {
-            upto += weight_of(token);
+            upto += weight_of(**token);
             draw < upto
         });
-        drawn.map_or(NONE, |&token| token as u32)
+        drawn.copied().unwrap_or(NONE)
     }
 
     fn on_gpu(&self, gpu: &Gpu, logits: &Tensor) -> Result<Tensor> {
@@ -155,5 +158,53 @@ impl Sample {
         // SAFETY: the logits are contiguous, the tokens new, both on this device and freed on this stream.
         unsafe { plan.launch(gpu.stream(), &args)? };
         Ok(tokens)
+    }
+}
+
+/// A token and how likely it is, as one number: more likely ones are smaller, and of equals the first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Likely(u64);
+
+impl Likely {
+    fn new(logit: f32, token: usize) -> Likely {
+        let bits = (logit + 0.0).to_bits(); // -0 is 0
+        let falling = if bits >> 31 == 1 { bits } else { bits ^ 0x7fff_ffff };
+        Likely(u64::from(falling) << 32 | token as u64)
+    }
+
+    fn token(self) -> u32 {
+        self.0 as u32
+    }
+}
+
+/// Logits of which the largest is found first, so that most need not be looked at again.
+const BLOCK: usize = 128;
+
+/// All tokens whose logits are at least some number, at which there are `kept` or more: the one that so many blocks reach.
+fn at_least(logits: &[f32], maxima: &[f32], kept: usize) -> Vec<Likely> {
+    let mut least = f32::NEG_INFINITY;
+    if kept < maxima.len() {
+        let mut maxima = maxima.to_vec();
+        least = *maxima.select_nth_unstable_by(kept - 1, |a, b| b.total_cmp(a)).1;
+    }
+    let mut found = Vec::new();
+    for (i, (block, maximum)) in logits.chunks(BLOCK).zip(maxima).enumerate() {
+        if *maximum >= least {
+            let tokens = (i * BLOCK..).zip(block).filter(|(_, logit)| **logit >= least);
+            found.extend(tokens.map(|(token, logit)| Likely::new(*logit, token)));
+        }
+    }
+    found
+}
+
+vectorised! {
+    /// The largest logit of each block; whether all are below +∞, and none is NaN.
+    fn maxima_of_blocks(maxima: &mut [f32], logits: &[f32]) -> bool {
+        let mut finite = true;
+        for (maximum, block) in maxima.iter_mut().zip(logits.chunks(BLOCK)) {
+            *maximum = max_lanes(block);
+            finite &= block.iter().fold(true, |finite, x| finite & (*x < f32::INFINITY));
+        }
+        finite
     }
 }
