@@ -5,7 +5,7 @@ use longhand_kernels::softmax::{SoftmaxArgs, SoftmaxBackward, SoftmaxBackwardArg
 use super::widened;
 use crate::autograd::apply;
 use crate::cpu::parallel::rows_per_chunk;
-use crate::cpu::reduce::{max_lanes, sum_lanes};
+use crate::cpu::reduce::{dot, max_lanes, sum_lanes};
 use crate::cpu::simd::vectorised;
 use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
@@ -144,10 +144,7 @@ vectorised! {
         let width = dx.len() / dlse.len();
         let rows = dx.chunks_exact_mut(width).zip(out.chunks_exact(width)).zip(dout.chunks_exact(width));
         for (((dx, out), dout), &dlse) in rows.zip(dlse) {
-            for ((dx, out), dout) in dx.iter_mut().zip(out).zip(dout) {
-                *dx = *out * *dout;
-            }
-            let rest = dlse - sum_lanes(dx, |x| x);
+            let rest = dlse - dot::<_, _, FUSED>(out, dout);
             for ((dx, out), dout) in dx.iter_mut().zip(out).zip(dout) {
                 *dx = *out * (*dout + rest);
             }
