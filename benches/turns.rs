@@ -9,10 +9,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use longhand_models::gpt2::{Gpt2, Gpt2Config};
-use longhand_tensor::ops::{self, AttentionOptions};
-use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, KvCache, Tensor, no_grad};
+use longhand_tensor::ops::{self, AttentionOptions, LossOptions, SampleOptions};
+use longhand_tensor::{
+    AdamW, AdamWOptions, Backward, Device, Dtype, Forward, KvCache, Operation, Random, Tensor, apply, no_grad,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 type Work = Box<dyn FnMut() -> Result<()>>;
@@ -52,9 +55,16 @@ fn prepare(asked: &Value) -> Result<Work> {
     match asked["operation"].as_str() {
         Some("attention forward") => attention([size("T")?, size("H")?, size("D")?], dtype, false),
         Some("attention forward + backward") => attention([size("T")?, size("H")?, size("D")?], dtype, true),
-        Some("attention decode") => decode([size("S")?, size("H")?, size("D")?], dtype),
+        Some("attention decode") => {
+            let paged = asked["variant"].as_str().is_some_and(|variant| variant.starts_with("paged"));
+            decode([size("S")?, size("H")?, size("D")?], dtype, paged)
+        }
         Some("matmul") => matmul([size("M")?, size("K")?, size("N")?], dtype),
+        Some("softmax forward + backward") => softmax([size("N")?, size("W")?]),
+        Some("linear cross-entropy") => output_head([size("N")?, size("W")?, size("V")?]),
+        Some("sampling") => sampling([size("N")?, size("V")?]),
         Some("training step") => step(size("T")?, dtype),
+        Some("copy") => copy(size("bytes")?),
         other => bail!("no such operation: {other:?}"),
     }
 }
@@ -85,11 +95,11 @@ fn attention([tokens, heads, dim]: [usize; 3], dtype: Dtype, backward: bool) -> 
     }))
 }
 
-/// One new token over a cache in one piece.
-fn decode([keys, heads, dim]: [usize; 3], dtype: Dtype) -> Result<Work> {
+/// One new token over a cache in one piece, or in pages of 16 tokens.
+fn decode([keys, heads, dim]: [usize; 3], dtype: Dtype, paged: bool) -> Result<Work> {
     let mut rng = StdRng::seed_from_u64(1);
     let mut draw = |tokens| draw(&mut rng, &[1, tokens, heads, dim], dtype);
-    let mut cache = KvCache::new(1);
+    let mut cache = if paged { KvCache::new(1).paged(16) } else { KvCache::new(1) };
     cache.append(&draw(keys)?, &draw(keys)?, None)?;
     let q = draw(1)?;
     let options = AttentionOptions { causal: true, ..Default::default() };
@@ -104,6 +114,68 @@ fn matmul([m, k, n]: [usize; 3], dtype: Dtype) -> Result<Work> {
     let (a, b) = (draw(&mut rng, &[m, k], dtype)?, draw(&mut rng, &[k, n], dtype)?);
     Ok(Box::new(move || {
         no_grad(|| a.matmul(&b))?;
+        Ok(())
+    }))
+}
+
+/// A scalar of which a tensor has this gradient.
+struct Seed(Tensor);
+
+impl Operation for Seed {
+    fn name(&self) -> &str {
+        "seed"
+    }
+
+    fn forward(&self, _: &[Tensor], _: &[bool]) -> longhand_tensor::Result<Forward> {
+        Ok(Forward::new([Tensor::zeros(&[], Dtype::F32, &Device::Cpu)?]))
+    }
+
+    fn backward(&self, _: &Backward<'_>) -> longhand_tensor::Result<Vec<Option<Tensor>>> {
+        Ok(vec![Some(self.0.clone())])
+    }
+}
+
+fn softmax([rows, width]: [usize; 2]) -> Result<Work> {
+    let mut rng = StdRng::seed_from_u64(1);
+    let x = draw(&mut rng, &[rows, width], Dtype::F32)?.requires_grad();
+    let seed = draw(&mut rng, &[rows, width], Dtype::F32)?;
+    Ok(Box::new(move || {
+        apply(Seed(seed.clone()), &[&ops::softmax(&x)?])?[0].backward()?;
+        Ok(())
+    }))
+}
+
+/// Linear and cross-entropy, with the gradients of the input and the weight.
+fn output_head([rows, width, classes]: [usize; 3]) -> Result<Work> {
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut draw =
+        |rows| -> Result<Tensor> { Ok(draw(&mut rng, &[rows, width], Dtype::F32)?.requires_grad()) };
+    let (hidden, weight) = (draw(rows)?, draw(classes)?);
+    let targets = (0..rows).map(|i| (i * 7919 % classes) as u32).collect();
+    let targets = Tensor::from_vec(targets, &[rows], &Device::Cpu)?;
+    Ok(Box::new(move || {
+        ops::linear_cross_entropy(&hidden, &weight, &targets, &LossOptions::default())?.backward()?;
+        Ok(())
+    }))
+}
+
+/// A token of each row.
+fn sampling([rows, classes]: [usize; 2]) -> Result<Work> {
+    let logits = draw(&mut StdRng::seed_from_u64(1), &[rows, classes], Dtype::F32)?;
+    let options = SampleOptions { temperature: 0.8, top_k: Some(50), top_p: 0.9 };
+    Ok(Box::new(move || {
+        ops::sample(&logits, &options, Random::default())?;
+        Ok(())
+    }))
+}
+
+/// On all threads: what work that only moves bytes is measured against.
+fn copy(bytes: usize) -> Result<Work> {
+    const CHUNK: usize = 1 << 20;
+    let (source, mut target) = (vec![1u8; bytes], vec![2u8; bytes]);
+    Ok(Box::new(move || {
+        let chunks = target.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK));
+        chunks.for_each(|(target, source)| target.copy_from_slice(source));
         Ok(())
     }))
 }

@@ -41,6 +41,27 @@ def matmul(rows, dtype):
     return {"operation": "matmul", "dtype": dtype, "variant": "K768 N3072", "sizes": sizes, "axis": "M", "amount": 2 * rows * 768 * 3072, "unit": "FLOP"}
 
 
+def softmax(rows, width):
+    sizes = {"N": rows, "W": width}
+    # Forward reads a matrix and writes one, backward reads two and writes one.
+    return {"operation": "softmax forward + backward", "dtype": "f32", "variant": "", "sizes": sizes, "axis": "W", "amount": 5 * 4 * rows * width, "unit": "byte"}
+
+
+def linear_cross_entropy(vocabulary):
+    sizes = {"N": 1024, "W": 256, "V": vocabulary}
+    return {"operation": "linear cross-entropy", "dtype": "f32", "variant": "W256", "sizes": sizes, "axis": "V", "amount": 3 * 2 * 1024 * 256 * vocabulary, "unit": "FLOP"}
+
+
+def sampling(vocabulary):
+    sizes = {"N": 16, "V": vocabulary}
+    return {"operation": "sampling", "dtype": "f32", "variant": "top-k 50 top-p 0.9", "sizes": sizes, "axis": "V", "amount": 4 * 16 * vocabulary, "unit": "byte"}
+
+
+def copy():
+    count = 512 << 20
+    return {"operation": "copy", "dtype": "u8", "variant": "", "sizes": {"bytes": count}, "axis": "bytes", "amount": 2 * count, "unit": "byte"}
+
+
 def training_step(tokens):
     sizes = {"B": 1, "T": tokens, "V": 50257, "W": 768, "L": 12, "H": 12}
     return {"operation": "training step", "dtype": "f32", "variant": "GPT-2 124M", "sizes": sizes, "axis": "T", "amount": tokens, "unit": "token"}
@@ -50,7 +71,11 @@ WORKS = [
     *(attention("attention forward", 2, tokens, "f32") for tokens in (1024, 4096, 8192)),
     *(attention("attention forward + backward", 7, tokens, "f32") for tokens in (1024, 4096, 8192)),
     *(training_step(tokens) for tokens in (512, 1024, 2048)),
+    copy(),
     *(decode(keys, dtype) for keys in (16_384, 65_536) for dtype in ("f32", "bf16")),
+    *(softmax((1 << 22) // width, width) for width in (1024, 262_144)),
+    *(sampling(vocabulary) for vocabulary in (65_536, 262_144)),
+    *(linear_cross_entropy(vocabulary) for vocabulary in (32_768, 65_536)),
     *(matmul(2048, dtype) for dtype in ("f32", "bf16")),
     *(attention("attention forward", 2, tokens, "bf16") for tokens in (1024, 4096, 8192)),
     *(attention("attention forward + backward", 7, tokens, "bf16") for tokens in (1024, 4096, 8192)),
@@ -92,6 +117,7 @@ def serve(threads):
     import torch
     import torch.nn.functional as F
 
+    from operations.sampling import sample_top
     from operations.training_step import step_of_gpt2
 
     torch.set_num_threads(threads)
@@ -125,13 +151,34 @@ def serve(threads):
         a, b = torch.randn(sizes["M"], sizes["K"]).to(dtype), torch.randn(sizes["K"], sizes["N"]).to(dtype)
         return lambda: a @ b
 
+    def softmax(sizes):
+        x, seed = torch.randn(sizes["N"], sizes["W"], requires_grad=True), torch.randn(sizes["N"], sizes["W"])
+        return lambda: torch.autograd.grad(F.softmax(x, -1), x, seed)
+
+    def linear_cross_entropy(sizes):
+        hidden, weight = (torch.randn(rows, sizes["W"], requires_grad=True) for rows in (sizes["N"], sizes["V"]))
+        targets = torch.randint(sizes["V"], (sizes["N"],))
+        return lambda: torch.autograd.grad(F.cross_entropy(F.linear(hidden, weight), targets), (hidden, weight))
+
+    def sampling(sizes):
+        logits = torch.randn(sizes["N"], sizes["V"])
+        return lambda: sample_top(logits, 50, 0.9)
+
+    def copy(sizes):
+        source, target = (torch.ones(sizes["bytes"], dtype=torch.uint8) for _ in range(2))
+        return lambda: target.copy_(source)
+
     def prepare(work):
-        sizes, dtype = work["sizes"], {"f32": torch.float32, "bf16": torch.bfloat16}[work["dtype"]]
+        sizes, dtype = work["sizes"], {"f32": torch.float32, "bf16": torch.bfloat16, "u8": torch.uint8}[work["dtype"]]
         return {
             "attention forward": lambda: attention(sizes, dtype, False),
             "attention forward + backward": lambda: attention(sizes, dtype, True),
             "attention decode": lambda: decode(sizes, dtype),
             "matmul": lambda: matmul(sizes, dtype),
+            "softmax forward + backward": lambda: softmax(sizes),
+            "linear cross-entropy": lambda: linear_cross_entropy(sizes),
+            "sampling": lambda: sampling(sizes),
+            "copy": lambda: copy(sizes),
             "training step": lambda: step_of_gpt2(sizes, "cpu", dtype),
         }[work["operation"]]()
 
