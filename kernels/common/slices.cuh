@@ -21,19 +21,31 @@ template <int CLUSTER, int WIDE> Columns columns_of_block(int width) {
     return slice<CLUSTER, WIDE>(width, blockIdx.x % CLUSTER);
 }
 
+// One for each slice.
+template <class T, int SLICES> struct Parts { T of[SLICES]; };
+
 // What `read` finds in each slice, for every thread of each block: `read` gets columns, counted from the block's first,
-// and gives a multiple of 8 bytes, the same to all threads. Once for each `parts`.
-template <int CLUSTER, int WIDE, int SLICES, class T, class F> void read_slices(T (&parts)[SLICES], int width, F read) {
-    if constexpr (CLUSTER > 1) {
-        static_assert(CLUSTER == SLICES, "a slice for each block");
-        cluster_wait();
-        share_in_cluster(parts, read(Columns{0, columns_of_block<CLUSTER, WIDE>(width).count}));
+// and gives a multiple of 8 bytes, the same to all threads. Once for each `shared`.
+template <int CLUSTER, int WIDE, int SLICES, class T, class F>
+Parts<T, SLICES> read_slices(T (&shared)[SLICES], int width, F read) {
+    if constexpr (SLICES == 1) {
+        return {{read(Columns{0, width})}};
     } else {
+        if constexpr (CLUSTER > 1) {
+            static_assert(CLUSTER == SLICES, "a slice for each block");
+            cluster_wait();
+            share_in_cluster(shared, read(Columns{0, columns_of_block<CLUSTER, WIDE>(width).count}));
+        } else {
 #pragma unroll 1
-        for (int i = 0; i < SLICES; ++i) {
-            const T part = read(slice<SLICES, WIDE>(width, i));
-            if (threadIdx.x == 0) parts[i] = part;
+            for (int i = 0; i < SLICES; ++i) {
+                const T part = read(slice<SLICES, WIDE>(width, i));
+                if (threadIdx.x == 0) shared[i] = part;
+            }
+            __syncthreads();
         }
-        __syncthreads();
+        Parts<T, SLICES> parts;
+#pragma unroll
+        for (int i = 0; i < SLICES; ++i) parts.of[i] = shared[i];
+        return parts;
     }
 }

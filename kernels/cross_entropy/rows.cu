@@ -73,7 +73,7 @@ extern __shared__ uint4 shared[];
 // both.
 extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS, SOFTCAP && SLICES == 1 ? 1 : 2)
 cross_entropy_rows(const __grid_constant__ Params p) {
-    __shared__ Part parts[SLICES];
+    __shared__ Part shared_parts[SLICES];
     const long long row = blockIdx.x / CLUSTER;
     const Columns columns = columns_of_block<CLUSTER, WIDE>(p.vocabulary);
     const bool writes_row = columns.first == 0 && threadIdx.x == 0;
@@ -93,7 +93,7 @@ cross_entropy_rows(const __grid_constant__ Params p) {
     Element* held = reinterpret_cast<Element*>(shared) + address % 16 / sizeof(Element);
     const float z_target = writes_row ? capped(p, to_float(logits[target])) : 0;  // before it is overwritten
 
-    read_slices<CLUSTER, WIDE>(parts, p.vocabulary, [&](const Columns& these) {
+    const auto parts = read_slices<CLUSTER, WIDE>(shared_parts, p.vocabulary, [&](const Columns& these) {
         Running running = {-infinity(), 0};
         float total = 0;
         for_columns<THREADS, WIDE>(logits + these.first, these.count, [&](int i, auto n) {
@@ -112,13 +112,13 @@ cross_entropy_rows(const __grid_constant__ Params p) {
         if (p.loss != nullptr && p.smoothing > 0) total = block_sum<THREADS>(total);
         return Part{over_block<THREADS>(running), total};
     });
-    const float lse = together(parts).log_sum_exp();
+    const float lse = together(parts.of).log_sum_exp();
 
     if (writes_row && p.loss != nullptr) {
         float loss = lse - (1 - p.smoothing) * z_target + p.z_loss * lse * lse;
         if (p.smoothing > 0) {
             float total = 0;
-            for (const Part& part : parts) total += part.total;
+            for (const Part& part : parts.of) total += part.total;
             loss -= p.smoothing * (total / p.vocabulary);
         }
         p.loss[row] = loss;

@@ -226,7 +226,7 @@ struct alignas(8) Largest { float logit; };
 extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS)
 sample(const __grid_constant__ Params p) {
     __shared__ unsigned token;
-    __shared__ Largest maxima[CLUSTER];
+    __shared__ Largest shared_maxima[CLUSTER];
     __shared__ Count64 tokens[CLUSTER], ties_of_blocks[CLUSTER], sums_of_blocks[CLUSTER];
     const long long number = blockIdx.x / CLUSTER;
     const Row row(p, number);
@@ -235,7 +235,7 @@ sample(const __grid_constant__ Params p) {
 
     unsigned largest = NONE;  // the first column of this thread that has it
     float own_maximum = -infinity();
-    read_slices<CLUSTER, WIDE>(maxima, p.vocabulary, [&](const Columns&) {
+    const auto maxima = read_slices<CLUSTER, WIDE>(shared_maxima, p.vocabulary, [&](const Columns&) {
         bool bad = false;
         row.for_each<true>([&](int column, float x) {
             bad |= !(x < infinity());
@@ -248,7 +248,7 @@ sample(const __grid_constant__ Params p) {
         return Largest{__syncthreads_or(bad) ? infinity() : maximum};
     });
     float maximum = -infinity();
-    for (const Largest& of_block : maxima) maximum = fmaxf(maximum, of_block.logit);
+    for (const Largest& of_block : maxima.of) maximum = fmaxf(maximum, of_block.logit);
     if (maximum == infinity() || maximum == -infinity()) {
         if (writes_row) p.tokens[number] = NONE;
         return;

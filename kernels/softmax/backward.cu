@@ -29,7 +29,7 @@ extern __shared__ uint4 shared[];
 
 extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS)
 softmax_backward(const __grid_constant__ Params p) {
-    __shared__ float2 parts[SLICES];
+    __shared__ float2 shared_parts[SLICES];
     const long long row = blockIdx.x / CLUSTER;
     const Columns columns = columns_of_block<CLUSTER, WIDE>(p.width);
     const long long start = row * p.width + columns.first;
@@ -64,7 +64,7 @@ softmax_backward(const __grid_constant__ Params p) {
 
     float rest = p.dlse == nullptr ? 0.0f : load_for_warp(p.dlse + row);
     if (p.dout != nullptr) {
-        read_slices<CLUSTER, WIDE>(parts, p.width, [&](const Columns& these) {
+        const auto parts = read_slices<CLUSTER, WIDE>(shared_parts, p.width, [&](const Columns& these) {
             float dot = 0;
             for_pairs(these, false, [&](int, const auto& y, const auto& dy, auto n) {
 #pragma unroll
@@ -72,7 +72,7 @@ softmax_backward(const __grid_constant__ Params p) {
             });
             return make_float2(block_sum<THREADS>(dot), 0);
         });
-        rest -= sum_in_order<SLICES>(parts).x;
+        rest -= sum_in_order<SLICES>(parts.of).x;
     }
 
     for_pairs({0, columns.count}, p.dout != nullptr, [&](int column, const auto& y, const auto& dy, auto n) {

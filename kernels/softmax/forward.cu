@@ -33,7 +33,7 @@ extern __shared__ uint4 shared[];
 
 extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS)
 softmax_forward(const __grid_constant__ Params p) {
-    __shared__ Running parts[SLICES];
+    __shared__ Running shared_parts[SLICES];
     const long long row = blockIdx.x / CLUSTER;
     const Columns columns = columns_of_block<CLUSTER, WIDE>(p.width);
     const Element* x = p.x + row * p.stride + columns.first;
@@ -42,7 +42,7 @@ softmax_forward(const __grid_constant__ Params p) {
     const unsigned long long address = reinterpret_cast<unsigned long long>(x);
     Element* held = reinterpret_cast<Element*>(shared) + address % 16 / sizeof(Element);
 
-    read_slices<CLUSTER, WIDE>(parts, p.width, [&](const Columns& these) {
+    const auto parts = read_slices<CLUSTER, WIDE>(shared_parts, p.width, [&](const Columns& these) {
         Running running = {-infinity(), 0};
         for_columns<THREADS, WIDE>(x + these.first, these.count, [&](int i, auto n) {
             constexpr int N = decltype(n)::value;
@@ -56,7 +56,7 @@ softmax_forward(const __grid_constant__ Params p) {
         });
         return over_block<THREADS>(running);
     });
-    const float lse = together(parts).log_sum_exp();
+    const float lse = together(parts.of).log_sum_exp();
     if (columns.first == 0 && threadIdx.x == 0 && p.lse != nullptr) p.lse[row] = lse;
     if (p.out == nullptr) return;
 

@@ -121,6 +121,8 @@ impl Check {
 struct Place {
     /// The first byte.
     start: i128,
+    /// After the last.
+    end: i128,
     /// What is next to each other.
     inner: i128,
     /// The dimensions with more than one element, outermost first; 0 and 0 past the last.
@@ -142,7 +144,8 @@ impl Place {
         size: usize,
     ) -> Place {
         let inner = if data.is_null() { 0 } else { inner as i128 * size as i128 };
-        let mut place = Place { start: data.0.into(), inner, dims: [Dim::default(); MAX_DIMS] };
+        let start = i128::from(data.0);
+        let mut place = Place { start, end: start + inner, inner, dims: [Dim::default(); MAX_DIMS] };
         let mut used = 0;
         for (count, stride) in dims {
             let (count, stride) = (count as i128, i128::from(stride) * size as i128);
@@ -152,7 +155,9 @@ impl Place {
             if count <= 1 || stride == 0 || used == MAX_DIMS {
                 continue;
             }
-            place.start += (stride * (count - 1)).min(0);
+            let reach = stride * (count - 1);
+            place.start += reach.min(0);
+            place.end += reach.max(0);
             // A dimension that goes on where the one within it ends is one with it.
             match place.dims[..used].last_mut() {
                 Some(outer) if outer.stride == stride * count => {
@@ -173,13 +178,9 @@ impl Place {
         place
     }
 
-    fn end(&self) -> i128 {
-        self.start + self.inner + self.dims.iter().map(|dim| dim.stride.abs() * dim.more).sum::<i128>()
-    }
-
     /// Whether a byte of one is a byte of the other; false, too, where that takes too long to find out.
     fn meets(&self, other: &Place) -> bool {
-        if self.inner == 0 || other.inner == 0 || self.end() <= other.start || other.end() <= self.start {
+        if self.inner == 0 || other.inner == 0 || self.end <= other.start || other.end <= self.start {
             return false;
         }
         // Steps along dimensions of this one, less those of the other, that lead to the other's start, or as far before or
@@ -208,7 +209,7 @@ impl Place {
 /// From the first byte to after the last.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#x}..{:#x}", self.start, self.end())
+        write!(f, "{:#x}..{:#x}", self.start, self.end)
     }
 }
 

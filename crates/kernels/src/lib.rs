@@ -2,7 +2,8 @@
 //!
 //! Each operation takes three steps: say what (`Norm::rms(..)`), compile it for a device (`.plan(..)`:
 //! slow, once), enqueue it (`plan.launch(..)`: no allocation, no synchronisation, shapes may differ each time).
-//! Memory belongs to the caller: pointers, strides, workspace.
+//! Memory belongs to the caller: pointers, strides, workspace. What a launch writes lies apart from all else that it is
+//! given, or in the very place of an argument that it may be; where it does not, the launch is refused.
 
 pub mod activation;
 pub mod adamw;

@@ -70,7 +70,7 @@ mod backward {
     }
 }
 
-/// Rows of one width, and which of the two passes.
+/// A pass over rows of one width: forward holds one tensor of a row, backward two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Pass(Row);
 

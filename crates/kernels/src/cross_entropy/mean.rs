@@ -100,9 +100,7 @@ impl MeanLossPlan {
         targets: DevicePtr,
         share: DevicePtr,
     ) -> Result<()> {
-        check_rows(rows, "targets", targets)?;
-        CHECK.tensor("share", share, Dtype::F32)?;
-        CHECK.apart(&[numbers("targets", targets, rows), numbers("share", share, 1).written()])?;
+        check(rows, [("targets", targets, rows)], ("share", share))?;
         let params = ShareParams { targets, share, rows: rows as i64 };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
         unsafe { self.share.launch(stream, [1, 1], &params) }
@@ -126,28 +124,26 @@ impl MeanLossPlan {
         share: DevicePtr,
         mean: DevicePtr,
     ) -> Result<()> {
-        check_rows(rows, "loss", loss)?;
-        CHECK.tensor("share", share, Dtype::F32)?;
-        CHECK.tensor("mean", mean, Dtype::F32)?;
-        CHECK.apart(&[
-            numbers("loss", loss, rows),
-            numbers("share", share, 1),
-            numbers("mean", mean, 1).written(),
-        ])?;
+        check(rows, [("loss", loss, rows), ("share", share, 1)], ("mean", mean))?;
         let params = MeanParams { loss, share, mean, rows: rows as i64 };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
         unsafe { self.mean.launch(stream, [1, 1], &params) }
     }
 }
 
-/// Of 4 bytes each.
-fn numbers(name: &'static str, data: DevicePtr, count: usize) -> Extent {
-    Extent::contiguous(name, data, count, 4)
-}
+/// A name, and so many numbers of 4 bytes that are read.
+type Numbers = (&'static str, DevicePtr, usize);
 
-fn check_rows(rows: usize, name: &str, data: DevicePtr) -> Result<()> {
+/// One number is written.
+fn check<const N: usize>(rows: usize, read: [Numbers; N], written: (&'static str, DevicePtr)) -> Result<()> {
     CHECK.size("rows", rows, 0, MAX_BLOCKS)?;
-    if rows > 0 { CHECK.memory(name, data, 4) } else { Ok(()) }
+    for (name, data, _) in read.into_iter().filter(|&(.., count)| count > 0) {
+        CHECK.memory(name, data, 4)?;
+    }
+    CHECK.tensor(written.0, written.1, Dtype::F32)?;
+    let read = read.map(|(name, data, count)| Extent::contiguous(name, data, count, 4));
+    let written = Extent::contiguous(written.0, written.1, 1, 4).written();
+    CHECK.apart(&[&read[..], &[written]].concat())
 }
 
 /// `x *= factor`, for a factor on the device: of a gradient that was computed before that of the loss was known. Where
@@ -204,19 +200,48 @@ impl GradientScalePlan {
         if count == 0 {
             return Ok(());
         }
-        SCALE.size("count", count, 0, MAX_BLOCKS * BLOCK)?;
-        SCALE.memory("x", x, 16)?;
-        SCALE.tensor("factor", factor, Dtype::F32)?;
-        let written = Extent::contiguous("x", x, count, self.dtype.size()).written();
-        SCALE.apart(&[written, numbers("factor", factor, 1)])?;
+        check_scale(self.dtype, count, x, factor)?;
         let params = ScaleParams { x, factor, count: count as i64 };
         // SAFETY: the caller answers for the memory; the checks above for the kernel's other assumptions.
         unsafe { self.kernel.launch(stream, [count.div_ceil(BLOCK) as u32, 1], &params) }
     }
 }
 
+fn check_scale(dtype: Dtype, count: usize, x: DevicePtr, factor: DevicePtr) -> Result<()> {
+    SCALE.size("count", count, 0, MAX_BLOCKS * BLOCK)?;
+    SCALE.memory("x", x, 16)?;
+    SCALE.tensor("factor", factor, Dtype::F32)?;
+    let written = Extent::contiguous("x", x, count, dtype.size()).written();
+    SCALE.apart(&[written, Extent::contiguous("factor", factor, 1, 4)])
+}
+
 pub(super) fn variants() -> Vec<Variant> {
     let scale = [Dtype::F32, Dtype::Bf16, Dtype::F16].map(|dtype| variant(dtype, "cross_entropy_scale"));
     let of_numbers = ["cross_entropy_share", "cross_entropy_mean"].map(|entry| variant(Dtype::F32, entry));
     [&of_numbers[..], &scale].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::assert_apart;
+
+    #[test]
+    fn what_is_written_is_apart_from_all_else() {
+        let at = |i: u64| DevicePtr(i << 20);
+        assert_apart(
+            [at(1), at(2), at(3)],
+            |&[loss, share, mean]| check(9, [("loss", loss, 9), ("share", share, 1)], ("mean", mean)),
+            1,
+            &[("mean", |at| &mut at[2]), ("loss", |at| &mut at[0]), ("share", |at| &mut at[1])],
+            &[],
+        );
+        assert_apart(
+            [at(1), at(2)],
+            |&[x, factor]| check_scale(Dtype::Bf16, 9, x, factor),
+            1,
+            &[("x", |at| &mut at[0]), ("factor", |at| &mut at[1])],
+            &[],
+        );
+    }
 }

@@ -131,19 +131,7 @@ impl GradientNormPlan {
     pub unsafe fn launch(&self, stream: &Stream, args: &GradientNormArgs) -> Result<()> {
         let GradientNormArgs { gradients, max_norm, norm, factor, workspace } = *args;
         let parts = blocks(gradients);
-        CHECK.tensor("norm", norm, Dtype::F32)?;
-        CHECK.tensor("factor", factor, Dtype::F32)?;
-        if parts > 0 {
-            CHECK.tensor("workspace", workspace, Dtype::F32)?;
-        }
-        CHECK.apart(&[
-            Extent::contiguous("norm", norm, 1, 4).written(),
-            Extent::contiguous("factor", factor, 1, 4).written(),
-            Extent::contiguous("workspace", workspace, parts, 4).written(),
-        ])?;
-        if max_norm.is_nan() || max_norm <= 0.0 {
-            return Err(CHECK.error("max_norm", max_norm, "positive"));
-        }
+        check(args, parts)?;
         let mut partials = workspace;
         for (dtype, list) in gradients.iter().filter(|(_, list)| list.blocks() > 0) {
             // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
@@ -182,6 +170,45 @@ impl GradientNormPlan {
     }
 }
 
+fn check(args: &GradientNormArgs, parts: usize) -> Result<()> {
+    let GradientNormArgs { max_norm, norm, factor, workspace, .. } = *args;
+    CHECK.tensor("norm", norm, Dtype::F32)?;
+    CHECK.tensor("factor", factor, Dtype::F32)?;
+    if parts > 0 {
+        CHECK.tensor("workspace", workspace, Dtype::F32)?;
+    }
+    if max_norm.is_nan() || max_norm <= 0.0 {
+        return Err(CHECK.error("max_norm", max_norm, "positive"));
+    }
+    CHECK.apart(&[
+        Extent::contiguous("norm", norm, 1, 4).written(),
+        Extent::contiguous("factor", factor, 1, 4).written(),
+        Extent::contiguous("workspace", workspace, parts, 4).written(),
+    ])
+}
+
 fn blocks(gradients: &[(Dtype, &TensorList)]) -> usize {
     gradients.iter().map(|(_, list)| list.blocks()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extent::assert_apart;
+
+    #[test]
+    fn what_is_written_lies_apart() {
+        let [norm, factor, workspace] = [1, 2, 3].map(|i| DevicePtr(i << 20));
+        assert_apart(
+            GradientNormArgs { gradients: &[], max_norm: 1.0, norm, factor, workspace },
+            |args| check(args, 9),
+            3,
+            &[
+                ("norm", |args| &mut args.norm),
+                ("factor", |args| &mut args.factor),
+                ("workspace", |args| &mut args.workspace),
+            ],
+            &[],
+        );
+    }
 }
