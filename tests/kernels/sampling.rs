@@ -1,3 +1,4 @@
+use crate::devices::Devices;
 use crate::draw::{check_all, precisions};
 use longhand_kernels::sampling::SampleOptions;
 use longhand_verify::cases::Sample;
@@ -6,6 +7,12 @@ use proptest::prelude::*;
 #[test]
 fn tokens_are_those_of_the_definition() {
     check_all(24, cases());
+}
+
+#[test]
+fn tokens_of_rows_that_no_block_holds_are_those_of_the_definition() {
+    let Some(devices) = Devices::open() else { return };
+    Sample::telling().iter().filter(|case| case.vocabulary > 10_000).for_each(|case| devices.check(case));
 }
 
 prop_compose! {

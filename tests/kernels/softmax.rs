@@ -1,3 +1,4 @@
+use crate::devices::Devices;
 use crate::draw::{check_all, precisions};
 use longhand_verify::cases::Softmax;
 use proptest::prelude::*;
@@ -5,6 +6,12 @@ use proptest::prelude::*;
 #[test]
 fn softmax_and_its_gradient_are_as_close_to_the_reference_as_their_precision_allows() {
     check_all(24, cases());
+}
+
+#[test]
+fn rows_that_no_block_holds_are_as_close_as_others() {
+    let Some(devices) = Devices::open() else { return };
+    Softmax::telling().iter().filter(|case| case.width > 10_000).for_each(|case| devices.check(case));
 }
 
 prop_compose! {

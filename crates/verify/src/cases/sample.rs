@@ -114,6 +114,9 @@ impl Sample {
                 ..new(Precision::F32, 30_001, options)
             }),
         );
+        // One that no cluster of blocks holds.
+        let few = SampleOptions { top_k: Some(5), ..plain };
+        cases.push(Sample { rows: 1, ..new(Precision::F32, 450_001, few) });
         cases
     }
 

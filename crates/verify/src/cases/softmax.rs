@@ -103,7 +103,7 @@ impl fmt::Display for Softmax {
 
 impl Softmax {
     /// The cases that tell the most: each type at a width of no alignment, the smallest and none, outputs in place,
-    /// and rows that no block holds.
+    /// rows that no block holds, and one that no cluster of blocks does.
     #[must_use]
     pub fn telling() -> Vec<Softmax> {
         let mut cases: Vec<Softmax> = Precision::ALL.map(|precision| new(precision, 20, 1001)).into();
@@ -114,6 +114,7 @@ impl Softmax {
         cases.push(new(Precision::F32, 2, 70_001));
         cases.push(Softmax { in_place: true, gap: 3, ..new(Precision::Bf16, 2, 60_003) });
         cases.push(Softmax { shift: 1, ..new(Precision::F16, 1, 58_000) });
+        cases.push(new(Precision::F32, 1, 300_001));
         cases
     }
 
