@@ -24,8 +24,5 @@ inline uint4 element_bits(unsigned long long key, unsigned long long quad) {
     return philox(key, make_uint4(static_cast<unsigned>(quad), static_cast<unsigned>(quad >> 32), 0, 0));
 }
 
-// [0, 1), 24 bits of it.
-inline float uniform(unsigned word) { return (word >> 8) * 5.9604644775390625e-8f; }
-
 // Dropout with probability p keeps an element where its word is at least p * 2^32: `drop_below` comes from Rust.
 inline bool kept(unsigned word, unsigned drop_below) { return word >= drop_below; }
