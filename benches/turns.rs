@@ -8,11 +8,10 @@ use std::io::{BufRead, Write, stdin, stdout};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use longhand_benches::seeded;
 use longhand_models::gpt2::{Gpt2, Gpt2Config};
 use longhand_tensor::ops::{self, AttentionOptions, LossOptions, SampleOptions};
-use longhand_tensor::{
-    AdamW, AdamWOptions, Backward, Device, Dtype, Forward, KvCache, Operation, Random, Tensor, apply, no_grad,
-};
+use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, KvCache, Random, Tensor, no_grad};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -118,29 +117,12 @@ fn matmul([m, k, n]: [usize; 3], dtype: Dtype) -> Result<Work> {
     }))
 }
 
-/// A scalar of which a tensor has this gradient.
-struct Seed(Tensor);
-
-impl Operation for Seed {
-    fn name(&self) -> &str {
-        "seed"
-    }
-
-    fn forward(&self, _: &[Tensor], _: &[bool]) -> longhand_tensor::Result<Forward> {
-        Ok(Forward::new([Tensor::zeros(&[], Dtype::F32, &Device::Cpu)?]))
-    }
-
-    fn backward(&self, _: &Backward<'_>) -> longhand_tensor::Result<Vec<Option<Tensor>>> {
-        Ok(vec![Some(self.0.clone())])
-    }
-}
-
 fn softmax([rows, width]: [usize; 2]) -> Result<Work> {
     let mut rng = StdRng::seed_from_u64(1);
     let x = draw(&mut rng, &[rows, width], Dtype::F32)?.requires_grad();
     let seed = draw(&mut rng, &[rows, width], Dtype::F32)?;
     Ok(Box::new(move || {
-        apply(Seed(seed.clone()), &[&ops::softmax(&x)?])?[0].backward()?;
+        seeded(&[&ops::softmax(&x)?], std::slice::from_ref(&seed))?.backward()?;
         Ok(())
     }))
 }

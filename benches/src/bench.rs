@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use criterion::{BatchSize, Bencher, BenchmarkId, Criterion, Throughput};
+use longhand_tensor::Tensor;
 use serde_json::json;
 
 use crate::rate::Rate;
-use crate::{Clock, Gpu, Place, Row};
+use crate::{Clock, Gpu, Place, Row, normal, seeded};
 
 /// A bench in the making: a device, and criterion with its clock.
 pub struct Bench {
@@ -135,6 +136,30 @@ impl Bench {
             let routine = |input: Result<T>| keep(input.and_then(&mut *routine), &mut outcome);
             b.iter_batched(&mut *prepare, routine, BatchSize::PerIteration);
             outcome
+        })
+    }
+
+    /// As [`Bench::measure`], of the backward pass alone of the outputs that the closure computes, from gradients that are
+    /// at hand.
+    ///
+    /// # Errors
+    /// As [`Bench::measure`].
+    pub fn measure_backward<F>(&mut self, row: Row, setup: impl FnOnce() -> Result<F>) -> Result<()>
+    where
+        F: FnMut() -> Result<Vec<Tensor>>,
+    {
+        self.measure_prepared(row, || {
+            let mut forward = setup()?;
+            let mut gradients = Vec::new();
+            let prepare = move || {
+                let outputs = forward()?;
+                if gradients.is_empty() {
+                    let shapes = outputs.iter().map(Tensor::shape);
+                    gradients = shapes.map(normal).collect::<longhand_tensor::Result<_>>()?;
+                }
+                Ok(seeded(&outputs.iter().collect::<Vec<_>>(), &gradients)?)
+            };
+            Ok((prepare, |scalar: Tensor| Ok(scalar.backward()?)))
         })
     }
 

@@ -12,6 +12,7 @@ mod naive;
 mod place;
 mod rate;
 mod row;
+mod seed;
 
 pub use bench::{Bench, main, main_on_cpu};
 pub use clock::{Clock, Started};
@@ -19,6 +20,7 @@ pub use gpu::{Cycle, Gpu};
 pub use naive::attention as naive_attention;
 pub use place::Place;
 pub use row::Row;
+pub use seed::seeded;
 
 use longhand_tensor::{Device, Dtype, Result, Tensor};
 use rand::SeedableRng;
