@@ -5,7 +5,6 @@
 //! the most that was ever live, so the peak of memory use stays what it was.
 
 use std::alloc::{Layout, alloc_zeroed, handle_alloc_error};
-use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::parallel::{CHUNK, for_chunks};
@@ -19,14 +18,13 @@ const LARGE: usize = 4 << 20; // bytes
 
 struct Pool {
     /// Oldest first.
-    free: VecDeque<Host>,
+    free: Vec<Host>,
     free_bytes: usize,
     live_bytes: usize,
     peak_bytes: usize,
 }
 
-static POOL: Mutex<Pool> =
-    Mutex::new(Pool { free: VecDeque::new(), free_bytes: 0, live_bytes: 0, peak_bytes: 0 });
+static POOL: Mutex<Pool> = Mutex::new(Pool { free: Vec::new(), free_bytes: 0, live_bytes: 0, peak_bytes: 0 });
 
 fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,7 +97,7 @@ fn take<E: Element>(len: usize) -> Option<Vec<E>> {
         pool.shrink(len * size_of::<E>());
         return None;
     };
-    let host = pool.free.remove(found)?;
+    let host = pool.free.remove(found);
     pool.free_bytes -= host.bytes();
     E::from_host(host)
 }
@@ -119,7 +117,7 @@ pub(crate) fn give_back(host: Host) {
     pool.live_bytes -= bytes;
     if bytes >= SMALLEST {
         pool.free_bytes += bytes;
-        pool.free.push_back(host);
+        pool.free.push(host);
         pool.shrink(0);
     }
 }
@@ -133,11 +131,14 @@ pub(crate) fn clear() {
 }
 
 impl Pool {
-    /// Leaves room for so many bytes that the system is about to be asked for.
+    /// Leaves room for so many bytes that the system is about to be asked for. What came back last goes first: a training
+    /// step asks for its sizes in a cycle, so that the oldest is the one that is needed next. (Oldest first, the system was
+    /// asked again and again for what had just gone, and its heap fell to pieces: 103 MB more at the peak of a step of GPT-2
+    /// 124M at T = 512.)
     fn shrink(&mut self, coming: usize) {
         while self.live_bytes + self.free_bytes + coming > self.peak_bytes {
-            let Some(oldest) = self.free.pop_front() else { break };
-            self.free_bytes -= oldest.bytes();
+            let Some(newest) = self.free.pop() else { break };
+            self.free_bytes -= newest.bytes();
         }
     }
 }
