@@ -223,7 +223,8 @@ template <class Mass, class Needed> Cut cut(const Row& row, unsigned key, Count6
 // Of some columns: the largest logit, -inf where there is none; +inf where the row gives no token.
 struct alignas(8) Largest { float logit; };
 
-extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS)
+// One block at a time: left to itself, ptxas makes room for two, and spills the 16-bit forms on sm_90a.
+extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS, 1)
 sample(const __grid_constant__ Params p) {
     __shared__ unsigned token;
     __shared__ Largest shared_maxima[CLUSTER];
