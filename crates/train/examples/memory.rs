@@ -23,7 +23,7 @@ const LAYERS: usize = 12;
 const WIDTH: usize = 128;
 const HEADS: usize = 2;
 const VOCABULARY: usize = 4096;
-const TOKENS: [usize; 4] = [256, 512, 1024, 2048];
+const TOKENS: [usize; 5] = [256, 512, 1024, 2048, 4096];
 /// Tokens that a feed-forward network takes at a time.
 const CHUNK: usize = 256;
 /// What is measured, and its name in the file.
