@@ -5,7 +5,9 @@ use longhand_kernels::rope::{Direction, Rope as Kernel, RopeArgs};
 use super::attention::{heads_or_none, with_contiguous_heads};
 use super::{check_alike, check_device, widened};
 use crate::autograd::apply;
+use crate::cpu::math::{self, MOST_TURNED};
 use crate::cpu::parallel::{for_chunks, rows_per_chunk};
+use crate::cpu::simd::vectorised;
 use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
 use crate::gpu::kernel_dtype;
@@ -171,30 +173,21 @@ impl Rotation {
             let mut out = pool::buffer::<T>(wide.numel());
             let token = heads * dim;
             for_chunks(&mut out, (rows_per_chunk(token) * token).max(1), |start, out| {
+                let mut turn = vec![T::ZERO; 2 * frequencies.len()];
                 for (i, out) in out.chunks_exact_mut(token.max(1)).enumerate() {
-                    out.copy_from_slice(&source[start + i * token..][..token]);
                     // Without positions of its own, a batch has those of the first.
                     let row = start / token + i;
                     let position = positions[if positions.len() == tokens { row % tokens } else { row }];
-                    self.turn_token(out, dim, sign * f64::from(position), frequencies);
+                    cos_sin(&mut turn, sign * f64::from(position), frequencies, self.0.factor);
+                    let source = &source[start + i * token..][..token];
+                    match self.0.interleaved {
+                        true => turn_heads::<T, true>(out, source, dim, &turn),
+                        false => turn_heads::<T, false>(out, source, dim, &turn),
+                    }
                 }
             });
             Tensor::from_elements(out, x.shape()).to_dtype(x.dtype())
         })
-    }
-
-    fn turn_token<T: Real>(&self, heads: &mut [T], dim: usize, position: f64, frequencies: &[f32]) {
-        let pairs = frequencies.len();
-        for (i, frequency) in frequencies.iter().enumerate() {
-            let (sin, cos) = (position * f64::from(*frequency)).sin_cos();
-            let [sin, cos] = [sin, cos].map(|x| T::from_f64(x * self.0.factor));
-            let (a, b) = if self.0.interleaved { (2 * i, 2 * i + 1) } else { (i, i + pairs) };
-            for head in heads.chunks_exact_mut(dim) {
-                let (x, y) = (head[a], head[b]);
-                head[a] = x * cos - y * sin;
-                head[b] = x * sin + y * cos;
-            }
-        }
     }
 
     fn on_gpu(
@@ -237,4 +230,46 @@ impl Rotation {
         unsafe { plan.launch(gpu.stream(), &args)? };
         Ok(out)
     }
+}
+
+vectorised! {
+    /// The cosine of each pair's turn at a position, times the factor, and then the sines.
+    fn cos_sin<T: Real>(turn: &mut [T], position: f64, frequencies: &[f32], factor: f64) {
+        let (cos, sin) = turn.split_at_mut(frequencies.len());
+        let angle = |frequency: f32| position * f64::from(frequency);
+        let near = frequencies.iter().all(|&frequency| angle(frequency).abs() <= MOST_TURNED);
+        for ((cos, sin), &frequency) in cos.iter_mut().zip(sin).zip(frequencies) {
+            let (s, c) = if near { math::sin_cos(angle(frequency)) } else { angle(frequency).sin_cos() };
+            (*cos, *sin) = (T::from_f64(c * factor), T::from_f64(s * factor));
+        }
+    }
+}
+
+vectorised! {
+    /// Turns the heads of a token, of `dim` elements each.
+    fn turn_heads<T: Real; const INTERLEAVED: bool>(out: &mut [T], source: &[T], dim: usize, turn: &[T]) {
+        let pairs = turn.len() / 2;
+        let (cos, sin) = turn.split_at(pairs);
+        for (out, source) in out.chunks_exact_mut(dim).zip(source.chunks_exact(dim)) {
+            let ((out, rest), (source, stay)) = (out.split_at_mut(2 * pairs), source.split_at(2 * pairs));
+            rest.copy_from_slice(stay);
+            if INTERLEAVED {
+                let both = out.chunks_exact_mut(2).zip(source.chunks_exact(2));
+                for ((out, source), (&cos, &sin)) in both.zip(cos.iter().zip(sin)) {
+                    (out[0], out[1]) = turned(source[0], source[1], cos, sin);
+                }
+            } else {
+                let ((out_x, out_y), (x, y)) = (out.split_at_mut(pairs), source.split_at(pairs));
+                let both = out_x.iter_mut().zip(out_y).zip(x.iter().zip(y));
+                for (((out_x, out_y), (&x, &y)), (&cos, &sin)) in both.zip(cos.iter().zip(sin)) {
+                    (*out_x, *out_y) = turned(x, y, cos, sin);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn turned<T: Real>(x: T, y: T, cos: T, sin: T) -> (T, T) {
+    (x * cos - y * sin, x * sin + y * cos)
 }
