@@ -193,6 +193,29 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_an_earlier_revision_are_named() {
+        let place = tempfile::tempdir().unwrap();
+        let (folder, benches) = (place.path().join("out"), place.path().join("benches"));
+        let of = |part: &str, revision: &str, date: &str| Run {
+            versions: [("longhand".to_owned(), revision.to_owned())].into(),
+            date: date.to_owned(),
+            ..run(part, "Xeon", vec![row("longhand", part, 1024, 1e6)])
+        };
+        keep(
+            &folder,
+            &[of("norm", "0.1.0 (aaa)", "2026-01-02T10"), of("rope", "0.1.0 (bbb)", "2026-01-02T11")],
+        );
+        write(std::slice::from_ref(&folder), &benches).unwrap();
+        let readme = fs::read_to_string(benches.join("README.md")).unwrap();
+        assert!(readme.contains("longhand 0.1.0 (bbb)"), "{readme}");
+        assert!(readme.contains("Of earlier revisions: norm of 0.1.0 (aaa).\n"), "{readme}");
+
+        keep(&folder, &[of("norm", "0.1.0 (bbb)", "2026-01-02T12")]);
+        write(&[folder], &benches).unwrap();
+        assert!(!fs::read_to_string(benches.join("README.md")).unwrap().contains("earlier revisions"));
+    }
+
+    #[test]
     fn results_of_different_machines_are_refused() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("out");

@@ -28,7 +28,7 @@ pub fn machine(runs: &[Run], folder: &Path) -> Result<String> {
     let machine = &runs[0].machine;
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let title = machine.gpu.as_ref().map_or(&machine.cpu, |gpu| &gpu.name);
-    let mut text = format!("\n## {title}\n\n{}\n", description(runs));
+    let mut text = format!("\n## {title}\n\n{}\n{}", description(runs), earlier_revisions(runs));
     if let Some(ceilings) = ceilings.filter(|list| !list.is_empty()) {
         text += &format!("\nCeilings: {}.\n", ceilings.join("; "));
     }
@@ -68,6 +68,21 @@ fn description(runs: &[Run]) -> String {
     let days = runs.iter().filter_map(|run| run.date.split('T').next()).filter(|day| !day.is_empty());
     words.extend(days.max().map(str::to_owned));
     words.join(", ") + "."
+}
+
+/// Which parts another revision was measured for than the newest one, which the description names.
+fn earlier_revisions(runs: &[Run]) -> String {
+    let revision = |run: &Run| run.versions.get(OURS).cloned();
+    let Some(newest) = runs.iter().rev().find_map(revision) else { return String::new() };
+    let mut parts: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for run in runs {
+        if let Some(other) = revision(run).filter(|it| *it != newest) {
+            parts.entry(other).or_default().push(&run.part);
+        }
+    }
+    let lines = parts.iter().map(|(revision, parts)| format!("{} of {revision}", parts.join(", ")));
+    let lines: Vec<String> = lines.collect();
+    if lines.is_empty() { String::new() } else { format!("\nOf earlier revisions: {}.\n", lines.join("; ")) }
 }
 
 fn checks(runs: &[Run]) -> String {
