@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use longhand_benches::seeded;
 use longhand_models::gpt2::{Gpt2, Gpt2Config};
-use longhand_tensor::ops::{self, AttentionOptions, LossOptions, SampleOptions};
+use longhand_tensor::ops::{self, AttentionOptions, LossOptions, NormOptions, Rope, SampleOptions};
 use longhand_tensor::{AdamW, AdamWOptions, Device, Dtype, KvCache, Random, Tensor, no_grad};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -59,6 +59,9 @@ fn prepare(asked: &Value) -> Result<Work> {
             decode([size("S")?, size("H")?, size("D")?], dtype, paged)
         }
         Some("matmul") => matmul([size("M")?, size("K")?, size("N")?], dtype),
+        Some("layer norm forward + backward") => layer_norm([size("N")?, size("W")?]),
+        Some("rope") => rope([size("T")?, size("H")?, size("Hkv")?, size("D")?]),
+        Some("AdamW") => adamw(size("P")?),
         Some("softmax forward + backward") => softmax([size("N")?, size("W")?]),
         Some("linear cross-entropy") => output_head([size("N")?, size("W")?, size("V")?]),
         Some("sampling") => sampling([size("N")?, size("V")?]),
@@ -113,6 +116,44 @@ fn matmul([m, k, n]: [usize; 3], dtype: Dtype) -> Result<Work> {
     let (a, b) = (draw(&mut rng, &[m, k], dtype)?, draw(&mut rng, &[k, n], dtype)?);
     Ok(Box::new(move || {
         no_grad(|| a.matmul(&b))?;
+        Ok(())
+    }))
+}
+
+/// Layer norm of a sum with the residual, with all its gradients.
+fn layer_norm([rows, width]: [usize; 2]) -> Result<Work> {
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut draw = |shape: &[usize]| draw(&mut rng, shape, Dtype::F32);
+    let seeds = [draw(&[rows, width])?, draw(&[rows, width])?];
+    let [x, residual] = [draw(&[rows, width])?.requires_grad(), draw(&[rows, width])?.requires_grad()];
+    let [weight, bias] = [draw(&[width])?.requires_grad(), draw(&[width])?.requires_grad()];
+    let options = NormOptions::new(1e-5);
+    Ok(Box::new(move || {
+        let (y, sum) = ops::layer_norm(&x, Some(&residual), Some(&weight), Some(&bias), &options)?;
+        seeded(&[&y, &sum], &seeds)?.backward()?;
+        Ok(())
+    }))
+}
+
+fn rope([tokens, heads, kv_heads, dim]: [usize; 4]) -> Result<Work> {
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut draw = |heads| draw(&mut rng, &[1, tokens, heads, dim], Dtype::F32);
+    let (q, k) = (draw(heads)?, draw(kv_heads)?);
+    let rope = Rope::new(dim, 1e4, &Device::Cpu)?;
+    let positions = Tensor::from_vec((0..tokens as u32).collect(), &[tokens], &Device::Cpu)?;
+    Ok(Box::new(move || {
+        no_grad(|| ops::rope(&q, &k, &positions, &rope))?;
+        Ok(())
+    }))
+}
+
+/// A step with one parameter.
+fn adamw(count: usize) -> Result<Work> {
+    let parameter = draw(&mut StdRng::seed_from_u64(1), &[count], Dtype::F32)?.requires_grad();
+    let gradients = parameter.mul(&parameter)?.sum_all()?.backward()?;
+    let mut optimiser = AdamW::new(vec![("p".to_owned(), parameter)], AdamWOptions::default())?;
+    Ok(Box::new(move || {
+        optimiser.step(&gradients, 1e-5)?;
         Ok(())
     }))
 }

@@ -1,4 +1,5 @@
-//! One AdamW step of f32 by number of parameters: 28 bytes move for each (read p, g, m, v; write p, m, v).
+//! One AdamW step of f32 by number of parameters: 28 bytes move for each (read p, g, m, v; write p, m, v). Ours reads g once
+//! more before, since a step whose gradients are not finite is skipped.
 
 mod gpu;
 

@@ -41,6 +41,21 @@ def matmul(rows, dtype):
     return {"operation": "matmul", "dtype": dtype, "variant": "K768 N3072", "sizes": sizes, "axis": "M", "amount": 2 * rows * 768 * 3072, "unit": "FLOP"}
 
 
+def layer_norm(rows, width):
+    sizes = {"N": rows, "W": width}
+    # Forward reads two matrices and writes two, backward reads three and writes one.
+    return {"operation": "layer norm forward + backward", "dtype": "f32", "variant": "residual", "sizes": sizes, "axis": "W", "amount": 8 * 4 * rows * width, "unit": "byte"}
+
+
+def rope(tokens):
+    sizes = {"B": 1, "T": tokens, "H": 8, "Hkv": 2, "D": 128}
+    return {"operation": "rope", "dtype": "f32", "variant": "D128 H8/2", "sizes": sizes, "axis": "T", "amount": 2 * 4 * tokens * 10 * 128, "unit": "byte"}
+
+
+def adamw(count):
+    return {"operation": "AdamW", "dtype": "f32", "variant": "", "sizes": {"P": count}, "axis": "P", "amount": 28 * count, "unit": "byte"}
+
+
 def softmax(rows, width):
     sizes = {"N": rows, "W": width}
     # Forward reads a matrix and writes one, backward reads two and writes one.
@@ -73,6 +88,9 @@ WORKS = [
     *(training_step(tokens) for tokens in (512, 1024, 2048)),
     copy(),
     *(decode(keys, dtype) for keys in (16_384, 65_536) for dtype in ("f32", "bf16")),
+    *(layer_norm((1 << 22) // width, width) for width in (768, 16_384, 131_072)),
+    *(rope(tokens) for tokens in (1024, 16_384)),
+    *(adamw(1 << power) for power in (20, 24, 26)),
     *(softmax((1 << 22) // width, width) for width in (1024, 262_144)),
     *(sampling(vocabulary) for vocabulary in (65_536, 262_144)),
     *(linear_cross_entropy(vocabulary) for vocabulary in (32_768, 65_536)),
@@ -117,6 +135,7 @@ def serve(threads):
     import torch
     import torch.nn.functional as F
 
+    from operations.rope import tables_of, turn
     from operations.sampling import sample_top
     from operations.training_step import step_of_gpt2
 
@@ -151,6 +170,27 @@ def serve(threads):
         a, b = torch.randn(sizes["M"], sizes["K"]).to(dtype), torch.randn(sizes["K"], sizes["N"]).to(dtype)
         return lambda: a @ b
 
+    def layer_norm(sizes):
+        matrix = lambda: torch.randn(sizes["N"], sizes["W"])
+        seeds = [matrix(), matrix()]
+        inputs = [x.requires_grad_() for x in (matrix(), matrix(), torch.randn(sizes["W"]), torch.randn(sizes["W"]))]
+
+        def run():
+            x, residual, weight, bias = inputs
+            total = x + residual
+            torch.autograd.grad((F.layer_norm(total, (sizes["W"],), weight, bias), total), inputs, seeds)
+        return run
+
+    def rope(sizes):
+        q, k = (torch.randn(1, sizes["T"], heads, sizes["D"]) for heads in (sizes["H"], sizes["Hkv"]))
+        tables = tables_of(sizes["T"], sizes["D"], "cpu", torch.float32)
+        return lambda: (turn(q, *tables), turn(k, *tables))
+
+    def adamw(sizes):
+        parameter = torch.nn.Parameter(torch.randn(sizes["P"]))
+        parameter.grad = torch.randn(sizes["P"])
+        return torch.optim.AdamW([parameter], lr=1e-5, weight_decay=0.01, fused=True).step
+
     def softmax(sizes):
         x, seed = torch.randn(sizes["N"], sizes["W"], requires_grad=True), torch.randn(sizes["N"], sizes["W"])
         return lambda: torch.autograd.grad(F.softmax(x, -1), x, seed)
@@ -175,6 +215,9 @@ def serve(threads):
             "attention forward + backward": lambda: attention(sizes, dtype, True),
             "attention decode": lambda: decode(sizes, dtype),
             "matmul": lambda: matmul(sizes, dtype),
+            "layer norm forward + backward": lambda: layer_norm(sizes),
+            "rope": lambda: rope(sizes),
+            "AdamW": lambda: adamw(sizes),
             "softmax forward + backward": lambda: softmax(sizes),
             "linear cross-entropy": lambda: linear_cross_entropy(sizes),
             "sampling": lambda: sampling(sizes),
