@@ -21,30 +21,63 @@ pub(crate) fn exp_negative_f32<const FUSED: bool>(x: f32) -> f32 {
     if x < LEAST { 0.0 } else { scaled }
 }
 
+/// [`exp_negative_f32`] of `x - shift`, for each `x` of a row, in its place. In two passes: within one, an exponential is a
+/// chain of instructions that wait for each other, so long that the processor has but a few of them in view at a time.
+#[inline(always)]
+pub(crate) fn exp_row_f32<const FUSED: bool, const N: usize>(row: &mut [f32; N], shift: f32) {
+    let mut powers = [0.0; N];
+    for (x, power) in row.iter_mut().zip(&mut powers) {
+        let below = *x - shift;
+        let (rest, n) = exp_reduce::<FUSED>(if below < LEAST { NONE } else { below });
+        (*x, *power) = (rest, power_of_two(n));
+    }
+    for (x, power) in row.iter_mut().zip(&powers) {
+        *x = exp_polynomial::<FUSED>(*x) * *power;
+    }
+}
+
 /// Where `e^x` becomes denormal.
 const LEAST: f32 = -87.33;
+/// Whose power of two is the one that [`power_of_two`] has no bits for.
+const NONE: f32 = -88.0;
 
-/// `2^n` for `n` in -126..=127, and some number for any other.
+/// `2^n` for `n` in -126..=127, 0 for -127, and some number for any other.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
 }
 
-/// `e^x` as a number around 1 and a power of two: `x = n ln 2 + r` with `|r| <= ln 2 / 2`, then the polynomial in `r` that
-/// is closest to `e^r` relative to it among those of degree 6 that begin with `1 + r` (3.1e-9, by Remez' algorithm).
+/// `e^x` as a number around 1 and a power of two.
 #[inline(always)]
 fn exp_parts<const FUSED: bool>(x: f32) -> (f32, i32) {
+    let (rest, n) = exp_reduce::<FUSED>(x);
+    (exp_polynomial::<FUSED>(rest), n)
+}
+
+/// The `r` and `n` of `x = n ln 2 + r` with `|r| <= ln 2 / 2`.
+#[inline(always)]
+fn exp_reduce<const FUSED: bool>(x: f32) -> (f32, i32) {
     // 1.5 * 2^23 + 127: adding it rounds to an integer, and leaves the exponent of 2^n in the low bits.
     const ROUND: f32 = 12_583_039.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    const POLYNOMIAL: [f32; 6] = [8.368_745e-3, 4.166_839e-2, 1.666_652_1e-1, 4.999_999_4e-1, 1.0, 1.0];
-    let mul_add = |a: f32, b: f32, c: f32| if FUSED { a.mul_add(b, c) } else { a * b + c };
-    let shifted = mul_add(x, std::f32::consts::LOG2_E, ROUND);
+    let shifted = mul_add::<FUSED>(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = mul_add(n, -LN2_LOW, mul_add(n, -LN2_HIGH, x));
-    let mantissa = POLYNOMIAL.iter().fold(1.381_454e-3, |sum, coefficient| mul_add(sum, r, *coefficient));
-    (mantissa, shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32)
+    let r = mul_add::<FUSED>(n, -LN2_LOW, mul_add::<FUSED>(n, -LN2_HIGH, x));
+    (r, shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32)
+}
+
+/// The polynomial in `r`, `|r| <= ln 2 / 2`, that is closest to `e^r` relative to it among those of degree 6 that begin with
+/// `1 + r` (3.1e-9, by Remez' algorithm).
+#[inline(always)]
+fn exp_polynomial<const FUSED: bool>(r: f32) -> f32 {
+    const COEFFICIENTS: [f32; 6] = [8.368_745e-3, 4.166_839e-2, 1.666_652_1e-1, 4.999_999_4e-1, 1.0, 1.0];
+    COEFFICIENTS.iter().fold(1.381_454e-3, |sum, coefficient| mul_add::<FUSED>(sum, r, *coefficient))
+}
+
+#[inline(always)]
+fn mul_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// Up to what `|x|` [`sin_cos`] is exact: 2^32 quarter turns.
@@ -152,6 +185,20 @@ mod tests {
         for exp in [exp_negative_f32::<false>, exp_negative_f32::<true>] {
             assert_eq!([exp(0.0), exp(-87.4), exp(-1e30), exp(f32::NEG_INFINITY)], [1.0, 0.0, 0.0, 0.0]);
             assert!(exp(f32::NAN).is_nan());
+        }
+    }
+
+    #[test]
+    fn exp_of_a_row_is_exp_of_each_less_the_shift() {
+        let special = [f32::NEG_INFINITY, f32::NAN, -1e30, -87.4, -87.33, -87.32, 0.0, 80.0];
+        let values: Vec<f32> = (0..96_000).map(|i| i as f32 * -1e-3).chain(special).collect();
+        for chunk in values.as_chunks::<8>().0 {
+            for shift in [0.0, 1.5] {
+                let expected = chunk.map(|x| exp_negative_f32::<false>(x - shift).to_bits());
+                let mut row = *chunk;
+                exp_row_f32::<false, 8>(&mut row, shift);
+                assert_eq!(row.map(f32::to_bits), expected, "{chunk:?} - {shift}");
+            }
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) trait Real:
     fn exp(self) -> Self;
     /// [`exp`](Real::exp) of a number that is not above 0, but for rounding: at a lower cost.
     fn exp_negative<const FUSED: bool>(self) -> Self;
+    /// [`exp_negative`](Real::exp_negative) of `x - shift`, for each `x` of a row, in its place.
+    fn exp_row<const FUSED: bool, const N: usize>(row: &mut [Self; N], shift: Self);
     fn ln(self) -> Self;
     fn erf(self) -> Self;
     fn sqrt(self) -> Self;
@@ -46,7 +48,7 @@ pub(crate) trait Real:
 }
 
 macro_rules! real {
-    ($type:ident, $gemm:ident, $exp:expr, $exp_negative:expr, $erf:expr) => {
+    ($type:ident, $gemm:ident, $exp:expr, $exp_negative:expr, $exp_row:expr, $erf:expr) => {
         impl Real for $type {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -58,6 +60,10 @@ macro_rules! real {
             #[inline(always)]
             fn exp_negative<const FUSED: bool>(self) -> Self {
                 $exp_negative(self)
+            }
+            #[inline(always)]
+            fn exp_row<const FUSED: bool, const N: usize>(row: &mut [Self; N], shift: Self) {
+                $exp_row(row, shift);
             }
             #[inline(always)]
             fn ln(self) -> Self {
@@ -96,5 +102,19 @@ macro_rules! real {
     };
 }
 
-real!(f32, sgemm, math::exp_f32, math::exp_negative_f32::<FUSED>, math::erf_f32);
-real!(f64, dgemm, f64::exp, f64::exp, math::erf_f64);
+real!(
+    f32,
+    sgemm,
+    math::exp_f32,
+    math::exp_negative_f32::<FUSED>,
+    math::exp_row_f32::<FUSED, N>,
+    math::erf_f32
+);
+real!(
+    f64,
+    dgemm,
+    f64::exp,
+    f64::exp,
+    |row: &mut [f64; N], shift: f64| row.iter_mut().for_each(|x| *x = (*x - shift).exp()),
+    math::erf_f64
+);

@@ -1,5 +1,7 @@
 //! Sums in a fixed order.
 
+use std::hint::black_box;
+
 use super::elementwise::add_chunk;
 use super::parallel::{CHUNK, for_chunks, map_indices};
 use super::simd::vectorised;
@@ -92,10 +94,30 @@ pub(crate) fn max_lanes<T: Real>(x: &[T]) -> T {
     join(lanes, T::max)
 }
 
-/// The halves of the lanes with each other, and so on, until one is left.
+/// The elements of a row in eights, combined with each other: one register of `f32` is left.
 #[inline(always)]
-pub(crate) fn join<T: Real>(mut lanes: [T; LANES], f: impl Fn(T, T) -> T) -> T {
-    let mut count = LANES;
+pub(crate) fn eighths<T: Real, const N: usize>(row: &[T; N], f: impl Fn(T, T) -> T) -> [T; 8] {
+    const { assert!(N.is_multiple_of(LANES) && N > 0) };
+    let (first, rest) = row.as_chunks::<LANES>().0.split_at(1);
+    let mut lanes = first[0];
+    for x in rest {
+        lanes.iter_mut().zip(x).for_each(|(lane, x)| *lane = f(*x, *lane));
+    }
+    let sixteen: [T; 16] = std::array::from_fn(|i| f(lanes[i], lanes[i + 16]));
+    std::array::from_fn(|i| f(sixteen[i], sixteen[i + 8]))
+}
+
+/// [`max_lanes`] of a row. Its last eight pass through memory: the compiler, when it sees what becomes of them, makes vectors
+/// of two of all that leads there.
+#[inline(always)]
+pub(crate) fn max_of_row<T: Real, const N: usize>(row: &[T; N]) -> T {
+    join(*black_box(&eighths(row, T::max)), T::max)
+}
+
+/// The halves of the lanes with each other, and so on, until one is left. There are a power of two.
+#[inline(always)]
+pub(crate) fn join<T: Real, const N: usize>(mut lanes: [T; N], f: impl Fn(T, T) -> T) -> T {
+    let mut count = N;
     while count > 1 {
         count /= 2;
         for i in 0..count {

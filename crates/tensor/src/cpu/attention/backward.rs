@@ -512,10 +512,9 @@ vectorised! {
         scores[..seen.start].fill(T::NEG_INFINITY);
         scores[seen.end..].fill(T::NEG_INFINITY);
         let shift = if lse == T::NEG_INFINITY { T::ZERO } else { lse };
-        for (score, grad) in scores.iter_mut().zip(grads.iter_mut()) {
-            let weight = (*score - shift).exp_negative::<FUSED>();
-            *grad = weight * (*grad - delta);
-            *score = weight;
+        T::exp_row::<FUSED, KEYS>(scores, shift);
+        for (weight, grad) in scores.iter().zip(grads.iter_mut()) {
+            *grad = *weight * (*grad - delta);
         }
         // Whatever was there, and whatever `delta` is.
         grads[..seen.start].fill(T::ZERO);

@@ -13,7 +13,7 @@ use super::score::{Hidden, MaskFunction, Scores};
 use super::{Block, Heads, KEYS, Sizes, scale_rows};
 use crate::cpu::cached::{CachedRows, Rows};
 use crate::cpu::parallel::map_indices;
-use crate::cpu::reduce::dot;
+use crate::cpu::reduce::{dot, join};
 use crate::cpu::simd::{prefetch, vectorised};
 use crate::cpu::{Real, Stored, pool};
 
@@ -76,7 +76,8 @@ impl Piece {
 /// What the rows of a piece have so far: T queries of each head that shares its keys.
 struct Partial<T> {
     max: Vec<T>,
-    sum: Vec<T>,
+    /// In eight parts.
+    sum: Vec<[T; 8]>,
     /// `(rows, width of a row of values)`.
     out: Vec<T>,
 }
@@ -135,7 +136,7 @@ fn merge<'a, T: Real + 'a>(
     let mut sum = (sink - max).exp();
     for part in parts {
         let weight = (part.max[row] - max).exp();
-        sum += weight * part.sum[row];
+        sum += weight * join(part.sum[row], |a, b| a + b);
         for (out, value) in out.iter_mut().zip(&part.out[row * width..]) {
             *out += weight * *value;
         }
@@ -163,7 +164,7 @@ impl<T: Real, E: Stored<Real = T>> Decode<'_, E> {
         }
         let mut partial = Partial {
             max: vec![T::NEG_INFINITY; rows],
-            sum: vec![T::ZERO; rows],
+            sum: vec![[T::ZERO; 8]; rows],
             out: vec![T::ZERO; rows * width],
         };
         let (mut scores, mut hidden) = (vec![[T::ZERO; KEYS]; rows], Hidden::new());

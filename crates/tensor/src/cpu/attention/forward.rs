@@ -1,4 +1,11 @@
 //! The forward pass: each block of queries of each head on its own.
+//!
+//! On an EPYC of two cores the products take seven tenths of the time, at nine tenths of the rate that the processor multiplies
+//! and adds at, and most of the rest is softmax. Rows whose largest element, sum and exponentials are whole vectors made
+//! 12 heads of 64 at T = 4,096 1.17 times as fast.
+//!
+//! Tried, and no faster: 48 queries a block (0.97 to 1.02), or 192 in parts of 48; 64, 128 or 192 keys; the largest elements of
+//! all rows before any exponential; several exponentials side by side, which the compiler puts back one after another.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -7,7 +14,7 @@ use super::score::Hidden;
 use super::{Block, KEYS, Problem, QUERIES, Sizes, copy_rows, padded};
 use crate::cpu::matmul::Mat;
 use crate::cpu::parallel::{Shared, first_come, map_indices};
-use crate::cpu::reduce::{max_lanes, sum_lanes};
+use crate::cpu::reduce::{eighths, join, max_of_row};
 use crate::cpu::simd::vectorised;
 use crate::cpu::tile::{PANEL, Packed, Then, multiply};
 use crate::cpu::{Real, Stored, pool};
@@ -68,8 +75,8 @@ struct Tile<T> {
     out: Vec<T>,
     /// Of the scores so far, of each row.
     max: Vec<T>,
-    /// Of `exp(score - max)` so far, of each row.
-    sum: Vec<T>,
+    /// Of `exp(score - max)` so far, of each row, in eight parts.
+    sum: Vec<[T; 8]>,
 }
 
 impl<T: Real> Tile<T> {
@@ -81,7 +88,7 @@ impl<T: Real> Tile<T> {
             hidden: Hidden::new(),
             out: none(),
             max: none(),
-            sum: none(),
+            sum: Vec::new(),
         }
     }
 
@@ -102,7 +109,9 @@ impl<T: Real> Tile<T> {
         );
         refill(&mut self.out, rows * padded(value_dim), T::ZERO);
         refill(&mut self.max, rows, sink.unwrap_or(T::NEG_INFINITY));
-        refill(&mut self.sum, rows, if sink.is_some() { T::ONE } else { T::ZERO });
+        let mut sum = [T::ZERO; 8];
+        sum[0] = if sink.is_some() { T::ONE } else { T::ZERO };
+        refill(&mut self.sum, rows, sum);
 
         let seen = problem.visible.block(batch, query / QUERIES);
         for key in (seen.start / PANEL * PANEL..seen.end).step_by(KEYS) {
@@ -149,19 +158,20 @@ impl<T: Real> Tile<T> {
     fn finish<'a, E: Stored<Real = T>>(&self, problem: &Problem<E>, target: impl Fn(usize) -> &'a mut [E]) {
         for (row, sum) in self.sum.iter().enumerate() {
             let values = &self.out[row * padded(problem.sizes.value_dim)..];
-            let inverse = if *sum > T::ZERO { T::ONE / *sum } else { T::ZERO };
+            let sum = join(*sum, |a, b| a + b);
+            let inverse = if sum > T::ZERO { T::ONE / sum } else { T::ZERO };
             scale(target(row), values, inverse);
         }
     }
 
     fn log_sum_exp(&self, lse: &mut [T]) {
         for ((lse, max), sum) in lse.iter_mut().zip(&self.max).zip(&self.sum) {
-            *lse = *max + sum.ln();
+            *lse = *max + join(*sum, |a, b| a + b).ln();
         }
     }
 }
 
-fn refill<T: Real>(values: &mut Vec<T>, count: usize, value: T) {
+fn refill<T: Copy>(values: &mut Vec<T>, count: usize, value: T) {
     values.clear();
     values.resize(count, value);
 }
@@ -177,19 +187,23 @@ vectorised! {
 vectorised! {
     /// Turns the `seen` scores of a row into weights relative to the largest score so far, the others into 0, and brings
     /// what was summed before to the same footing. Rows are whole: loops of constant length are vector instructions alone.
-    pub(super) fn online_softmax<T: Real>(scores: &mut [T; KEYS], seen: Range<usize>, max: &mut T, sum: &mut T, out: &mut [T]) {
+    /// The sum of a row is in eight parts, which are joined once it is complete.
+    pub(super) fn online_softmax<T: Real>(
+        scores: &mut [T; KEYS], seen: Range<usize>, max: &mut T, sum: &mut [T; 8], out: &mut [T],
+    ) {
         scores[..seen.start].fill(T::NEG_INFINITY);
         scores[seen.end..].fill(T::NEG_INFINITY);
-        let new_max = max_lanes(scores).max(*max);
+        let new_max = max_of_row(scores).max(*max);
         if new_max > *max {
             let shrink = (*max - new_max).exp();
-            *sum *= shrink;
+            sum.iter_mut().for_each(|sum| *sum *= shrink);
             out.iter_mut().for_each(|out| *out *= shrink);
             *max = new_max;
         }
         // Where all are -∞ there is nothing to subtract.
         let shift = if new_max == T::NEG_INFINITY { T::ZERO } else { new_max };
-        scores.iter_mut().for_each(|score| *score = (*score - shift).exp_negative::<FUSED>());
-        *sum += sum_lanes(scores, |weight| weight);
+        T::exp_row::<FUSED, KEYS>(scores, shift);
+        let weights = eighths(scores, |a, b| a + b);
+        sum.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
     }
 }
