@@ -3,7 +3,7 @@
 mod counting;
 
 use counting::peak;
-use longhand_tensor::ops::{Activation, AttentionOptions, Gelu, LossOptions};
+use longhand_tensor::ops::{Activation, AttentionOptions, Gelu, LossOptions, NormOptions};
 use longhand_tensor::{Device, Dtype, Gradients, Tensor, memory, no_grad, ops};
 
 fn zeros(shape: &[usize]) -> Tensor {
@@ -18,6 +18,7 @@ fn memory_is_linear_in_length_frozen_layers_save_nothing_and_backward_frees() {
     inference_keeps_nothing_and_a_frozen_weight_saves_no_input();
     backward_frees_what_it_has_passed();
     what_an_activation_gave_is_not_kept();
+    what_is_made_again_for_several_is_there_while_they_read_it();
     the_loss_of_a_head_never_holds_all_logits();
     a_table_that_is_read_twice_has_one_gradient_and_so_have_parts_of_a_batch();
 }
@@ -148,4 +149,27 @@ fn what_an_activation_gave_is_not_kept() {
         let each = (many - few) / 4.0;
         assert!((each - kept).abs() < 0.1, "{each} activations for each layer, gated: {gated}");
     }
+}
+
+/// Each layer's norm is read by three products, which have it made once; before the next layer's is made, it is gone.
+fn what_is_made_again_for_several_is_there_while_they_read_it() {
+    let width = 64;
+    let x = zeros(&[ACTIVATION / 4 / width, width]).requires_grad();
+    let weights = [(); 3].map(|()| zeros(&[width, width]).requires_grad());
+    let run = |layers: usize| {
+        let layer = |x: Tensor, _| {
+            let (y, _) = ops::rms_norm(&x, None, None, &NormOptions::new(1e-5)).unwrap();
+            let read = |sum: Tensor, weight| sum.add(&ops::linear(&y, weight, None).unwrap()).unwrap();
+            weights.iter().fold(x.clone(), read)
+        };
+        memory::empty_cache(); // of the same sizes
+        let most = peak(|| {
+            (0..layers).fold(x.clone(), layer).sum_all().unwrap().backward().unwrap();
+        });
+        most as f64 / ACTIVATION as f64
+    };
+    run(1);
+    let [few, many] = [2, 6].map(run);
+    let each = (many - few) / 4.0;
+    assert!((each - 1.0).abs() < 0.1, "{each} activations for each layer");
 }

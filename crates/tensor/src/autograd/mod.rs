@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use checkpoint::{checkpoint, checkpoint_chunks};
 pub use operation::{Backward, Forward, Meta, Operation};
-use saved::{Origin, Saved, Source};
+use saved::{Origin, Saved, Shared, Source};
 
 use crate::profile::{self, Phase};
 use crate::{Error, Result, Tensor, TensorId};
@@ -69,7 +69,7 @@ pub fn apply(operation: impl Operation, inputs: &[&Tensor]) -> Result<Vec<Tensor
     let keeps_all = tensors.iter().flatten().all(Saved::is_kept);
     let origins = outputs.iter().enumerate().map(|(i, output)| match source(output) {
         Some(source) => Origin::View(source),
-        None if keeps_all && output.is_whole() && operation.recomputes(i) => Origin::Own,
+        None if keeps_all && output.is_whole() && operation.recomputes(i) => Origin::Own(Shared::default()),
         None => Origin::Kept,
     });
     let origins = origins.collect();
@@ -209,6 +209,11 @@ impl Drop for Node {
 impl Node {
     /// Takes what forward left, so that it is freed when the caller is done with it: what it saved, and its value.
     fn take_kept(&self) -> Result<(Vec<Option<Tensor>>, Option<Value>)> {
+        for origin in &self.origins {
+            if let Origin::Own(shared) = origin {
+                shared.forget();
+            }
+        }
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Kept { tensors, value } = kept.ok_or_else(|| self.freed())?;
         let saved = tensors.iter().map(|saved| self.read(saved)).collect::<Result<_>>()?;

@@ -59,7 +59,8 @@ pub trait Operation: Send + Sync + 'static {
     }
 
     /// Whether output `output` is computed again in backward, by [`recompute`](Operation::recompute), when another operation
-    /// saved it: then it is not kept. For what takes little time beside the memory of its output, as an activation does.
+    /// saved it: then it is not kept. For what takes little time beside the memory of its output, as an activation does. It is
+    /// made for the first of those that saved it, and stays until the last of them has read it.
     /// By default nothing is.
     fn recomputes(&self, output: usize) -> bool {
         let _ = output;

@@ -1,7 +1,7 @@
 //! What an operation saves for backward: tensors, or the way to make them again.
 
 use std::cell::RefCell;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Backward, Edge, Meta, Node, Rule};
 use crate::layout::Layout;
@@ -13,14 +13,14 @@ pub(super) enum Saved {
     /// With how often it had been changed in place.
     Kept(Tensor, u64),
     /// A view of what another operation computes again.
-    Again(Source, Layout),
+    Again(Reader, Layout),
 }
 
 impl Saved {
     /// From its source, if it has one, or else the tensor itself.
     pub(super) fn new(source: Option<Source>, tensor: &Tensor) -> Self {
         match source {
-            Some(source) => Saved::Again(source, tensor.layout().clone()),
+            Some(source) => Saved::Again(Reader::new(source), tensor.layout().clone()),
             None => Saved::Kept(tensor.clone(), tensor.version()),
         }
     }
@@ -34,7 +34,7 @@ impl Saved {
         match self {
             Saved::Kept(tensor, version) if tensor.version() == *version => Ok(tensor.clone()),
             Saved::Kept(..) => Err(Error::Modified { operation: operation.into() }),
-            Saved::Again(source, layout) => Ok(source.recompute()?.view(layout.clone())),
+            Saved::Again(reader, layout) => Ok(reader.read()?.view(layout.clone())),
         }
     }
 }
@@ -45,9 +45,68 @@ pub(super) enum Origin {
     Kept,
     /// The operation computes the output again, from nothing but what it kept itself: no chain of operations is ever run
     /// again for one tensor.
-    Own,
+    Own(Shared),
     /// They are elements of an input, which another operation computes again.
     View(Source),
+}
+
+/// An output between the operations that saved it: made again for the first of them, gone after the last.
+#[derive(Default)]
+pub(super) struct Shared(Mutex<Again>);
+
+#[derive(Default)]
+struct Again {
+    /// That have yet to read it.
+    readers: usize,
+    made: Option<Tensor>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Again> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Frees it: whoever has not read it by now never will.
+    pub(super) fn forget(&self) {
+        self.lock().made = None;
+    }
+}
+
+/// One of those that saved an output that is computed again.
+pub(super) struct Reader(Source);
+
+impl Reader {
+    fn new(source: Source) -> Self {
+        if let Some(shared) = source.shared() {
+            shared.lock().readers += 1;
+        }
+        Reader(source)
+    }
+
+    fn read(&self) -> Result<Tensor> {
+        let shared = self.0.shared();
+        if let Some(made) = shared.and_then(|shared| shared.lock().made.clone()) {
+            return Ok(made);
+        }
+        let made = self.0.recompute()?;
+        if let Some(mut again) = shared.map(Shared::lock)
+            && again.readers > 1
+        {
+            again.made = Some(made.clone());
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(mut again) = self.0.shared().map(Shared::lock) {
+            again.readers -= 1;
+            if again.readers == 0 {
+                again.made = None;
+            }
+        }
+    }
 }
 
 /// An output that its operation computes again.
@@ -64,7 +123,7 @@ impl Source {
         let Some(Edge::Output(node, output)) = tensor.edge() else { return None };
         match &node.origins[*output] {
             Origin::Kept => None,
-            Origin::Own => Some(Source { node: Arc::clone(node), output: *output }),
+            Origin::Own(_) => Some(Source { node: Arc::clone(node), output: *output }),
             Origin::View(source) => Some(source.clone()),
         }
     }
@@ -72,6 +131,13 @@ impl Source {
     /// How many elements are computed again.
     pub(super) fn numel(&self) -> usize {
         self.node.outputs[self.output].shape.iter().product()
+    }
+
+    fn shared(&self) -> Option<&Shared> {
+        match &self.node.origins[self.output] {
+            Origin::Own(shared) => Some(shared),
+            Origin::Kept | Origin::View(_) => None,
+        }
     }
 
     fn recompute(&self) -> Result<Tensor> {

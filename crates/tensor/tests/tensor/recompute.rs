@@ -73,6 +73,41 @@ fn what_is_computed_again_has_the_bits_of_what_would_have_been_saved() {
     }
 }
 
+/// As the projections to queries, keys and values read one norm: the first that backward comes to has it made.
+#[test]
+fn what_several_operations_read_is_computed_again_once() {
+    let weights = |width: usize| [16, 17, 18].map(|seed| tensor(&[width, 8], seed));
+    let read = |y: &Tensor, weight: &Tensor| -> Result<Tensor> {
+        let [a, b, c] = weights(y.shape()[1]);
+        let linear = |weight: &Tensor| ops::linear(y, &weight.requires_grad(), None);
+        // In between, another is made again; and one reads a view of it.
+        let gate = linear(&a)?.mul(&ops::activation(&linear(&b)?, None, Activation::Silu)?)?;
+        gate.add(&linear(&c)?)?.add(&y.reshape(&[2, 3, y.shape()[1]])?.matmul(weight)?.reshape(&[6, 8])?)
+    };
+    for f in cheap() {
+        let x = tensor(&[6, 16], 1);
+        let weight = tensor(&[f(&x).unwrap().shape()[1], 8], 2);
+        let again = gradients(&x, &weight, |x, weight| read(&f(x)?, weight));
+        let kept = gradients(&x, &weight, |x, weight| read(&f(x)?.scale(1.0)?, weight));
+        // One for `f`, and one for the activation, which the product saved.
+        assert_eq!((again.1, kept.1), (2, 1));
+        assert_eq!(again.0, kept.0);
+    }
+}
+
+/// Of two readers, backward passes one: what was made for it does not wait for the other.
+#[test]
+fn what_is_computed_again_does_not_outlive_what_made_it() {
+    let (x, weight) = (tensor(&[6, 16], 1).requires_grad(), tensor(&[16, 4], 2).requires_grad());
+    let y = x.gelu(Gelu::Tanh).unwrap();
+    let [one, other] = [(); 2].map(|()| sum(&ops::linear(&y, &weight, None).unwrap()));
+    let (gradients, profile) = profile(|| one.backward().unwrap());
+    assert_eq!(recomputed(&profile, "activation"), 1);
+    assert!(gradients.get(&x).is_some());
+    let error = other.backward().err().unwrap().to_string();
+    assert!(error.starts_with("backward: passed through activation before"), "{error}");
+}
+
 #[test]
 fn views_of_all_that_is_computed_again_are_views_of_it_in_backward_too_and_parts_are_kept() {
     let (x, weight) = (tensor(&[6, 16], 1), tensor(&[3, 4], 2));
