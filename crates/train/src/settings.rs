@@ -111,6 +111,9 @@ impl Default for Settings {
     }
 }
 
+/// In one forward pass.
+const MOST_TOKENS: usize = 1 << 31;
+
 impl Settings {
     /// Whether a run can be made with these.
     ///
@@ -132,6 +135,9 @@ impl Settings {
         for (name, value) in positive {
             check(value >= 1, name, &value, "at least 1")?;
         }
+        let tokens = self.batch.checked_mul(self.context);
+        let fits = tokens.is_some_and(|tokens| tokens <= MOST_TOKENS);
+        check(fits, "batch", &self.batch, "no more than 2^31 tokens with the context")?;
         let divides = self.width.is_multiple_of(self.heads);
         check(divides, "heads", &self.heads, "a divisor of the width")?;
         check(self.lr.is_finite() && self.lr > 0.0, "lr", &self.lr, "a number above 0")?;
@@ -189,6 +195,8 @@ mod tests {
             (Settings { steps: 0, ..good.clone() }, "steps is 0"),
             (Settings { batch: 0, ..good.clone() }, "batch is 0"),
             (Settings { context: 0, ..good.clone() }, "context is 0"),
+            (Settings { batch: usize::MAX, ..good.clone() }, "batch is 18446744073709551615"),
+            (Settings { batch: 1 << 30, ..good.clone() }, "batch is 1073741824"),
             (Settings { heads: 7, ..good.clone() }, "heads is 7"),
             (Settings { lr: f64::NAN, ..good.clone() }, "lr is NaN"),
             (Settings { clip: 0.0, ..good.clone() }, "clip is 0"),

@@ -42,8 +42,11 @@ impl Tokenizer {
                 expected: "at least 257: every byte, and the end of text",
             });
         }
+        let texts: Vec<&str> = texts.collect();
+        // Each merge leaves a text with a token less; memory is taken for as many as are asked for.
+        let most = texts.iter().fold(SMALLEST_VOCABULARY, |most, text| most.saturating_add(text.len()));
         let mut trainer = BpeTrainer::builder()
-            .vocab_size(vocabulary)
+            .vocab_size(vocabulary.min(most))
             .show_progress(false)
             .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
             .special_tokens(vec![AddedToken::from(END_OF_TEXT, true)])
@@ -57,7 +60,7 @@ impl Tokenizer {
             .with_decoder(Some(byte_level))
             .build()
             .map_err(|error| damaged(path, &error))?;
-        inner.train(&mut trainer, texts).map_err(|error| damaged(path, &error))?;
+        inner.train(&mut trainer, texts.into_iter()).map_err(|error| damaged(path, &error))?;
         Self::new(inner.into(), path)
     }
 
@@ -199,6 +202,8 @@ mod tests {
         assert_eq!(Tokenizer::train([TEXT].into_iter(), 260).unwrap().vocabulary(), 260);
         assert!(Tokenizer::train(["ab"].into_iter(), 1000).unwrap().vocabulary() < 262);
         assert!(Tokenizer::train([TEXT].into_iter(), 256).is_err());
+        let all = Tokenizer::train([TEXT].into_iter(), usize::MAX).unwrap().vocabulary();
+        assert!((258..257 + TEXT.len()).contains(&all), "{all}");
     }
 
     #[test]

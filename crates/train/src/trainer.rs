@@ -127,11 +127,13 @@ impl Trainer {
     pub fn resume(folder: &Path, device: &Device) -> Result<Self> {
         let (_, checkpoint) = checkpoint::latest(folder)?;
         let state = State::load(&checkpoint)?;
+        state.settings.validate()?;
         let tokenizer = Tokenizer::load(folder)?;
         let text = Text::new(&state.settings.read_text(folder)?, &tokenizer)?;
         if text.digest() != state.text_digest {
             return Err(Error::TextChanged { path: folder.into(), was: state.text_bytes, now: text.bytes });
         }
+        data::check(&text.train, state.settings.context)?;
         let mut model = Gpt2::from_pretrained(&checkpoint, device, state.settings.dtype(device))?;
         save_memory(&mut model, &state.settings);
         let mut optimizer = optimizer::new(&model, &state.settings)?;
@@ -245,7 +247,7 @@ impl Trainer {
         let mut gradients = Gradients::default();
         let (mut loss, mut bytes) = (0.0, 0);
         for part in 0..settings.accumulate as u64 {
-            let number = step * settings.accumulate as u64 + part;
+            let number = step.wrapping_mul(settings.accumulate as u64).wrapping_add(part);
             let Settings { context, batch, seed, .. } = *settings;
             let (inputs, targets) = data::draw(&self.text.train, context, batch, seed, number);
             bytes += self.tokenizer.bytes(&targets);
@@ -262,7 +264,7 @@ impl Trainer {
         }
         self.optimizer.step(&gradients, settings.schedule().at(step))?;
 
-        let tokens = (settings.batch * settings.context * settings.accumulate) as f64;
+        let tokens = (settings.batch * settings.context) as f64 * settings.accumulate as f64;
         let seconds = clock.seconds();
         self.state.step += 1;
         self.state.seconds = seconds;
@@ -311,9 +313,9 @@ impl Trainer {
     /// The best evaluation, when it is too long ago.
     fn out_of_patience(&self) -> Option<Best> {
         let Settings { patience, eval_every, .. } = self.state.settings;
-        self.state
-            .best
-            .filter(|best| (self.state.step - best.step) / eval_every >= patience.unwrap_or(u64::MAX))
+        self.state.best.filter(|best| {
+            self.state.step.saturating_sub(best.step) / eval_every >= patience.unwrap_or(u64::MAX)
+        })
     }
 
     /// Writes a checkpoint, unless this step has one.
