@@ -1,6 +1,7 @@
 //! GPT-2 against what transformers computes, and its folders, good and bad.
 
 mod cache;
+mod damaged;
 mod emulated;
 mod folder;
 mod golden;
