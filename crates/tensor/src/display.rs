@@ -62,7 +62,7 @@ struct Shown {
 impl Shown {
     fn new(tensor: &Tensor, many: usize, precision: Option<usize>) -> Result<Shown> {
         let mut shown = tensor.detach();
-        let large = shown.numel() > many;
+        let large = shown.numel() > many || shown.shape().iter().any(|&size| size > many);
         let cut: Vec<bool> = shown.shape().iter().map(|&size| large && size > 2 * EDGE).collect();
         for dim in (0..cut.len()).filter(|&dim| cut[dim]) {
             let first = shown.narrow(dim, 0, EDGE)?;

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 
+use crate::tensor::check_new;
 use crate::{Device, Dtype, Error, Result, Tensor};
 
 /// The element whose gradient disagrees most, from [`check_gradient`].
@@ -49,7 +50,8 @@ impl Display for GradientError {
 /// ```
 ///
 /// # Errors
-/// Whatever `function` and its backward return, and when an input is neither `f64` nor `u32` on the CPU.
+/// Whatever `function` and its backward return, and when an input is neither `f64` nor `u32` on the CPU, or an output is not
+/// `f64`.
 pub fn check_gradient(
     function: impl Fn(&[Tensor]) -> Result<Vec<Tensor>>,
     inputs: &[Tensor],
@@ -108,6 +110,10 @@ fn like(input: &Tensor, values: Vec<f64>) -> Result<Tensor> {
 fn weighted_sum(outputs: &[Tensor]) -> Result<Tensor> {
     let mut total = Tensor::zeros(&[], Dtype::F64, &Device::Cpu)?;
     for (index, output) in outputs.iter().enumerate() {
+        if output.dtype() != Dtype::F64 {
+            return Err(Error::argument("check_gradient", "an output", output.described(), "f64"));
+        }
+        check_new("check_gradient", output.shape(), Dtype::F64, &Device::Cpu)?;
         let weights = (0..output.numel()).map(|i| ((i + 7 * index) as f64 * 0.7 + 0.3).cos()).collect();
         let weights = Tensor::from_vec::<f64>(weights, output.shape(), &Device::Cpu)?;
         total = total.add(&output.mul(&weights)?.sum_all()?)?;

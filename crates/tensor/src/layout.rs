@@ -99,8 +99,10 @@ impl Layout {
 
 /// The number of elements of a tensor of `shape`, where memory could hold as many, eight bytes each.
 pub(crate) fn count(shape: &[usize]) -> Option<usize> {
-    let all = shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
-    all.filter(|&all| all <= isize::MAX as usize / 8)
+    // As if there were no 0, so that strides and parts of the product do not overflow either.
+    let all = shape.iter().filter(|&&size| size > 0).try_fold(1usize, |all, &size| all.checked_mul(size));
+    let all = all.filter(|&all| all <= isize::MAX as usize / 8)?;
+    Some(if shape.contains(&0) { 0 } else { all })
 }
 
 /// Strides of a row-major tensor.

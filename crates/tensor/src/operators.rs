@@ -1,4 +1,4 @@
-//! `&a + &b`, `&a - &b`, `&a * &b`, `&a * 2.0`, `&a / 2.0` and `-&a`, each a [`Result`].
+//! `&a + &b`, `&a - &b`, `&a * &b`, `&a + 2.0`, `&a - 2.0`, `&a * 2.0`, `&a / 2.0` and `-&a`, each a [`Result`].
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -55,6 +55,40 @@ impl Mul for &Tensor {
 
     fn mul(self, other: &Tensor) -> Result<Tensor> {
         Tensor::mul(self, other)
+    }
+}
+
+/// A number added to each element.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::Tensor;
+/// assert_eq!((&Tensor::from([1.0f32, 2.0]) + 3.0)?.to_vec::<f32>()?, [4.0, 5.0]);
+/// # Ok(())
+/// # }
+/// ```
+impl Add<f64> for &Tensor {
+    type Output = Result<Tensor>;
+
+    fn add(self, number: f64) -> Result<Tensor> {
+        Tensor::add(self, &Tensor::full(&[], number, self.dtype(), self.device())?)
+    }
+}
+
+/// A number taken from each element.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::Tensor;
+/// assert_eq!((&Tensor::from([1.0f32, 2.0]) - 3.0)?.to_vec::<f32>()?, [-2.0, -1.0]);
+/// # Ok(())
+/// # }
+/// ```
+impl Sub<f64> for &Tensor {
+    type Output = Result<Tensor>;
+
+    fn sub(self, number: f64) -> Result<Tensor> {
+        Tensor::sub(self, &Tensor::full(&[], number, self.dtype(), self.device())?)
     }
 }
 

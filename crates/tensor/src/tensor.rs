@@ -103,6 +103,7 @@ impl Tensor {
     /// # Errors
     /// When the device is out of memory.
     pub fn arange(range: Range<u32>, device: &Device) -> Result<Tensor> {
+        check_new("arange", &[range.len()], Dtype::U32, &Device::Cpu)?;
         let values: Vec<u32> = range.collect();
         let count = values.len();
         Tensor::from_vec(values, &[count], device)
@@ -121,7 +122,7 @@ impl Tensor {
     /// # Errors
     /// When the device is out of memory or does not take `dtype`, or `shape` has more elements than any memory.
     pub fn zeros(shape: &[usize], dtype: Dtype, device: &Device) -> Result<Tensor> {
-        let count = check_shape("zeros", shape)?;
+        let count = check_new("zeros", shape, dtype, device)?;
         match device {
             Device::Cpu => Ok(Tensor::from_host(Host::zeros(dtype, count), shape)),
             Device::Gpu(gpu) => gpu.zeros(shape, dtype),
@@ -157,7 +158,6 @@ impl Tensor {
     /// # Errors
     /// When the device is out of memory or does not take `dtype`, or `shape` has more elements than any memory.
     pub fn full(shape: &[usize], value: f64, dtype: Dtype, device: &Device) -> Result<Tensor> {
-        let count = check_shape("full", shape)?;
         if let Device::Gpu(gpu) = device
             && dtype.is_float()
         {
@@ -165,6 +165,7 @@ impl Tensor {
             gpu.fill("full", value, &out)?;
             return Ok(out);
         }
+        let count = check_new("full", shape, dtype, &Device::Cpu)?;
         let host = with_element!(dtype, E => E::into_host(vec![E::from_f64(value); count]));
         Tensor::from_host(host, shape).to_device(device)
     }
@@ -225,7 +226,7 @@ impl Tensor {
         device: &Device,
         rng: &mut impl rand::Rng,
     ) -> Result<Tensor> {
-        let count = check_shape("randn", shape)?;
+        let count = check_new("randn", shape, Dtype::F64, &Device::Cpu)?;
         let values = standard_normal(count, rng);
         let host = with_element!(dtype, E => {
             E::into_host(values.iter().map(|value| E::from_f64(value * std)).collect())
@@ -567,6 +568,19 @@ impl<E: Element> TryFrom<&Tensor> for Vec<E> {
 pub(crate) fn check_shape(operation: &str, shape: &[usize]) -> Result<usize> {
     let expected = "one whose elements memory could hold";
     count(shape).ok_or_else(|| Error::argument(operation, "shape", format!("{shape:?}"), expected))
+}
+
+/// The number of elements of a new tensor of `shape`, for which the CPU has memory; a GPU says so itself.
+pub(crate) fn check_new(operation: &str, shape: &[usize], dtype: Dtype, device: &Device) -> Result<usize> {
+    /// Less than this is there, or the program has other sorrows.
+    const LARGE: usize = 1 << 30;
+    let count = check_shape(operation, shape)?;
+    let bytes = count * dtype.size();
+    if device.is_cpu() && bytes >= LARGE && Vec::<u8>::new().try_reserve_exact(bytes).is_err() {
+        let expected = format!("one for which there is memory: it takes {bytes} bytes");
+        return Err(Error::argument(operation, "shape", format!("{shape:?}"), expected));
+    }
+    Ok(count)
 }
 
 fn check_count(operation: &str, count: usize, shape: &[usize]) -> Result<()> {

@@ -247,6 +247,9 @@ impl Backward<'_> {
     }
 
     /// Shape, element type and device of input `i`.
+    ///
+    /// # Panics
+    /// When there is no such input, as a slice does.
     pub fn input(&self, i: usize) -> &Meta {
         &self.inputs[i].meta
     }
@@ -323,11 +326,16 @@ impl Backward<'_> {
     /// The gradient of output `i`, zeros where the result does not depend on it.
     ///
     /// # Errors
-    /// When there is no memory for the zeros.
+    /// When there is no such output, or no memory for the zeros.
     pub fn grad(&self, i: usize) -> Result<Tensor> {
-        match (self.grad_if_any(i), &self.outputs[i]) {
+        match (self.grad_if_any(i), self.outputs.get(i)) {
             (Some(grad), _) => Ok(grad.clone()),
-            (None, output) => Tensor::zeros(&output.shape, output.dtype, &output.device),
+            (None, Some(output)) => Tensor::zeros(&output.shape, output.dtype, &output.device),
+            (None, None) => Err(Error::BadRule {
+                operation: self.operation.into(),
+                found: format!("nothing: it reads the gradient of output {i}"),
+                expected: format!("that of one of its {} outputs", self.outputs.len()),
+            }),
         }
     }
 }

@@ -61,6 +61,11 @@ impl<'a> Losses<'a> {
         self.gpu.cross_entropy(self.name, logits, &args)
     }
 
+    /// The losses, once they were computed.
+    pub(crate) fn into_rows(self) -> Tensor {
+        self.loss
+    }
+
     /// The mean over the rows that count, and their share in it.
     pub(crate) fn into_mean(self) -> Result<(Tensor, Tensor)> {
         let Losses { name, gpu, targets, loss, share, .. } = self;

@@ -208,7 +208,7 @@ impl KvCache {
     ) -> Result<()> {
         let new = New { sequences, k, v, rope };
         let tokens = self.check_new(&new)?;
-        if tokens * new.sequences.len() == 0 {
+        if tokens == 0 || new.sequences.is_empty() {
             return Ok(());
         }
         let mut lengths = self.lengths.clone();
@@ -246,7 +246,7 @@ impl KvCache {
             let rule = "k must be (B, T, Hkv, D), and v (B, T, Hkv, Dv)";
             return Err(Error::shapes(NAME, k.shape(), v.shape(), rule));
         };
-        if (batch, tokens, heads) != (batch_v, tokens_v, heads_v) || heads * dim * value_dim == 0 {
+        if (batch, tokens, heads) != (batch_v, tokens_v, heads_v) || [heads, dim, value_dim].contains(&0) {
             let rule = "k and v must agree in B, T and Hkv, with heads of at least one element";
             return Err(Error::shapes(NAME, k.shape(), v.shape(), rule));
         }

@@ -10,7 +10,8 @@ use crate::autograd::apply1;
 use crate::cpu::activation as cpu;
 use crate::dtype::with_real;
 use crate::gpu::kernel_dtype;
-use crate::{Backward, Device, Error, Forward, Gpu, Operation, Result, Tensor};
+use crate::tensor::check_new;
+use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
 
 /// An activation function.
 pub use longhand_kernels::activation::Function as Activation;
@@ -227,6 +228,7 @@ impl Activate {
         let (name, x) = (self.name(), &inputs[0]);
         check_alike(name, &inputs.iter().collect::<Vec<_>>())?;
         let columns = x.shape().last().copied().unwrap_or(1);
+        check_new(name, &[columns], Dtype::F64, x.device())?;
         if self.form == Form::Halves && (x.shape().is_empty() || columns % 2 != 0) {
             let was = format!("of shape {:?}", x.shape());
             return Err(Error::argument(name, "x", was, "two halves: an even last dimension"));

@@ -9,6 +9,7 @@ use crate::cpu::parallel::{CHUNK, for_chunks};
 use crate::cpu::{pool, reduce};
 use crate::dtype::with_real;
 use crate::gpu::kernel_dtype;
+use crate::tensor::check_new;
 use crate::{Backward, Device, Element, Forward, Gpu, Operation, Result, Tensor};
 
 impl Tensor {
@@ -73,6 +74,7 @@ impl Operation for Sum {
         let mut shape = x.shape().to_vec();
         shape.remove(self.dim);
         let inner: usize = shape[self.dim..].iter().product();
+        check_new(self.name, &shape, x.dtype(), x.device())?;
         let out = match x.device() {
             Device::Cpu => self.cpu(x, (axis, inner), &shape)?,
             Device::Gpu(gpu) => self.on_gpu(gpu, x, (axis, inner), &shape)?,

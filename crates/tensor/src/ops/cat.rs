@@ -5,6 +5,7 @@ use crate::autograd::apply1;
 use crate::cpu::copy::Rows;
 use crate::cpu::pool;
 use crate::dtype::with_element;
+use crate::tensor::check_new;
 use crate::{Backward, Device, Element, Error, Forward, Operation, Result, Tensor};
 
 impl Tensor {
@@ -47,8 +48,9 @@ impl Operation for Cat {
                 let rule = format!("all dimensions but {dim} must agree");
                 return Err(Error::shapes("cat", first.shape(), other.shape(), rule));
             }
-            shape[dim] += other.shape()[dim];
+            shape[dim] = shape[dim].saturating_add(other.shape()[dim]);
         }
+        check_new("cat", &shape, first.dtype(), first.device())?;
         let out = match first.device() {
             Device::Cpu => cpu(inputs, dim, &shape)?,
             Device::Gpu(gpu) => {

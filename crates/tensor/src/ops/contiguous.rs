@@ -3,6 +3,7 @@
 use crate::autograd::apply1;
 use crate::cpu::copy::gather;
 use crate::dtype::with_element;
+use crate::tensor::check_new;
 use crate::{Backward, Device, Forward, Operation, Result, Tensor};
 
 impl Tensor {
@@ -40,6 +41,7 @@ impl Operation for Contiguous {
         let x = &inputs[0];
         let out = match x.device() {
             Device::Cpu => with_element!(x.dtype(), E => {
+                check_new("contiguous", x.shape(), x.dtype(), x.device())?;
                 Tensor::from_elements(gather(&x.read::<E>("contiguous")?, x.layout()), x.shape())
             }),
             Device::Gpu(gpu) => {

@@ -37,6 +37,28 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, options: &LossOptions) -
     apply1(CrossEntropy(*options), &[logits, targets])
 }
 
+/// The loss of each row, `(N)`, of which [`cross_entropy`] is the mean: to weigh or mask them, or for the log-probability of
+/// each token, which is minus its loss. 0 where the target is [`IGNORE_INDEX`]; in `f32` for 16-bit logits.
+///
+/// ```
+/// use longhand_tensor::ops::{LossOptions, cross_entropy_per_row};
+/// use longhand_tensor::{Device, Tensor};
+///
+/// # fn main() -> longhand_tensor::Result<()> {
+/// let logits = Tensor::from_slice(&[2.0f32, 2.0, 9.0, 9.0], &[2, 2], &Device::Cpu)?;
+/// let losses = cross_entropy_per_row(&logits, &Tensor::from([1u32, 0]), &LossOptions::default())?;
+/// let weighted = losses.mul(&Tensor::from([0.25f32, 0.75]))?.sum_all()?;
+/// assert!((weighted.item()? - 2f64.ln()).abs() < 1e-6);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`cross_entropy`]; on a GPU, the loss of a target of V or more is NaN.
+pub fn cross_entropy_per_row(logits: &Tensor, targets: &Tensor, options: &LossOptions) -> Result<Tensor> {
+    apply1(PerRow(*options), &[logits, targets])
+}
+
 struct CrossEntropy(LossOptions);
 
 const NAME: &str = "cross_entropy";
@@ -48,7 +70,7 @@ impl Operation for CrossEntropy {
 
     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
         let (logits, targets) = (&inputs[0].contiguous()?, &inputs[1].contiguous()?);
-        check(logits, targets)?;
+        check(NAME, logits, targets)?;
         check_options(NAME, &self.0)?;
         let (mean, share, lse) = match logits.device() {
             Device::Cpu => {
@@ -84,12 +106,63 @@ impl Operation for CrossEntropy {
     }
 }
 
-fn check(logits: &Tensor, targets: &Tensor) -> Result<()> {
-    check_targets(NAME, logits, targets)?;
+struct PerRow(LossOptions);
+
+impl Operation for PerRow {
+    fn name(&self) -> &str {
+        PER_ROW
+    }
+
+    fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
+        let (logits, targets) = (&inputs[0].contiguous()?, &inputs[1].contiguous()?);
+        check(PER_ROW, logits, targets)?;
+        check_options(PER_ROW, &self.0)?;
+        let (losses, lse) = match logits.device() {
+            Device::Cpu => {
+                let (targets, _) = read_targets(PER_ROW, targets, logits.shape()[1])?;
+                let (losses, lse) = cpu_rows(PER_ROW, logits, &targets, &self.0)?;
+                (losses, Some(lse))
+            }
+            Device::Gpu(gpu) => {
+                let losses = Losses::new(PER_ROW, gpu, targets, &self.0)?;
+                losses.of_rows(0, logits)?;
+                (losses.into_rows(), None)
+            }
+        };
+        let saved = match needs[0] {
+            true => vec![Some(logits.clone()), Some(targets.clone()), lse],
+            false => Vec::new(),
+        };
+        Ok(Forward::new([losses]).save(saved))
+    }
+
+    /// That of the sum of the losses, each row times its own.
+    fn backward(&self, ctx: &Backward<'_>) -> Result<Vec<Option<Tensor>>> {
+        let (logits, targets) = (ctx.saved(0)?, ctx.saved(1)?);
+        let one = |dtype| Tensor::ones(&[], dtype, logits.device());
+        let of_sum = match logits.device() {
+            Device::Cpu => {
+                let (one, lse) = (one(Dtype::F64)?, ctx.saved(2)?);
+                cpu_backward(&one, (logits, targets), (&one, lse), &self.0)?
+            }
+            Device::Gpu(gpu) => {
+                let one = one(Dtype::F32)?;
+                gpu.cross_entropy_gradient(PER_ROW, (logits, targets), (&one, &one), &self.0)?
+            }
+        };
+        let by_row = ctx.grad(0)?.to_dtype(logits.dtype())?.unsqueeze(1)?;
+        Ok(vec![Some(of_sum.mul(&by_row)?), None])
+    }
+}
+
+const PER_ROW: &str = "cross_entropy_per_row";
+
+fn check(name: &str, logits: &Tensor, targets: &Tensor) -> Result<()> {
+    check_targets(name, logits, targets)?;
     match (logits.shape(), targets.shape()) {
         ([rows, _], [targets]) if rows == targets => Ok(()),
         _ => {
-            Err(Error::shapes(NAME, logits.shape(), targets.shape(), "logits must be (N, V) and targets (N)"))
+            Err(Error::shapes(name, logits.shape(), targets.shape(), "logits must be (N, V) and targets (N)"))
         }
     }
 }
@@ -128,12 +201,21 @@ pub(super) fn mean_of<T: Real>(losses: &[T], share: f64) -> f64 {
 /// The mean, and for backward the share of a row in it and the log-sum-exp of each.
 fn cpu(logits: &Tensor, targets: &Tensor, options: &LossOptions) -> Result<[Tensor; 3]> {
     let (targets, share) = read_targets(NAME, targets, logits.shape()[1])?;
-    let wide = widened(NAME, logits)?;
-    with_real!(NAME, wide.dtype(), T => {
-        let (losses, lse) = losses(&wide.read::<T>(NAME)?[..logits.numel()], &targets, options);
+    let (losses, lse) = cpu_rows(NAME, logits, &targets, options)?;
+    with_real!(NAME, losses.dtype(), T => {
+        let mean = mean_of(&losses.read::<T>(NAME)?[..losses.numel()], share);
         let number = |value: f64| Tensor::full(&[], value, T::DTYPE, &Device::Cpu);
-        let lse = Tensor::from_elements(lse, &[targets.len()]);
-        Ok([number(mean_of(&losses, share))?, number(share)?, lse])
+        Ok([number(mean)?, number(share)?, lse])
+    })
+}
+
+/// The loss of each row, and its log-sum-exp.
+fn cpu_rows(name: &str, logits: &Tensor, targets: &[u32], options: &LossOptions) -> Result<(Tensor, Tensor)> {
+    let wide = widened(name, logits)?;
+    with_real!(name, wide.dtype(), T => {
+        let (losses, lse) = losses(&wide.read::<T>(name)?[..logits.numel()], targets, options);
+        let of_rows = |values: Vec<T>| Tensor::from_elements(values, &[targets.len()]);
+        Ok((of_rows(losses), of_rows(lse)))
     })
 }
 

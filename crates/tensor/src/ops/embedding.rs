@@ -11,6 +11,7 @@ use crate::cpu::parallel::{for_chunks, rows_per_chunk};
 use crate::cpu::pool;
 use crate::dtype::{with_element, with_real};
 use crate::gpu::kernel_dtype;
+use crate::tensor::check_new;
 use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
 
 /// Row `ids[i]` of `weight` `(V, C)` for each index: `ids` is `u32` of any shape, the result has that shape and C.
@@ -29,7 +30,7 @@ use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Ten
 /// When an index is V or more (on a GPU, which is not waited for, its row is NaN instead), or shapes, element types
 /// or devices do not fit.
 pub fn embedding(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    apply1(Embedding { padding: None }, &[weight, ids])
+    rows_of(NAME, weight, ids)
 }
 
 /// The same, where row `padding` of the table gets no gradient.
@@ -49,10 +50,16 @@ pub fn embedding(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`embedding`].
 pub fn embedding_with_padding(weight: &Tensor, ids: &Tensor, padding: u32) -> Result<Tensor> {
-    apply1(Embedding { padding: Some(padding) }, &[weight, ids])
+    apply1(Embedding { name: NAME, padding: Some(padding) }, &[weight, ids])
+}
+
+/// [`embedding`], under the name of the operation that it is a part of.
+pub(super) fn rows_of(name: &'static str, weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    apply1(Embedding { name, padding: None }, &[weight, ids])
 }
 
 struct Embedding {
+    name: &'static str,
     padding: Option<u32>,
 }
 
@@ -60,24 +67,26 @@ const NAME: &str = "embedding";
 
 impl Operation for Embedding {
     fn name(&self) -> &str {
-        NAME
+        self.name
     }
 
     fn forward(&self, inputs: &[Tensor], needs: &[bool]) -> Result<Forward> {
+        let name = self.name;
         let (weight, ids) = (&inputs[0].contiguous()?, &inputs[1].contiguous()?);
         if weight.shape().len() != 2 {
             let found = format!("of shape {:?}", weight.shape());
-            return Err(Error::argument(NAME, "weight", found, "of shape (V, C)"));
+            return Err(Error::argument(name, "weight", found, "of shape (V, C)"));
         }
         if ids.dtype() != Dtype::U32 {
-            return Err(Error::dtype(NAME, ids.dtype(), "u32 for the ids"));
+            return Err(Error::dtype(name, ids.dtype(), "u32 for the ids"));
         }
-        check_device(NAME, weight, ids)?;
-        let out = match weight.device() {
-            Device::Cpu => cpu(weight, ids)?,
-            Device::Gpu(gpu) => on_gpu(gpu, weight, ids)?,
-        };
+        check_device(name, weight, ids)?;
         let shape: Vec<usize> = ids.shape().iter().chain(&weight.shape()[1..]).copied().collect();
+        check_new(name, &shape, weight.dtype(), weight.device())?;
+        let out = match weight.device() {
+            Device::Cpu => cpu(name, weight, ids)?,
+            Device::Gpu(gpu) => on_gpu(name, gpu, weight, ids)?,
+        };
         Ok(Forward::new([out.reshape(&shape)?]).save([needs[0].then(|| ids.clone())]))
     }
 
@@ -91,7 +100,7 @@ impl Operation for Embedding {
             Some(sum) => sum,
             None => Tensor::zeros(&table.shape, table.dtype, &table.device)?,
         };
-        Ok(vec![Some(add_rows(NAME, sum, &grad, (ids, self.padding))?), None])
+        Ok(vec![Some(add_rows(self.name, sum, &grad, (ids, self.padding))?), None])
     }
 }
 
@@ -109,10 +118,10 @@ pub(super) fn add_rows(
     match source.device() {
         Device::Cpu => {
             check_ids(name, &ids.read::<u32>(name)?[..ids.numel()], table.shape()[0])?;
-            add_rows_on_cpu(&table, source, (ids, padding))
+            add_rows_on_cpu(name, &table, source, (ids, padding))
         }
         Device::Gpu(gpu) => {
-            add_rows_on_gpu(gpu, &table, source, (ids, padding))?;
+            add_rows_on_gpu(name, gpu, &table, source, (ids, padding))?;
             Ok(table)
         }
     }
@@ -125,12 +134,12 @@ fn check_ids(name: &str, ids: &[u32], rows: usize) -> Result<()> {
     }
 }
 
-fn cpu(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
+fn cpu(name: &str, weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
     let (rows, width) = (weight.shape()[0], weight.shape()[1]);
-    let ids = &ids.read::<u32>(NAME)?[..ids.numel()];
-    check_ids(NAME, ids, rows)?;
+    let ids = &ids.read::<u32>(name)?[..ids.numel()];
+    check_ids(name, ids, rows)?;
     with_element!(weight.dtype(), E => {
-        let table = weight.read::<E>(NAME)?;
+        let table = weight.read::<E>(name)?;
         let mut out = pool::buffer::<E>(ids.len() * width);
         for_chunks(&mut out, (rows_per_chunk(width) * width).max(1), |start, out| {
             for (out, &id) in out.chunks_exact_mut(width).zip(&ids[start / width..]) {
@@ -143,18 +152,19 @@ fn cpu(weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
 
 /// Each thread owns a range of the table's rows, and adds what belongs there in the order of the ids.
 fn add_rows_on_cpu(
+    name: &str,
     table: &Tensor,
     source: &Tensor,
     (ids, padding): (&Tensor, Option<u32>),
 ) -> Result<Tensor> {
     const RANGES: usize = 16;
     let (rows, width) = (table.shape()[0], table.shape()[1]);
-    let ids = &ids.read::<u32>(NAME)?[..ids.numel()];
-    let (table, source, dtype) = (widened(NAME, table)?, widened(NAME, source)?, table.dtype());
-    with_real!(NAME, table.dtype(), T => {
+    let ids = &ids.read::<u32>(name)?[..ids.numel()];
+    let (table, source, dtype) = (widened(name, table)?, widened(name, source)?, table.dtype());
+    with_real!(name, table.dtype(), T => {
         let range = rows.div_ceil(RANGES).max(1);
-        let source = source.read::<T>(NAME)?;
-        for_chunks(&mut table.write::<T>(NAME)?[..rows * width], (range * width).max(1), |start, table| {
+        let source = source.read::<T>(name)?;
+        for_chunks(&mut table.write::<T>(name)?[..rows * width], (range * width).max(1), |start, table| {
             let first = start / width;
             for (i, &id) in ids.iter().enumerate().filter(|(_, id)| Some(**id) != padding) {
                 if let Some(row) = (id as usize).checked_sub(first).filter(|&row| row < table.len() / width) {
@@ -166,16 +176,16 @@ fn add_rows_on_cpu(
     })
 }
 
-fn on_gpu(gpu: &Gpu, weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
-    let dtype = kernel_dtype(NAME, weight.dtype())?;
+fn on_gpu(name: &str, gpu: &Gpu, weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
+    let dtype = kernel_dtype(name, weight.dtype())?;
     let plan = gpu.plans().embedding.get(dtype, |dtype| EmbeddingForward::new(dtype).plan(gpu.device()))?;
     let (vocabulary, width, count) = (weight.shape()[0], weight.shape()[1], ids.numel());
     let out = gpu.empty(&[count, width], weight.dtype())?;
     let args = EmbeddingForwardArgs {
         shape: EmbeddingShape { vocabulary, width, count },
-        weight: weight.pointer(NAME)?,
-        ids: ids.pointer(NAME)?,
-        out: out.pointer(NAME)?,
+        weight: weight.pointer(name)?,
+        ids: ids.pointer(name)?,
+        out: out.pointer(name)?,
     };
     // SAFETY: table and ids are contiguous, the output is new, all on this device and freed on this stream.
     unsafe { plan.launch(gpu.stream(), &args)? };
@@ -183,23 +193,24 @@ fn on_gpu(gpu: &Gpu, weight: &Tensor, ids: &Tensor) -> Result<Tensor> {
 }
 
 fn add_rows_on_gpu(
+    name: &str,
     gpu: &Gpu,
     table: &Tensor,
     source: &Tensor,
     (ids, padding): (&Tensor, Option<u32>),
 ) -> Result<()> {
     let (vocabulary, width) = (table.shape()[0], table.shape()[1]);
-    let dtype = kernel_dtype(NAME, source.dtype())?;
+    let dtype = kernel_dtype(name, source.dtype())?;
     let plan = |dtype| EmbeddingBackward::new(dtype).accumulate(true).plan(gpu.device());
     let plan = gpu.plans().embedding_backward.get(dtype, plan)?;
     let shape = EmbeddingShape { vocabulary, width, count: ids.numel() };
     let workspace = gpu.workspace(plan.workspace_bytes(shape))?;
     let args = EmbeddingBackwardArgs {
         shape,
-        dout: source.pointer(NAME)?,
-        ids: ids.pointer(NAME)?,
+        dout: source.pointer(name)?,
+        ids: ids.pointer(name)?,
         padding,
-        dweight: table.pointer(NAME)?,
+        dweight: table.pointer(name)?,
         workspace: workspace.ptr(),
     };
     // SAFETY: all are contiguous, nobody else holds the table, the workspace is new, all on this device and freed on this

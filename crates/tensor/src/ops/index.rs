@@ -1,6 +1,6 @@
 //! Parts of a tensor picked by index along one dimension, and added up by index.
 
-use super::embedding::{add_rows, embedding};
+use super::embedding::{add_rows, rows_of};
 use super::{check_alike, check_device, check_dim};
 use crate::autograd::apply1;
 use crate::{Backward, Dtype, Error, Forward, Operation, Result, Tensor};
@@ -27,7 +27,7 @@ impl Tensor {
         check_dim("index_select", self, dim)?;
         check_ids("index_select", self, ids)?;
         let first = self.transpose(0, dim)?;
-        let picked = embedding(&flat(&first)?, ids)?;
+        let picked = rows_of("index_select", &flat(&first)?, ids)?;
         let shape: Vec<usize> = ids.shape().iter().chain(&first.shape()[1..]).copied().collect();
         picked.reshape(&shape)?.transpose(0, dim)
     }

@@ -9,6 +9,7 @@ use crate::cpu::pool;
 use crate::cpu::tile::Then;
 use crate::dtype::with_stored;
 use crate::gpu::Product;
+use crate::tensor::check_new;
 use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
 
 /// `x weight + bias`: `x` is `(.., in)`, `weight` is `(in, out)` with any strides, `bias` is `(out)`; the result is
@@ -46,6 +47,10 @@ impl Operation for Linear {
         let (x, weight, bias) = (&inputs[0], &inputs[1], inputs.get(2));
         check(x, weight, bias)?;
         check_alike("linear", &inputs.iter().collect::<Vec<_>>())?;
+        let mut shape = x.shape().to_vec();
+        shape.pop();
+        shape.push(weight.shape()[1]);
+        check_new("linear", &shape, x.dtype(), x.device())?;
         let out = match x.device() {
             Device::Cpu => cpu(&rows(x)?, weight, bias)?,
             Device::Gpu(gpu) => {
@@ -55,9 +60,6 @@ impl Operation for Linear {
                 gpu.product(&Product { name: "linear", a: &x?, b: &weight?, bias: bias.as_ref() })?
             }
         };
-        let mut shape = x.shape().to_vec();
-        shape.pop();
-        shape.push(weight.shape()[1]);
         let saved = [needs[1].then(|| x.clone()), needs[0].then(|| weight.clone())];
         Ok(Forward::new([out.reshape(&shape)?]).save(saved))
     }

@@ -9,6 +9,7 @@ use crate::cpu::pool;
 use crate::cpu::tile::Then;
 use crate::dtype::with_real;
 use crate::gpu::{Losses, Product};
+use crate::tensor::check_new;
 use crate::{Backward, Device, Dtype, Element, Error, Forward, Gpu, Operation, Result, Tensor};
 
 /// [`cross_entropy`](super::cross_entropy) of the logits `hidden weight^T`, which are never held all at once: `hidden` is
@@ -100,6 +101,9 @@ fn check(hidden: &Tensor, weight: &Tensor, targets: &Tensor) -> Result<()> {
         let found = format!("of shape {:?}", weight.shape());
         return Err(Error::argument(NAME, "weight", found, "of shape (V, W), neither of them 0"));
     };
+    for tensor in [hidden, weight] {
+        check_new(NAME, tensor.shape(), tensor.dtype(), tensor.device())?;
+    }
     match (hidden.shape(), targets.shape()) {
         (&[rows, of_hidden], &[of_targets]) if of_hidden == width && rows == of_targets => Ok(()),
         (&[_, of_hidden], _) if of_hidden != width => Err(Error::shapes(

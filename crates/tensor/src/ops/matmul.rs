@@ -10,6 +10,7 @@ use crate::cpu::tile::Then;
 use crate::dtype::with_stored;
 use crate::gpu::Product;
 use crate::layout::{Layout, broadcast_shapes};
+use crate::tensor::check_new;
 use crate::{Backward, Device, Error, Forward, Operation, Result, Tensor};
 
 impl Tensor {
@@ -45,6 +46,7 @@ impl Operation for Matmul {
         let (a, b) = (&inputs[0], &inputs[1]);
         check_alike("matmul", &[a, b])?;
         let sizes = Sizes::new(a.shape(), b.shape())?;
+        check_new("matmul", &sizes.shape(), a.dtype(), a.device())?;
         let out = match a.device() {
             Device::Cpu => cpu(a, b, &sizes)?,
             Device::Gpu(gpu) => {

@@ -34,7 +34,7 @@ pub use attention::{
     AttentionOptions, BlockMask, Documents, Named, Score, ScoreMask, attention, attention_decode,
     attention_with_lse,
 };
-pub use cross_entropy::{IGNORE_INDEX, LossOptions, cross_entropy};
+pub use cross_entropy::{IGNORE_INDEX, LossOptions, cross_entropy, cross_entropy_per_row};
 pub use embedding::{embedding, embedding_with_padding};
 pub use linear::linear;
 pub use linear_cross_entropy::linear_cross_entropy;
@@ -43,7 +43,7 @@ pub use norm::{NormOptions, layer_norm, rms_norm};
 pub use range::{DimRange, Ranges};
 pub use rope::{Rope, rope};
 pub use sample::{argmax, sample};
-pub use softmax::{log_sum_exp, softmax};
+pub use softmax::{log_softmax, log_sum_exp, softmax};
 
 pub use longhand_kernels::attention::{BlockKind, Blocks};
 pub use longhand_kernels::sampling::SampleOptions;
@@ -51,6 +51,7 @@ pub use longhand_kernels::sampling::SampleOptions;
 pub use crate::cpu::attention::{Dual, Position};
 
 use crate::layout::broadcast_shapes;
+use crate::tensor::check_new;
 use crate::{Dtype, Error, Result, Tensor};
 
 /// The type that the CPU computes in: 16-bit types are widened first, and results rounded once.
@@ -115,6 +116,7 @@ fn broadcast(operation: &str, a: &Tensor, b: &Tensor) -> Result<(Tensor, Tensor,
         let rule = "each pair of sizes, from the last on, must be equal or have a 1";
         Error::shapes(operation, a.shape(), b.shape(), rule)
     })?;
+    check_new(operation, &shape, a.dtype(), a.device())?;
     let whole = |t: &Tensor| -> Result<Tensor> {
         match t.layout().broadcast_to(&shape) {
             Some(layout) => t.view(layout).contiguous(),

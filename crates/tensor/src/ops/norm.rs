@@ -11,6 +11,7 @@ use crate::cpu::norm::{
 };
 use crate::dtype::with_real;
 use crate::gpu::{kernel_dtype, pointer_or_null};
+use crate::tensor::check_new;
 use crate::{Backward, Device, Dtype, Element, Error, Forward, Gpu, Operation, Result, Tensor};
 
 /// How a norm computes.
@@ -56,7 +57,7 @@ impl NormOptions {
 /// ```
 ///
 /// # Errors
-/// When shapes, element types, devices or the probability of dropout do not fit.
+/// When shapes, element types, devices, eps or the probability of dropout do not fit.
 pub fn layer_norm(
     x: &Tensor,
     residual: Option<&Tensor>,
@@ -84,7 +85,7 @@ pub fn layer_norm(
 /// ```
 ///
 /// # Errors
-/// When shapes, element types, devices or the probability of dropout do not fit.
+/// When shapes, element types, devices, eps or the probability of dropout do not fit.
 pub fn rms_norm(
     x: &Tensor,
     residual: Option<&Tensor>,
@@ -216,9 +217,15 @@ struct Grads {
 impl Norm {
     fn check(&self, Inputs { x, residual, weight, bias }: &Inputs) -> Result<()> {
         let name = self.name();
-        let Some(&width) = x.shape().last() else {
+        let Some((&width, leading)) = x.shape().split_last() else {
             return Err(Error::argument(name, "x", "a single number", "of at least one dimension"));
         };
+        check_new(name, leading, Dtype::F64, x.device())?;
+        check_new(name, &[width], Dtype::F64, x.device())?;
+        let eps = self.options.eps;
+        if !(eps.is_finite() && eps >= 0.0) {
+            return Err(Error::argument(name, "eps", eps.to_string(), "a number, 0 or above"));
+        }
         for (what, vector) in [("weight", weight), ("bias", bias)] {
             let Some(vector) = vector else { continue };
             if vector.shape() != [width] {

@@ -11,6 +11,7 @@ use crate::cpu::simd::vectorised;
 use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
 use crate::gpu::kernel_dtype;
+use crate::tensor::check_new;
 use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
 
 /// How fast the pairs of a head's elements turn, and which elements make a pair.
@@ -41,8 +42,12 @@ impl Rope {
     /// ```
     ///
     /// # Errors
-    /// When there is no memory for the table on the device.
+    /// When `theta` is not positive, or there is no memory for the table on the device.
     pub fn new(dim: usize, theta: f64, device: &Device) -> Result<Rope> {
+        if !(theta.is_finite() && theta > 0.0) {
+            return Err(Error::argument(NAME, "theta", theta.to_string(), "positive and finite"));
+        }
+        check_new(NAME, &[dim / 2], Dtype::F32, &Device::Cpu)?;
         let frequency = |i: usize| theta.powf(-2.0 * i as f64 / dim as f64) as f32;
         let frequencies: Vec<f32> = (0..dim / 2).map(frequency).collect();
         let frequencies = Tensor::from_slice(&frequencies, &[frequencies.len()], device)?;

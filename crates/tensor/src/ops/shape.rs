@@ -2,8 +2,8 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use super::check_dim;
 use super::reduce::sum_to;
+use super::{check_alike, check_dim};
 use crate::autograd::apply1;
 use crate::tensor::check_shape;
 use crate::{Backward, Error, Forward, Operation, Result, Tensor};
@@ -165,10 +165,17 @@ impl Tensor {
     /// # Errors
     /// When there are none, or shapes, element types or devices do not fit.
     pub fn stack(tensors: &[&Tensor], dim: usize) -> Result<Tensor> {
-        if let Some((first, rest)) = tensors.split_first()
-            && let Some(other) = rest.iter().find(|other| other.shape() != first.shape())
-        {
-            return Err(Error::shapes("stack", first.shape(), other.shape(), "all must have the same shape"));
+        const NAME: &str = "stack";
+        let Some((first, rest)) = tensors.split_first() else {
+            return Err(Error::argument(NAME, "tensors", "empty", "at least one"));
+        };
+        if let Some(other) = rest.iter().find(|other| other.shape() != first.shape()) {
+            return Err(Error::shapes(NAME, first.shape(), other.shape(), "all must have the same shape"));
+        }
+        check_alike(NAME, tensors)?;
+        if dim > first.rank() {
+            let expected = format!("at most the rank of shape {:?}", first.shape());
+            return Err(Error::argument(NAME, "dim", dim.to_string(), expected));
         }
         let thick = tensors.iter().map(|tensor| tensor.unsqueeze(dim)).collect::<Result<Vec<_>>>()?;
         Tensor::cat(&thick.iter().collect::<Vec<_>>(), dim)

@@ -60,7 +60,13 @@ impl Tensor {
             return Err(Error::argument("chunk", "chunks", "0".to_owned(), "at least 1"));
         }
         let each = size.div_ceil(chunks).max(1);
-        let sizes: Vec<usize> = (0..size.div_ceil(each).max(1)).map(|i| each.min(size - i * each)).collect();
+        let count = size.div_ceil(each).max(1);
+        let mut sizes = Vec::new();
+        if sizes.try_reserve_exact(count).is_err() {
+            let expected = "a number of parts that memory could hold";
+            return Err(Error::argument("chunk", "chunks", chunks.to_string(), expected));
+        }
+        sizes.extend((0..count).map(|i| each.min(size - i * each)));
         self.split(&sizes, dim)
     }
 }
@@ -114,7 +120,8 @@ impl Operation for Split {
     fn forward(&self, inputs: &[Tensor], _: &[bool]) -> Result<Forward> {
         let x = &inputs[0];
         let size = check_dim("split", x, self.dim)?;
-        if self.sizes.iter().sum::<usize>() != size {
+        let all = self.sizes.iter().try_fold(0usize, |all, &size| all.checked_add(size));
+        if all != Some(size) {
             let expected = format!("sizes that add up to {size}, dimension {} of {:?}", self.dim, x.shape());
             return Err(Error::argument("split", "sizes", format!("{:?}", self.sizes), expected));
         }

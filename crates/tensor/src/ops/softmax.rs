@@ -10,6 +10,7 @@ use crate::cpu::simd::vectorised;
 use crate::cpu::{Real, pool};
 use crate::dtype::with_real;
 use crate::gpu::{kernel_dtype, pointer_or_null};
+use crate::tensor::check_new;
 use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
 use rayon::prelude::*;
 
@@ -49,6 +50,24 @@ pub fn log_sum_exp(x: &Tensor) -> Result<Tensor> {
     Ok(apply(Softmax { name: "log_sum_exp" }, &[x])?.swap_remove(1))
 }
 
+/// The logarithm of [`softmax`] over the last dimension, `x - log_sum_exp(x)`; in `f32` for 16-bit elements.
+///
+/// ```
+/// # fn main() -> longhand_tensor::Result<()> {
+/// # use longhand_tensor::{Device, Tensor, ops};
+/// let x = Tensor::from_slice(&[5.0f32, 5.0], &[1, 2], &Device::Cpu)?;
+/// assert!((ops::log_softmax(&x)?.slice((0, 1))?.item()? - 0.5f64.ln()).abs() < 1e-6);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When `x` has no dimension, or the elements are integers.
+pub fn log_softmax(x: &Tensor) -> Result<Tensor> {
+    let lse = apply(Softmax { name: "log_softmax" }, &[x])?.swap_remove(1);
+    x.to_dtype(lse.dtype())?.sub(&lse.unsqueeze(x.rank() - 1)?)
+}
+
 /// Two outputs: softmax and log-sum-exp.
 struct Softmax {
     name: &'static str,
@@ -64,6 +83,7 @@ impl Operation for Softmax {
         let Some((&width, leading)) = x.shape().split_last() else {
             return Err(Error::argument(self.name, "x", "of shape []", "of at least one dimension"));
         };
+        check_new(self.name, leading, Dtype::F64, x.device())?;
         let (out, lse) = match x.device() {
             Device::Gpu(gpu) if width > 0 => on_gpu(self.name, gpu, x, width, leading)?,
             Device::Gpu(_) => {

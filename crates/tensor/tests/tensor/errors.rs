@@ -148,6 +148,7 @@ fn arguments_out_of_range_are_named_with_the_range() {
         (message(x.sum(2)), "sum: dim is 2, expected less than the rank"),
         (message(x.mean(7)), "mean: dim is 7, expected less than the rank"),
         (message(x.index_select(2, &ids(&[0]))), "index_select: dim is 2, expected less than the rank"),
+        (message(x.index_select(0, &ids(&[2]))), "index_select: an id is 2, expected less than 2"),
         (message(x.index_select(0, &x)), "index_select: elements are f32, expected u32 for the ids"),
         (
             message(x.index_add(0, &ids(&[0, 1]), &zeros(&[3, 3]))),

@@ -138,6 +138,13 @@ fn rows() -> Vec<Row> {
             |x| Ok(vec![ops::cross_entropy(&x[0], &x[1], &LossOptions::default())?]),
         ),
         row(
+            "cross_entropy.rs: PerRow",
+            &["cross_entropy_per_row"],
+            "cross_entropy_matches",
+            &[x(), indices(&[1, 3, 0], &[3])],
+            |x| Ok(vec![ops::cross_entropy_per_row(&x[0], &x[1], &LossOptions::default())?]),
+        ),
+        row(
             "linear_cross_entropy.rs: LinearCrossEntropy",
             &["linear_cross_entropy"],
             "cross_entropy_matches",

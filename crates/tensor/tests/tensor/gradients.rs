@@ -75,6 +75,7 @@ proptest! {
     fn scale_and_reductions_match(rows in 0..4usize, cols in 1..5usize, seed: u64) {
         let x = [strided(&[rows, cols], 0, 1, seed)];
         agrees(|x| x[0].scale(-2.5), &x)?;
+        agrees(|x| { let y = (&x[0] + 2.0)?; &y * &(&y - 0.5)? }, &x)?;
         agrees(|x| x[0].mul(&x[0])?.sum_all(), &x)?;
         if rows > 0 {
             agrees(|x| x[0].mul(&x[0])?.mean_all(), &x)?;
@@ -214,6 +215,7 @@ proptest! {
         let x = [strided(&[a, b, width], 0, 1, seed)];
         agrees(|x| ops::softmax(&x[0]), &x)?;
         agrees(|x| ops::log_sum_exp(&x[0]), &x)?;
+        agrees(|x| ops::log_softmax(&x[0]), &x)?;
         agrees_all(|x| Ok(vec![ops::softmax(&x[0])?, ops::log_sum_exp(&x[0])?]), &x)?;
     }
 
@@ -230,6 +232,8 @@ proptest! {
         let targets = indices(&targets, &[rows]);
         let logits = strided(&[rows, 5], 0, 1, seed);
         agrees(|x| ops::cross_entropy(&x[0], &x[1], &options), &[logits, targets.clone()])?;
+        let logits = strided(&[rows, 5], 0, 1, seed);
+        agrees(|x| ops::cross_entropy_per_row(&x[0], &x[1], &options), &[logits, targets.clone()])?;
         // Scaled, so that the gradient of the mean is not 1.
         let (hidden, weight) = (strided(&[rows, 3], 0, 1, seed), strided(&[5, 3], 0, 1, seed ^ 1));
         agrees(

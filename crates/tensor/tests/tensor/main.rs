@@ -3,6 +3,7 @@
 mod attention;
 mod attention_features;
 mod autograd;
+mod bad_arguments;
 mod decode;
 mod errors;
 mod every_operation;

@@ -217,6 +217,21 @@ pub fn cases(seed: u64) -> Vec<Case> {
             move |x| Ok(vec![plain::log_sum_exp(&x[0])?.reshape(&[rows])?]),
         ),
         case(
+            "log_softmax",
+            vec![of(&[rows, width], 1)],
+            |x| Ok(vec![ops::log_softmax(&x[0])?]),
+            |x| {
+                let lse = plain::log_sum_exp(&x[0])?;
+                Ok(vec![plain::sub(&x[0], &plain::like_columns(&lse, &x[0])?)?])
+            },
+        ),
+        case(
+            "cross_entropy_per_row",
+            vec![of(&[rows, width], 1), targets()],
+            move |x| Ok(vec![ops::cross_entropy_per_row(&x[0], &x[1], &loss)?]),
+            move |x| Ok(vec![plain::losses(&x[0], &x[1], &loss)?.0.reshape(&[rows])?]),
+        ),
+        case(
             "cross_entropy",
             vec![of(&[rows, width], 1), targets()],
             |x| Ok(vec![ops::cross_entropy(&x[0], &x[1], &LossOptions::default())?]),

@@ -245,6 +245,13 @@ pub fn one_hot(ids: &Tensor, classes: usize, like: &Tensor) -> Result<Tensor> {
 }
 
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor, options: &LossOptions) -> Result<Tensor> {
+    let (losses, counts) = losses(logits, targets, options)?;
+    let share = 1.0 / floats(&counts).iter().sum::<f32>();
+    scale(&product(&counts.reshape(&[1, counts.numel()])?, &losses)?, share)?.reshape(&[])
+}
+
+/// The loss of each row, `(N, 1)`, 0 of those that do not count, and 1 for each of the others.
+pub fn losses(logits: &Tensor, targets: &Tensor, options: &LossOptions) -> Result<(Tensor, Tensor)> {
     let (rows, classes) = (logits.shape()[0], logits.shape()[1]);
     let z = match options.softcap {
         None => logits.clone(),
@@ -260,8 +267,8 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor, options: &LossOptions) -
     losses = add(&losses, &scale(&mul(&lse, &lse)?, options.z_loss)?)?;
     let counts: Vec<f32> =
         targets.to_vec::<u32>()?.iter().map(|&id| f32::from(u8::from(id != IGNORE_INDEX))).collect();
-    let share = 1.0 / counts.iter().sum::<f32>();
-    scale(&product(&rounded(counts, &[1, rows], logits.dtype()), &losses)?, share)?.reshape(&[])
+    let counts = rounded(counts, &[rows, 1], logits.dtype());
+    Ok((mul(&losses, &counts)?, counts))
 }
 
 /// `y` and `r` of a norm over rows, layer norm or RMSNorm, with the factor that dropout has for each element of `x`.

@@ -8,6 +8,7 @@ use longhand_kernels::attention::{BlockKind, Blocks};
 
 use super::{Attention, AttentionOptions, Documents, Inputs, NAME};
 use crate::cpu::attention::{Position, Sizes};
+use crate::layout::count;
 use crate::{Device, Dtype, Error, Gpu, Result, Tensor};
 
 /// In which blocks of queries and keys there is anything to compute: [`AttentionOptions::blocks`]. GPUs visit these alone,
@@ -146,7 +147,9 @@ impl BlockMask {
             return Err(error("blocks.size", 0, "positive"));
         }
         let counts = self.blocks.counts(self.sizes);
-        let expected: usize = counts.iter().product();
+        let Some(expected) = count(&counts) else {
+            return Err(error("sizes", format!("{:?}", self.sizes), "with blocks that memory could hold"));
+        };
         match &self.chosen {
             Some(kinds) if kinds.len() != expected => {
                 let was = format!("{} of them", kinds.len());

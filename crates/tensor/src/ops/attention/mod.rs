@@ -16,6 +16,7 @@ use longhand_kernels::random::Dropout;
 use super::{check_alike, check_device};
 use crate::autograd::apply;
 use crate::cpu::attention::{Sizes, Wanted};
+use crate::tensor::check_new;
 use crate::{Backward, Device, Dtype, Error, Forward, Operation, Result, Tensor};
 
 /// `softmax(scale q k^T) v` for each head (Vaswani et al. 2017, arXiv 1706.03762), in memory that grows with T and S,
@@ -170,6 +171,8 @@ impl Attention {
 
     fn check(&self, inputs: &Inputs) -> Result<Sizes> {
         let sizes = sizes(inputs)?;
+        let Sizes { batch, queries, heads, value_dim, .. } = sizes;
+        check_new(NAME, &[batch, queries, heads, value_dim], inputs.q.dtype(), inputs.q.device())?;
         self.check_options(inputs, sizes)?;
         Ok(sizes)
     }

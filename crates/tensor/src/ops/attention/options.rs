@@ -143,10 +143,10 @@ impl Documents {
 
 /// 0, and where each document ends.
 fn boundaries(lengths: &[usize]) -> Result<Vec<u32>> {
-    let mut all = 0;
+    let mut all = 0usize;
     let mut ends = vec![0];
     for length in lengths {
-        all += length;
+        all = all.saturating_add(*length);
         let end = u32::try_from(all);
         ends.push(end.map_err(|_| {
             Error::argument(NAME, "number of tokens in documents", all.to_string(), "less than 2^32")

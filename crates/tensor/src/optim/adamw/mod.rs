@@ -65,6 +65,26 @@ pub enum Moments {
     EightBit,
 }
 
+impl AdamWOptions {
+    fn check(&self) -> Result<()> {
+        let fits = |name: &str, value: f64, fits: bool, expected: &str| match fits {
+            true => Ok(()),
+            false => Err(Error::argument(NAME, name, value.to_string(), expected)),
+        };
+        for beta in [self.betas.0, self.betas.1] {
+            fits("a beta", beta, (0.0..1.0).contains(&beta), "0 to less than 1")?;
+        }
+        for (name, value) in [("eps", self.eps), ("weight_decay", self.weight_decay)] {
+            fits(name, value, is_size(value), "a number, 0 or above")?;
+        }
+        self.max_grad_norm.map_or(Ok(()), |max| fits("max_grad_norm", max, max > 0.0, "positive"))
+    }
+}
+
+fn is_size(value: f64) -> bool {
+    value.is_finite() && value >= 0.0
+}
+
 impl Default for AdamWOptions {
     /// PyTorch's: betas 0.9 and 0.999, eps 1e-8, weight decay 0.01. No clipping, masters, full moments.
     fn default() -> Self {
@@ -133,12 +153,10 @@ impl AdamW {
     ///
     /// # Errors
     /// When a parameter is not contiguous, or not of a floating-point type that the options are for; when parameters are
-    /// on several devices (each wants an optimiser of its own); when a name or a tensor is there twice; when
-    /// `max_grad_norm` is not positive.
+    /// on several devices (each wants an optimiser of its own); when a name or a tensor is there twice; when a beta is not
+    /// in [0, 1), eps or weight decay is negative, or `max_grad_norm` is not positive.
     pub fn new(parameters: Vec<(String, Tensor)>, options: AdamWOptions) -> Result<Self> {
-        if let Some(max) = options.max_grad_norm.filter(|max| max.is_nan() || *max <= 0.0) {
-            return Err(Error::argument(NAME, "max_grad_norm", max.to_string(), "positive"));
-        }
+        options.check()?;
         if let Some(((_, first), rest)) = parameters.split_first() {
             rest.iter().try_for_each(|(_, other)| check_device(NAME, first, other))?;
         }
@@ -244,13 +262,16 @@ impl AdamW {
     /// ```
     ///
     /// # Errors
-    /// When a parameter has no gradient, or one of another shape: then nothing was changed.
+    /// When a parameter has no gradient, or one of another shape, or `lr` is negative or no number: then nothing was changed.
     pub fn step(&mut self, gradients: &Gradients, lr: f64) -> Result<Tensor> {
         let device = self.device.clone();
         phase(Phase::Update, || operation(NAME, Some(&device), || self.update(gradients, lr)))
     }
 
     fn update(&mut self, gradients: &Gradients, lr: f64) -> Result<Tensor> {
+        if !is_size(lr) {
+            return Err(Error::argument(NAME, "lr", lr.to_string(), "a number, 0 or above"));
+        }
         let gradients = self
             .parameters
             .iter()
