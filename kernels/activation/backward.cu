@@ -5,7 +5,7 @@
 //   dup      = dout * f(x + bias)                           (N, W)
 //   dbias    = sum over N of dx,  dup_bias = sum over N of dup   (W)
 //
-// All outputs are overwritten; dx may be x, and dup may be up. Sums are f32, of what is not yet rounded, in an order that
+// All outputs are overwritten, but for those that are null, which nobody wants; dx may be x, and dup may be up. Sums are f32, of what is not yet rounded, in an order that
 // depends on the shape alone: each of `parts` blocks leaves one for each of its columns, and activation_backward_finish
 // adds them.
 //
@@ -21,9 +21,9 @@ struct Params {
     const Element* up;        // (N, W), rows up_stride elements apart; null unless GATED
     const Element* bias;      // (W); null unless HAS_BIAS
     const Element* up_bias;   // (W); null unless GATED and HAS_BIAS
-    Element*       dx;        // (N, W), rows dx_stride elements apart
-    Element*       dup;       // (N, W), rows dup_stride elements apart; null unless GATED
-    float*         partials;  // (parts, 1 + GATED, W): dbias, dup_bias; null unless HAS_BIAS
+    Element*       dx;        // (N, W), rows dx_stride elements apart; or null
+    Element*       dup;       // (N, W), rows dup_stride elements apart; or null, as unless GATED
+    float*         partials;  // (parts, 1 + GATED, W): dbias, dup_bias; null where neither is wanted
     long long      rows;      // N
     long long      width;     // W
     long long      x_stride, up_stride, dx_stride, dup_stride;
@@ -71,11 +71,11 @@ activation_backward(const __grid_constant__ Params p) {
                 sum.at[k] += dx[k];
                 up_sum.at[k] += dup[k];
             }
-            store(p.dx + row * p.dx_stride + column, to_vec<Element>(dx));
-            if constexpr (GATED) store(p.dup + row * p.dup_stride + column, to_vec<Element>(dup));
+            if (p.dx) store(p.dx + row * p.dx_stride + column, to_vec<Element>(dx));
+            if (GATED && p.dup) store(p.dup + row * p.dup_stride + column, to_vec<Element>(dup));
         });
     }
-    if constexpr (HAS_BIAS) {
+    if (HAS_BIAS && p.partials) {
         float* out = p.partials + blockIdx.y * ((1 + GATED) * p.width);
         add_over_warps(sum, out, column, exists);
         if constexpr (GATED) add_over_warps(up_sum, out + p.width, column, exists);
@@ -84,8 +84,8 @@ activation_backward(const __grid_constant__ Params p) {
 
 struct FinishParams {
     const float* partials;  // (parts, 1 + GATED, W)
-    Element*     dbias;     // (W)
-    Element*     dup_bias;  // (W); null unless GATED
+    Element*     dbias;     // (W); or null
+    Element*     dup_bias;  // (W); or null, as unless GATED
     long long    parts;
     long long    width;  // W
 };
@@ -96,6 +96,7 @@ activation_backward_finish(const __grid_constant__ FinishParams p) {
     const long long column = blockIdx.x * 32ll + lane(), columns = (1 + GATED) * p.width;
     const float sum = column_sum(p.partials, p.parts, columns, column);
     if (warp() > 0 || column >= columns) return;
-    Element* out = column < p.width ? p.dbias + column : p.dup_bias + column - p.width;
-    *out = from_float<Element>(sum);
+    const bool is_first = column < p.width;
+    Element* out = is_first ? p.dbias : p.dup_bias;
+    if (out) out[is_first ? column : column - p.width] = from_float<Element>(sum);
 }

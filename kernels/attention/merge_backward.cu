@@ -5,7 +5,8 @@
 //   grad_out_i = weight_i * grad_out                                              (B, T, H, HEAD_DIM)
 //   grad_lse_i = weight_i * (grad_lse + dot_i - sum(weight_j * dot_j, over j))    (B, H, T)
 //
-// A part with lse = -inf gets zeros, and its out is not read. Outputs are overwritten. Sums are f32, in one order.
+// A part with lse = -inf gets zeros, and its out is not read. Outputs are overwritten, but for those that are null, which
+// nobody wants. Sums are f32, in one order.
 //
 // A lane keeps its part of grad_out in registers: what is read is read once. Constants and grid: see merge.cuh.
 
@@ -13,8 +14,8 @@
 #include "common/reduce.cuh"
 
 struct Gradient {
-    Element* out;  // (B, T, H, HEAD_DIM)
-    float*   lse;  // (B, H, T), contiguous
+    Element* out;  // (B, T, H, HEAD_DIM); or null
+    float*   lse;  // (B, H, T), contiguous; or null
     Strides  strides;
 };
 
@@ -42,6 +43,9 @@ attention_merge_backward(const __grid_constant__ Params p) {
         if (column < HEAD_DIM) grad[j] = load<VECTOR>(upstream + column);
     }
 
+    bool wants_lse = false;
+#pragma unroll
+    for (int i = 0; i < PARTS; ++i) wants_lse |= p.grads[i].lse != nullptr;
     float dot[PARTS], mean = 0;
 #pragma unroll
     for (int i = 0; i < PARTS; ++i) {
@@ -50,7 +54,7 @@ attention_merge_backward(const __grid_constant__ Params p) {
 #pragma unroll
         for (int j = 0; j < VECTORS; ++j) {
             const int column = row.column(j);
-            if (column >= HEAD_DIM || weights.of[i] == 0) continue;
+            if (column >= HEAD_DIM || weights.of[i] == 0 || !wants_lse) continue;
             const Vector x = load<VECTOR>(out + column);
 #pragma unroll
             for (int e = 0; e < VECTOR; ++e) dot[i] += grad[j].get(e) * x.get(e);
@@ -68,12 +72,12 @@ attention_merge_backward(const __grid_constant__ Params p) {
 #pragma unroll
         for (int j = 0; j < VECTORS; ++j) {
             const int column = row.column(j);
-            if (column >= HEAD_DIM) continue;
+            if (column >= HEAD_DIM || !part.out) continue;
             float values[VECTOR];
 #pragma unroll
             for (int e = 0; e < VECTOR; ++e) values[e] = weights.of[i] * grad[j].get(e);
             store(to + column, to_vec<Element>(values));
         }
-        if (row.lane == 0) part.lse[row.index] = weights.of[i] * (grad_lse + dot[i] - mean);
+        if (row.lane == 0 && part.lse) part.lse[row.index] = weights.of[i] * (grad_lse + dot[i] - mean);
     }
 }

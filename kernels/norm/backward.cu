@@ -6,15 +6,15 @@
 //   dweight   = sum over N of dy * c                                 (W)
 //   dbias     = sum over N of dy                                     (W)
 //
-// Without dropout dx is dresidual, and is written once. All outputs are overwritten, all sums f32 and in an order that
-// depends on the shape alone. Each of `parts` blocks takes rows (block, block + parts, ...) and keeps a partial sum of
+// Without dropout dx is dresidual, and is written once. All outputs are overwritten, but for those that are null, which
+// nobody wants; all sums are f32 and in an order that depends on the shape alone. Each of `parts` blocks takes rows (block, block + parts, ...) and keeps a partial sum of
 // dweight and dbias over them in registers. A wide row is shared by SLICES blocks, whose mean(g) and mean(g * c) are sums
 // over them all: as a cluster they add them up, so that memory is read once; an architecture without clusters, or without
 // the shared memory to hold the slices, reads it twice:
 //
 //   norm_backward_totals   (only if TWICE) those sums over each slice of a row, and the partial sums of dweight and dbias
-//   norm_backward          dx and dresidual, and all that norm_backward_totals has not done
-//   norm_backward_finish   adds the partial sums, in order
+//   norm_backward          dx and dresidual, and all that norm_backward_totals has not done (not if TWICE and they are null)
+//   norm_backward_finish   adds the partial sums, in order (only if there are some)
 //
 // constants.cuh comes from Rust: what row.cuh says, of which IN_REGISTERS and IN_SHARED hold for dy and for sum alike;
 // DROPOUT; TWICE, where nothing waits on chip.
@@ -30,10 +30,10 @@ struct Params {
     const Weight*  weight;     // (W); null without
     const float*   mean;       // (N); null for RMSNorm
     const float*   rstd;       // (N)
-    Element*       dx;         // (N, W), contiguous; may be dr itself
-    Element*       dresidual;  // (N, W), contiguous; may be dr itself. Null without dropout, or where nobody asks for it
+    Element*       dx;         // (N, W), contiguous; may be dr itself; or null
+    Element*       dresidual;  // (N, W), contiguous; may be dr itself; or null, as without dropout
     float2*        totals;     // (N, SLICES): sums of g and of g * c; only if TWICE
-    float*         partials;   // (parts, SUMS, W): dweight, dbias
+    float*         partials;   // (parts, SUMS, W): dweight, dbias; null where neither is wanted
     long long      rows;       // N
     long long      sum_stride;
     Dropout        dropout;
@@ -123,6 +123,7 @@ struct Differentiated {
             }
             if constexpr (DROPOUT) {
                 if (p.dresidual) store(p.dresidual + start + at.column, to_vec<Element>(dx));
+                if (!p.dx) return;
                 drop(dx, p.dropout, start + at.column);
             }
             store(p.dx + start + at.column, to_vec<Element>(dx));
@@ -156,6 +157,7 @@ template <int COUNT> void add_over_rows(float (&value)[COUNT], float* out) {
 }
 
 void write_sums(const Params& p, Sums& sums) {
+    if (!p.partials) return;
     float* out = p.partials + part() * (1ll * SUMS * W) + first_of_slice();
     if constexpr (HAS_WEIGHT) add_over_rows(sums.weight, out);
     if constexpr (HAS_BIAS) add_over_rows(sums.bias, out + HAS_WEIGHT * W);
@@ -197,15 +199,15 @@ norm_backward(const __grid_constant__ Params p) {
         if constexpr (TWICE) totals = totals_left(p, row);
         else totals = of_row.totals(sums);
         if constexpr (CLUSTER > 1) totals = over_cluster(totals);
-        of_row.write(totals);
+        if (p.dx || p.dresidual) of_row.write(totals);
     }
     if constexpr (!TWICE) write_sums(p, sums);
 }
 
 struct FinishParams {
     const float* partials;  // (parts, SUMS, W)
-    Weight*      dweight;   // (W); null without
-    Weight*      dbias;     // (W); null without
+    Weight*      dweight;   // (W); or null
+    Weight*      dbias;     // (W); or null
     long long    parts;
 };
 
@@ -215,6 +217,7 @@ norm_backward_finish(const __grid_constant__ FinishParams p) {
     const int column = blockIdx.x * 32 + threadIdx.x % 32;
     const float sum = column_sum(p.partials, p.parts, SUMS * W, column);
     if (threadIdx.x >= 32 || column >= SUMS * W) return;
-    Weight* out = HAS_WEIGHT && column < W ? p.dweight + column : p.dbias + column - HAS_WEIGHT * W;
-    *out = from_float<Weight>(sum);
+    const bool is_weight = HAS_WEIGHT && column < W;
+    Weight* out = is_weight ? p.dweight : p.dbias;
+    if (out) out[is_weight ? column : column - HAS_WEIGHT * W] = from_float<Weight>(sum);
 }

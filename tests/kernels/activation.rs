@@ -23,8 +23,8 @@ prop_compose! {
             2 => prop::sample::select(vec![0, 1, 8, 31, 33, 128, 256, 264, 1024]),
             1 => 0..600usize,
         ],
-        gap in prop::sample::select(vec![0, 8, 3, 1024]), seed: u64,
+        gap in prop::sample::select(vec![0, 8, 3, 1024]), wanted: [bool; 3], seed: u64,
     ) -> Activation {
-        Activation { pass, function, precision, gated, bias, rows, width, gap, in_place, seed }
+        Activation { pass, function, precision, gated, bias, rows, width, gap, in_place, wanted, seed }
     }
 }

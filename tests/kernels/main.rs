@@ -25,3 +25,4 @@ mod reduction;
 mod rope;
 mod sampling;
 mod softmax;
+mod unwanted;

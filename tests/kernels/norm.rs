@@ -39,7 +39,7 @@ prop_compose! {
         ],
         rows in prop::sample::select(vec![0, 1, 2, 3, 7, 8, 9, 31, 33, 255, 257, 2100]),
         gap in prop::sample::select(vec![0, 0, 8, 3]),
-        (residual, in_place) in any::<(bool, bool)>(),
+        (residual, in_place) in any::<(bool, bool)>(), wanted: [bool; 2],
         (weight, bias) in prop::sample::select(vec![(true, true), (true, false), (true, true), (false, true), (false, false)]),
         dropout in prop::option::of(prop::sample::select(vec![0.0, 0.1, 0.5])),
         eps in prop::sample::select(vec![1e-5, 1e-2f32]), seed: u64,
@@ -48,6 +48,8 @@ prop_compose! {
         let weights = if f32_weights { Precision::F32 } else { precision };
         // Dropout in a row that wide takes seconds to compile forward.
         let dropout = dropout.filter(|_| pass == Pass::Backward || width <= 16_392);
-        Norm { pass, layer, precision, weights, rows, width, gap, residual, in_place, weight, bias, dropout, eps, seed }
+        Norm {
+            pass, layer, precision, weights, rows, width, gap, residual, in_place, weight, bias, wanted, dropout, eps, seed,
+        }
     }
 }

@@ -94,16 +94,27 @@ pub struct ActivationBackwardArgs {
     pub bias: DevicePtr,
     /// `(W)`, if it is gated and there is a bias.
     pub up_bias: DevicePtr,
-    /// `(N, W)`, overwritten. It may be `x` itself.
+    /// `(N, W)`, overwritten, or [`Rows::NONE`] where nobody wants it. It may be `x` itself.
     pub dx: Rows,
-    /// `(N, W)`, overwritten, if it is gated; else [`Rows::NONE`]. It may be `up` itself.
+    /// `(N, W)`, overwritten, if it is gated; else [`Rows::NONE`], as where nobody wants it. It may be `up` itself.
     pub dup: Rows,
-    /// `(W)`, overwritten, if there is a bias.
+    /// `(W)`, overwritten, if there is a bias, or [`DevicePtr::NULL`] where nobody wants it.
     pub dbias: DevicePtr,
-    /// `(W)`, overwritten, if it is gated and there is a bias.
+    /// `(W)`, overwritten, if it is gated and there is a bias, or [`DevicePtr::NULL`] where nobody wants it.
     pub dup_bias: DevicePtr,
-    /// [`ActivationBackwardPlan::workspace_bytes`] of scratch memory at a multiple of 16 bytes, if there is a bias.
+    /// [`ActivationBackwardPlan::workspace_bytes`] of scratch memory at a multiple of 16 bytes, if the gradient of a
+    /// bias is wanted.
     pub workspace: DevicePtr,
+}
+
+impl ActivationBackwardArgs {
+    fn wants_values(&self) -> bool {
+        !(self.dx.data.is_null() && self.dup.data.is_null())
+    }
+
+    fn wants_sums(&self) -> bool {
+        !(self.dbias.is_null() && self.dup_bias.is_null())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -142,7 +153,7 @@ impl ActivationBackwardPlan {
     pub unsafe fn launch(&self, stream: &Stream, args: &ActivationBackwardArgs) -> Result<()> {
         check(&self.activation, args)?;
         let &ActivationBackwardArgs { rows, width, x, up, dx, dup, .. } = args;
-        if width == 0 || (rows == 0 && !self.activation.bias) {
+        if width == 0 || !(args.wants_sums() || rows > 0 && args.wants_values()) {
             return Ok(());
         }
         let params = Params {
@@ -153,7 +164,7 @@ impl ActivationBackwardPlan {
             up_bias: args.up_bias,
             dx: dx.data,
             dup: dup.data,
-            partials: args.workspace,
+            partials: if args.wants_sums() { args.workspace } else { DevicePtr::NULL },
             rows: rows as i64,
             width: width as i64,
             x_stride: x.stride,
@@ -169,7 +180,7 @@ impl ActivationBackwardPlan {
         // SAFETY: the caller answers for the memory; the checks above for the kernels' other assumptions.
         unsafe {
             kernel.launch(stream, [across as u32, parts as u32], &params)?;
-            let Some(finish) = finish else { return Ok(()) };
+            let Some(finish) = finish.as_ref().filter(|_| args.wants_sums()) else { return Ok(()) };
             let params = FinishParams {
                 partials: args.workspace,
                 dbias: args.dbias,
@@ -190,6 +201,7 @@ fn workspace_bytes(activation: &Activation, rows: usize, width: usize) -> usize 
 
 fn check(activation: &Activation, args: &ActivationBackwardArgs) -> Result<()> {
     let &ActivationBackwardArgs { rows, width, .. } = args;
+    let (has_bias, has_up_bias) = (activation.bias, activation.bias && activation.gated);
     Activation::check_size(CHECK, rows, width)?;
     if width == 0 {
         return Ok(());
@@ -198,16 +210,24 @@ fn check(activation: &Activation, args: &ActivationBackwardArgs) -> Result<()> {
         CHECK.tensor("dout", args.dout, activation.dtype)?;
         activation.check_rows(CHECK, "x", args.x, true, rows)?;
         activation.check_rows(CHECK, "up", args.up, activation.gated, rows)?;
-        activation.check_rows(CHECK, "dx", args.dx, true, rows)?;
-        activation.check_rows(CHECK, "dup", args.dup, activation.gated, rows)?;
-        CHECK.written_stride("stride of dx", args.dx.stride, rows, width)?;
-        if activation.gated {
-            CHECK.written_stride("stride of dup", args.dup.stride, rows, width)?;
+        for (name, stride, gradient, exists) in
+            [("dx", "stride of dx", args.dx, true), ("dup", "stride of dup", args.dup, activation.gated)]
+        {
+            if !gradient.data.is_null() {
+                activation.check_rows(CHECK, name, gradient, exists, rows)?;
+                CHECK.written_stride(stride, gradient.stride, rows, width)?;
+            }
         }
-        activation.check_parts(CHECK, [("bias", args.bias), ("up_bias", args.up_bias)])?;
+        for (name, bias, exists) in [("bias", args.bias, has_bias), ("up_bias", args.up_bias, has_up_bias)] {
+            activation.check_bias(CHECK, name, bias, exists)?;
+        }
     }
-    activation.check_parts(CHECK, [("dbias", args.dbias), ("dup_bias", args.dup_bias)])?;
-    if activation.bias {
+    for (name, gradient, exists) in
+        [("dbias", args.dbias, has_bias), ("dup_bias", args.dup_bias, has_up_bias)]
+    {
+        activation.check_bias(CHECK, name, gradient, exists && !gradient.is_null())?;
+    }
+    if args.wants_sums() {
         CHECK.memory("workspace", args.workspace, 16)?;
     }
     let matrix = |name, of_rows| activation.matrix(name, of_rows, [rows, width]);
@@ -283,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_written_may_not_overlap_and_biases_have_gradients() {
+    fn rows_that_are_written_may_not_overlap_and_what_is_wanted_may_be_anything_that_there_is() {
         let (at, null) = (DevicePtr(4096), DevicePtr::NULL);
         let whole = Rows { data: at, stride: 8 };
         let args = ActivationBackwardArgs {
@@ -313,9 +333,20 @@ mod tests {
         );
         let without_rows = ActivationBackwardArgs { rows: 0, dout: null, bias: null, ..args };
         assert_eq!(message(without_rows), "fine");
+        for wanted in [
+            ActivationBackwardArgs { dbias: null, workspace: null, ..args },
+            ActivationBackwardArgs { dx: Rows::NONE, ..args },
+            ActivationBackwardArgs { dx: Rows::NONE, dbias: null, workspace: null, ..args },
+        ] {
+            assert_eq!(message(wanted), "fine");
+        }
         assert_eq!(
-            message(ActivationBackwardArgs { dbias: null, ..without_rows }),
-            "activation backward: dbias is DevicePtr(0x0), it has to be an address that is a multiple of 4"
+            message(ActivationBackwardArgs { dbias: DevicePtr(2), ..without_rows }),
+            "activation backward: dbias is DevicePtr(0x2), it has to be an address that is a multiple of 4"
+        );
+        assert_eq!(
+            message(ActivationBackwardArgs { dup_bias: at, ..without_rows }),
+            "activation backward: dup_bias is given, it has to be null: this activation has none"
         );
         assert_eq!(
             message(ActivationBackwardArgs { workspace: null, ..without_rows }),

@@ -121,7 +121,8 @@ fn check(activation: &Activation, args: &ActivationForwardArgs) -> Result<()> {
     }
     activation.check_rows(CHECK, "x", args.x, true, args.rows)?;
     activation.check_rows(CHECK, "up", args.up, activation.gated, args.rows)?;
-    activation.check_parts(CHECK, [("bias", args.bias), ("up_bias", args.up_bias)])?;
+    activation.check_bias(CHECK, "bias", args.bias, activation.bias)?;
+    activation.check_bias(CHECK, "up_bias", args.up_bias, activation.bias && activation.gated)?;
     CHECK.tensor("out", args.out, activation.dtype)?;
     let matrix = |name, rows| activation.matrix(name, rows, [args.rows, args.width]);
     let column = |name, data| activation.column(name, data, args.width);

@@ -119,18 +119,13 @@ impl Activation {
         check.size("width", width, 0, MAX_BLOCKS)
     }
 
-    /// What the activation has is there; what it has not is null.
-    fn check_parts(&self, check: Check, parts: [(&str, DevicePtr); 2]) -> Result<()> {
-        for ((name, data), exists) in parts.into_iter().zip([self.bias, self.bias && self.gated]) {
-            match exists {
-                true => check.tensor(name, data, self.dtype)?,
-                false if !data.is_null() => {
-                    return Err(check.error(name, "given", "null: this activation has none"));
-                }
-                false => {}
-            }
+    /// A bias is there if it `exists`, and null otherwise; so is the gradient of one, but where nobody wants it.
+    fn check_bias(&self, check: Check, name: &str, data: DevicePtr, exists: bool) -> Result<()> {
+        match exists {
+            true => check.tensor(name, data, self.dtype),
+            false if !data.is_null() => Err(check.error(name, "given", "null: this activation has none")),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Rows of the second input, or of its gradient, where it is gated.

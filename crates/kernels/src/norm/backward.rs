@@ -126,18 +126,28 @@ pub struct NormBackwardArgs {
     pub mean: DevicePtr,
     /// `(N)` f32, of forward.
     pub rstd: DevicePtr,
-    /// `(N, W)` contiguous, overwritten: the gradient of `x`, and without dropout that of `residual`, too. It may be
-    /// `dr` itself.
+    /// `(N, W)` contiguous, overwritten: the gradient of `x`, and without dropout that of `residual`, too; or
+    /// [`DevicePtr::NULL`] where nobody wants it. It may be `dr` itself.
     pub dx: DevicePtr,
     /// `(N, W)` contiguous, overwritten: with dropout, the gradient of `residual`, or [`DevicePtr::NULL`] where nobody
     /// wants it. It may be `dr` itself. Without dropout, [`DevicePtr::NULL`]: it is `dx`.
     pub dresidual: DevicePtr,
-    /// `(W)`, overwritten, if the norm has a weight.
+    /// `(W)`, overwritten, if the norm has a weight, or [`DevicePtr::NULL`] where nobody wants it.
     pub dweight: DevicePtr,
-    /// `(W)`, overwritten, if the norm has a bias.
+    /// `(W)`, overwritten, if the norm has a bias, or [`DevicePtr::NULL`] where nobody wants it.
     pub dbias: DevicePtr,
     /// [`NormBackwardPlan::workspace_bytes`] of scratch memory at a multiple of 16 bytes.
     pub workspace: DevicePtr,
+}
+
+impl NormBackwardArgs {
+    fn wants_rows(&self) -> bool {
+        !(self.dx.is_null() && self.dresidual.is_null())
+    }
+
+    fn wants_sums(&self) -> bool {
+        !(self.dweight.is_null() && self.dbias.is_null())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -186,6 +196,10 @@ impl NormBackwardPlan {
         let tensors = [args.dy, args.dr, args.sum, args.weight, args.dx, args.dresidual];
         let is_aligned = aligned(tensors) && args.sum_stride % norm.vector() as i64 == 0;
         let Kernels { block, totals, rows, finish } = kernels.get(is_aligned).0;
+        let finish = finish.as_ref().filter(|_| args.wants_sums());
+        if finish.is_none() && !args.wants_rows() {
+            return Ok(());
+        }
         let parts = tuning::parts(norm, *block, args.rows);
         let blocks = match finish {
             Some(_) => parts * block.slices,
@@ -203,7 +217,7 @@ impl NormBackwardPlan {
             dx: args.dx,
             dresidual: args.dresidual,
             totals: args.workspace,
-            partials,
+            partials: if finish.is_some() { partials } else { DevicePtr::NULL },
             rows: args.rows as i64,
             sum_stride: args.sum_stride,
             dropout: DropoutParams::new(args.dropout),
@@ -215,7 +229,9 @@ impl NormBackwardPlan {
                 if let Some(totals) = totals {
                     totals.launch(stream, [blocks as u32, 1], &params)?;
                 }
-                rows.launch(stream, [blocks as u32, 1], &params)?;
+                if args.wants_rows() || totals.is_none() {
+                    rows.launch(stream, [blocks as u32, 1], &params)?;
+                }
             }
             let Some(finish) = finish else { return Ok(()) };
             let params =
@@ -238,9 +254,9 @@ fn check(norm: &Norm, args: &NormBackwardArgs, workspace_bytes: usize) -> Result
     CHECK.size("rows", args.rows, 0, MAX_BLOCKS)?;
     norm.check_dropout(CHECK, args.dropout)?;
     if args.rows > 0 {
-        for (name, data) in [("dy", args.dy), ("sum", args.sum), ("dx", args.dx)] {
-            CHECK.tensor(name, data, norm.dtype)?;
-        }
+        CHECK.tensor("dy", args.dy, norm.dtype)?;
+        CHECK.tensor("sum", args.sum, norm.dtype)?;
+        CHECK.optional("dx", args.dx, norm.dtype)?;
         CHECK.optional("dr", args.dr, norm.dtype)?;
         Norm::check_part(CHECK, "weight", args.weight, norm.weight_dtype, norm.weight)?;
         Norm::check_part(CHECK, "mean", args.mean, Dtype::F32, norm.layer)?;
@@ -252,8 +268,9 @@ fn check(norm: &Norm, args: &NormBackwardArgs, workspace_bytes: usize) -> Result
             return Err(CHECK.error("dresidual", "given", "null without dropout: it is dx"));
         }
     }
-    Norm::check_part(CHECK, "dweight", args.dweight, norm.weight_dtype, norm.weight)?;
-    Norm::check_part(CHECK, "dbias", args.dbias, norm.weight_dtype, norm.bias)?;
+    for (name, data, exists) in [("dweight", args.dweight, norm.weight), ("dbias", args.dbias, norm.bias)] {
+        Norm::check_part(CHECK, name, data, norm.weight_dtype, exists && !data.is_null())?;
+    }
     if workspace_bytes > 0 {
         CHECK.memory("workspace", args.workspace, 16)?;
     }

@@ -125,7 +125,7 @@ impl Norm {
         }
     }
 
-    /// A tensor that is there if `exists`, and null otherwise.
+    /// A tensor is there if it `exists`, and null otherwise; so is the gradient of one, but where nobody wants it.
     fn check_part(check: Check, name: &str, data: DevicePtr, dtype: Dtype, exists: bool) -> Result<()> {
         match exists {
             true => check.tensor(name, data, dtype),

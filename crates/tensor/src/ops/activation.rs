@@ -9,7 +9,7 @@ use super::{check_alike, widened};
 use crate::autograd::apply1;
 use crate::cpu::activation as cpu;
 use crate::dtype::with_real;
-use crate::gpu::kernel_dtype;
+use crate::gpu::{kernel_dtype, pointer_or_null};
 use crate::tensor::check_new;
 use crate::{Backward, Device, Dtype, Error, Forward, Gpu, Operation, Result, Tensor};
 
@@ -182,17 +182,17 @@ impl Operation for Activate {
         let grad = ctx.grad(0)?.contiguous()?;
         match grad.device() {
             Device::Cpu => self.cpu_backward(&grad, &inputs, width, |i| ctx.needs(i)),
-            // One pass over memory makes them all.
-            Device::Gpu(gpu) => {
-                let grads = self.on_gpu_backward(gpu, &grad, &inputs, width)?;
-                Ok(grads.into_iter().enumerate().map(|(i, grad)| ctx.needs(i).then_some(grad)).collect())
-            }
+            Device::Gpu(gpu) => self.on_gpu_backward(gpu, &grad, &inputs, width, |i| ctx.needs(i)),
         }
     }
 }
 
 fn saved_inputs(ctx: &Backward<'_>) -> Result<Vec<Tensor>> {
     (0..ctx.inputs()).map(|i| ctx.saved(i).cloned()).collect()
+}
+
+fn given(inputs: &[Tensor]) -> Vec<Option<Tensor>> {
+    inputs.iter().cloned().map(Some).collect()
 }
 
 /// The tensor as rows at one distance, which halves and other slices of columns are already.
@@ -336,24 +336,29 @@ impl Activate {
         Ok(Kernel::new(self.function, dtype).gated(self.is_gated()).bias(self.bias))
     }
 
-    /// Where the inputs of a kernel lie: `x`, `up`, and their biases.
-    fn places(&self, tensors: &[Tensor], width: usize) -> Result<([Rows; 2], [DevicePtr; 2])> {
+    /// Where the inputs of a kernel lie, or those of their gradients that there are: `x`, `up`, and their biases.
+    fn places(&self, tensors: &[Option<Tensor>], width: usize) -> Result<([Rows; 2], [DevicePtr; 2])> {
         let name = self.name();
+        let pointer = |i: usize| pointer_or_null(name, tensors[i].as_ref());
         let place = |i: usize| -> Result<Rows> {
-            Ok(Rows { data: tensors[i].pointer(name)?, stride: row_stride(&tensors[i]) as i64 })
+            let Some(tensor) = &tensors[i] else { return Ok(Rows::NONE) };
+            Ok(Rows { data: tensor.pointer(name)?, stride: row_stride(tensor) as i64 })
         };
-        let half = |data: DevicePtr| data.offset((width * tensors[0].dtype().size()) as i64);
+        let half = |i: usize| -> Result<DevicePtr> {
+            let Some(tensor) = &tensors[i] else { return Ok(DevicePtr::NULL) };
+            Ok(tensor.pointer(name)?.offset((width * tensor.dtype().size()) as i64))
+        };
         let x = place(0)?;
         let up = match self.form {
             Form::Plain => Rows::NONE,
             Form::Gated => place(1)?,
-            Form::Halves => Rows { data: half(x.data), ..x },
+            Form::Halves => Rows { data: half(0)?, ..x },
         };
-        let biases = match tensors[self.matrices()..] {
-            [ref bias, ref up_bias] => [bias.pointer(name)?, up_bias.pointer(name)?],
-            [ref both] if self.form == Form::Halves => [both.pointer(name)?, half(both.pointer(name)?)],
-            [ref bias] => [bias.pointer(name)?, DevicePtr::NULL],
-            _ => [DevicePtr::NULL; 2],
+        let biases = match (self.bias, self.form) {
+            (false, _) => [DevicePtr::NULL; 2],
+            (true, Form::Plain) => [pointer(1)?, DevicePtr::NULL],
+            (true, Form::Gated) => [pointer(2)?, pointer(3)?],
+            (true, Form::Halves) => [pointer(1)?, half(1)?],
         };
         Ok(([x, up], biases))
     }
@@ -364,7 +369,7 @@ impl Activate {
             .activation
             .get(self.kernel(&inputs[0])?, |kernel| kernel.plan_forward(gpu.device()))?;
         let out = gpu.empty(shape, inputs[0].dtype())?;
-        let ([x, up], [bias, up_bias]) = self.places(inputs, width)?;
+        let ([x, up], [bias, up_bias]) = self.places(&given(inputs), width)?;
         let rows = out.numel() / width.max(1);
         let args =
             ActivationForwardArgs { rows, width, x, up, bias, up_bias, out: out.pointer(self.name())? };
@@ -380,13 +385,16 @@ impl Activate {
         grad: &Tensor,
         inputs: &[Tensor],
         width: usize,
-    ) -> Result<Vec<Tensor>> {
+        needs: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Option<Tensor>>> {
         let kernel = self.kernel(&inputs[0])?;
         let plan =
             gpu.plans().activation_backward.get(kernel, |kernel| kernel.plan_backward(gpu.device()))?;
-        let grads =
-            inputs.iter().map(|input| gpu.empty(input.shape(), input.dtype())).collect::<Result<Vec<_>>>()?;
-        let ([x, up], [bias, up_bias]) = self.places(inputs, width)?;
+        let grad_of = |(i, input): (usize, &Tensor)| {
+            needs(i).then(|| gpu.empty(input.shape(), input.dtype())).transpose()
+        };
+        let grads = inputs.iter().enumerate().map(grad_of).collect::<Result<Vec<_>>>()?;
+        let ([x, up], [bias, up_bias]) = self.places(&given(inputs), width)?;
         let ([dx, dup], [dbias, dup_bias]) = self.places(&grads, width)?;
         let rows = grad.numel() / width.max(1);
         let workspace = gpu.workspace(plan.workspace_bytes(rows, width))?;

@@ -71,11 +71,7 @@ impl Operation for Merge {
         let grad_lse = ctx.grad_if_any(1).map(Tensor::contiguous).transpose()?;
         match grad_out.device() {
             Device::Cpu => parts.cpu_backward(&grad_out, grad_lse.as_ref(), |i| ctx.needs(i)),
-            // One pass over memory makes them all.
-            Device::Gpu(gpu) => {
-                let grads = parts.on_gpu_backward(gpu, &grad_out, grad_lse.as_ref())?;
-                Ok(grads.into_iter().enumerate().map(|(i, grad)| ctx.needs(i).then_some(grad)).collect())
-            }
+            Device::Gpu(gpu) => parts.on_gpu_backward(gpu, &grad_out, grad_lse.as_ref(), |i| ctx.needs(i)),
         }
     }
 }
@@ -291,16 +287,22 @@ impl Parts {
         gpu: &Gpu,
         grad_out: &Tensor,
         grad_lse: Option<&Tensor>,
-    ) -> Result<Vec<Tensor>> {
+        needs: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Option<Tensor>>> {
         let plan = gpu.plans().attention_merge_backward.get(self.key()?, |(dtype, dim, parts)| {
             kernel::AttentionMergeBackward::new(dtype, dim, parts).plan(gpu.device())
         })?;
-        let like = |tensors: &[Tensor]| {
-            tensors.iter().map(|tensor| gpu.empty(tensor.shape(), tensor.dtype())).collect::<Result<Vec<_>>>()
+        let grad_of = |(i, tensor): (usize, &Tensor)| {
+            needs(i).then(|| gpu.empty(tensor.shape(), tensor.dtype())).transpose()
         };
-        let (outs, lses) = (like(&self.outs)?, like(&self.lses)?);
-        let grads =
-            outs.iter().zip(&lses).map(|(out, lse)| kernel_part(out, lse)).collect::<Result<Vec<_>>>()?;
+        let tensors = self.outs.iter().chain(&self.lses).enumerate();
+        let wanted = tensors.map(grad_of).collect::<Result<Vec<_>>>()?;
+        let (outs, lses) = wanted.split_at(self.outs.len());
+        let grad = |(out, lse): (&Option<Tensor>, &Option<Tensor>)| -> Result<kernel::PartialAttention> {
+            let out = out.as_ref().map_or(Ok(kernel::Heads::NONE), kernel_heads)?;
+            Ok(kernel::PartialAttention { out, lse: pointer_or_null(NAME, lse.as_ref())? })
+        };
+        let grads = outs.iter().zip(lses).map(grad).collect::<Result<Vec<_>>>()?;
         let args = kernel::AttentionMergeBackwardArgs {
             batch: self.batch,
             tokens: self.tokens,
@@ -312,7 +314,7 @@ impl Parts {
         };
         // SAFETY: as above.
         unsafe { plan.launch(gpu.stream(), &args)? };
-        Ok([outs, lses].concat())
+        Ok(wanted)
     }
 }
 

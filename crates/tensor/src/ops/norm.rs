@@ -411,11 +411,12 @@ impl Norm {
         let width = r.shape().last().copied().unwrap_or(0);
         let vector =
             |wanted: bool| wanted.then(|| gpu.empty(&[width], parameters.unwrap_or(r.dtype()))).transpose();
-        let x = gpu.empty(r.shape(), r.dtype())?;
-        let own = needs_residual && self.options.dropout.is_some();
-        let residual = own.then(|| gpu.empty(r.shape(), r.dtype())).transpose()?;
-        // The kernel sums it up in registers, whether somebody wants it or not.
-        let (dweight, dbias) = (vector(self.given[1])?, vector(needs_bias)?);
+        let matrix = |wanted: bool| wanted.then(|| gpu.empty(r.shape(), r.dtype())).transpose();
+        // Without dropout they are the same.
+        let are_two = self.options.dropout.is_some();
+        let x = matrix(needs_x || needs_residual && !are_two)?;
+        let residual = if are_two { matrix(needs_residual)? } else { None };
+        let (dweight, dbias) = (vector(needs_weight)?, vector(needs_bias)?);
         let workspace = gpu.workspace(plan.workspace_bytes(rows))?;
         let args = NormBackwardArgs {
             rows,
@@ -427,7 +428,7 @@ impl Norm {
             weight: self.pointer(weight)?,
             mean: self.pointer(mean)?,
             rstd: self.pointer(Some(rstd))?,
-            dx: self.pointer(Some(&x))?,
+            dx: self.pointer(x.as_ref())?,
             dresidual: self.pointer(residual.as_ref())?,
             dweight: self.pointer(dweight.as_ref())?,
             dbias: self.pointer(dbias.as_ref())?,
@@ -435,13 +436,8 @@ impl Norm {
         };
         // SAFETY: the inputs are contiguous, outputs and workspace are new, all on this device and freed on this stream.
         unsafe { plan.launch(gpu.stream(), &args)? };
-        let residual = residual.unwrap_or_else(|| x.clone());
-        Ok(Grads {
-            x: needs_x.then_some(x),
-            residual: needs_residual.then_some(residual),
-            weight: dweight.filter(|_| needs_weight),
-            bias: dbias,
-        })
+        let residual = if are_two { residual } else { x.clone().filter(|_| needs_residual) };
+        Ok(Grads { x: x.filter(|_| needs_x), residual, weight: dweight, bias: dbias })
     }
 
     fn pointer(&self, tensor: Option<&Tensor>) -> Result<DevicePtr> {

@@ -301,6 +301,7 @@ fn a_gradient_that_is_not_wanted_is_not_computed() {
 #[test]
 fn a_gradient_that_is_not_wanted_is_not_computed_on_a_gpu() {
     let bf16 = |shape: &[usize], seed| tensor(shape, seed).to_dtype(Dtype::Bf16).unwrap();
+    let tensor32 = |shape: &[usize], seed| tensor(shape, seed).to_dtype(Dtype::F32).unwrap();
     let attention = |x: &[Tensor]| -> Result<Vec<Tensor>> {
         let options = AttentionOptions { sinks: Some(x[3].clone()), causal: true, ..Default::default() };
         Ok(vec![ops::attention(&x[0], &x[1], &x[2], &options)?])
@@ -315,11 +316,19 @@ fn a_gradient_that_is_not_wanted_is_not_computed_on_a_gpu() {
         Ok(vec![q, k])
     };
     let heads = |tokens, heads, seed| bf16(&[1, tokens, heads, 64], seed);
-    // Bytes of what the gradient of each input alone takes. One kernel makes those of keys and values; that of a norm makes
-    // those of its rows and its weight.
-    let (q, kv, norm_rows, norm_weight) = (2 * 20 * 2 * 64, 2 * 40 * 64, 2 * 5 * 64, 2 * 64);
-    let of_norm = norm_rows + norm_weight;
-    let rows: [(&str, Vec<Tensor>, Vec<usize>, Function); 3] = [
+    let gated = |x: &[Tensor]| -> Result<Vec<Tensor>> {
+        Ok(vec![ops::gated(&x[0], &x[1], Some((&x[2], &x[3])), ops::Activation::Silu)?])
+    };
+    let halves = |x: &[Tensor]| -> Result<Vec<Tensor>> {
+        Ok(vec![ops::gated_halves(&x[0], Some(&x[1]), ops::Activation::Silu)?])
+    };
+    let merge = |x: &[Tensor]| -> Result<Vec<Tensor>> {
+        let (out, lse) = ops::attention_merge(&[(x[0].clone(), x[2].clone()), (x[1].clone(), x[3].clone())])?;
+        Ok(vec![out, lse])
+    };
+    // Bytes of what the gradient of each input alone takes. One kernel makes those of keys and values.
+    let (q, kv, matrix, vector) = (2 * 20 * 2 * 64, 2 * 40 * 64, 2 * 5 * 64, 2 * 64);
+    let rows: [(&str, Vec<Tensor>, Vec<usize>, Function); 6] = [
         (
             "attention",
             vec![heads(20, 2, 1), heads(40, 1, 2), heads(40, 1, 3), bf16(&[2], 4)],
@@ -329,10 +338,23 @@ fn a_gradient_that_is_not_wanted_is_not_computed_on_a_gpu() {
         (
             "layer_norm",
             vec![bf16(&[5, 64], 1), bf16(&[5, 64], 2), bf16(&[64], 3), bf16(&[64], 4)],
-            vec![of_norm, of_norm, of_norm, of_norm + norm_weight],
+            vec![matrix, matrix, vector, vector],
             Box::new(norm),
         ),
         ("rope", vec![heads(5, 2, 1), heads(5, 1, 2)], vec![2 * 5 * 2 * 64, 2 * 5 * 64], Box::new(rope)),
+        (
+            "gated",
+            vec![bf16(&[5, 64], 1), bf16(&[5, 64], 2), bf16(&[64], 3), bf16(&[64], 4)],
+            vec![matrix, matrix, vector, vector],
+            Box::new(gated),
+        ),
+        ("gated_halves", vec![bf16(&[5, 64], 1), bf16(&[64], 2)], vec![matrix, vector], Box::new(halves)),
+        (
+            "attention_merge",
+            vec![heads(5, 1, 1), heads(5, 1, 2), tensor32(&[1, 1, 5], 3), tensor32(&[1, 1, 5], 4)],
+            vec![matrix, matrix, 4 * 5, 4 * 5],
+            Box::new(merge),
+        ),
     ];
     for device in gpus() {
         for (name, inputs, expected, function) in &rows {

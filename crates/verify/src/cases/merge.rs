@@ -28,6 +28,8 @@ pub struct AttentionMerge {
     pub layouts: [HeadLayout; 2],
     /// Backward: whether there is a gradient of the merged LSE.
     pub grad_lse: bool,
+    /// Backward: whether the gradients of the `out` and of the LSE of each part are wanted.
+    pub wanted: [bool; 2],
     /// Of the inputs.
     pub seed: u64,
 }
@@ -44,6 +46,7 @@ impl AttentionMerge {
             empty: 3,
             layouts: [HeadLayout::default(); 2],
             grad_lse: true,
+            wanted: [true; 2],
             seed: 1,
         };
         let strided = HeadLayout { heads_before_tokens: true, gap: 8 };
@@ -76,6 +79,7 @@ impl AttentionMerge {
             empty: 0,
             layouts: [HeadLayout::default(); 2],
             grad_lse: true,
+            wanted: [true; 2],
             seed: 1,
         };
         let (out, lse) = (2 * batch * tokens * heads * dim, 4 * batch * tokens * heads);
@@ -158,8 +162,16 @@ impl AttentionMerge {
         let grads = grads.collect::<Result<Vec<_>, _>>()?;
         let plan = AttentionMergeBackward::new(self.precision.dtype(), dim, self.parts);
         let plan = plan.plan(trial.stream().device())?;
-        let [parts, written] = [&views, &grads]
-            .map(|views| views.iter().map(|[out, lse]| partial(out, lse)).collect::<Vec<_>>());
+        let parts: Vec<PartialAttention> = views.iter().map(|[out, lse]| partial(out, lse)).collect();
+        let [wants_out, wants_lse] = self.wanted;
+        let wanted = |[out, lse]: &[View; 2]| {
+            let PartialAttention { out, lse } = partial(out, lse);
+            PartialAttention {
+                out: if wants_out { out } else { Heads::NONE },
+                lse: if wants_lse { lse } else { DevicePtr::NULL },
+            }
+        };
+        let written: Vec<PartialAttention> = grads.iter().map(wanted).collect();
         let args = AttentionMergeBackwardArgs {
             batch,
             tokens,
@@ -178,8 +190,12 @@ impl AttentionMerge {
         // D products, of which the sums cancel.
         let cancellation = f64::from(f32::EPSILON) * 4.0 * (dim as f64 + 1.0);
         for (i, [out, lse]) in grads.iter().enumerate() {
-            trial.judge(Gradient, out, &plain.dout[i], &expected.dout[i])?;
-            trial.judge_with(Gradient, lse, &plain.dlse[i], &expected.dlse[i], cancellation)?;
+            if wants_out {
+                trial.judge(Gradient, out, &plain.dout[i], &expected.dout[i])?;
+            }
+            if wants_lse {
+                trial.judge_with(Gradient, lse, &plain.dlse[i], &expected.dlse[i], cancellation)?;
+            }
         }
         Ok(())
     }
@@ -219,6 +235,8 @@ impl fmt::Display for AttentionMerge {
         write!(f, "{precision} B{batch} T{tokens} H{heads} D{dim} of {parts}")?;
         let strided = self.layouts.iter().any(|layout| *layout != HeadLayout::default());
         f.write_str(if strided { " strided" } else { "" })?;
-        f.write_str(if self.empty > 0 { " some empty" } else { "" })
+        f.write_str(if self.empty > 0 { " some empty" } else { "" })?;
+        f.write_str(if self.wanted[0] { "" } else { " without gradients of out" })?;
+        f.write_str(if self.wanted[1] { "" } else { " without gradients of LSE" })
     }
 }

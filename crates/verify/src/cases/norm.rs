@@ -35,6 +35,8 @@ pub struct Norm {
     pub weight: bool,
     /// Whether there is a bias.
     pub bias: bool,
+    /// Backward: whether the gradients of rows, and of weight and bias, are wanted.
+    pub wanted: [bool; 2],
     /// The probability, where there is dropout.
     pub dropout: Option<f64>,
     /// Added to the variance.
@@ -80,6 +82,8 @@ impl fmt::Display for Norm {
         if let Some(probability) = self.dropout {
             write!(f, " dropout {probability}")?;
         }
+        write!(f, "{}", if self.wanted[0] { "" } else { " without gradients of rows" })?;
+        write!(f, "{}", if self.wanted[1] { "" } else { " frozen" })?;
         if *gap > 0 { write!(f, " gap {gap}") } else { Ok(()) }
     }
 }
@@ -100,6 +104,7 @@ impl Norm {
             in_place: false,
             weight: true,
             bias: true,
+            wanted: [true; 2],
             dropout: None,
             eps: 1e-5,
             seed: 1,
@@ -147,7 +152,11 @@ impl Norm {
             cases.push(Norm { gap, residual: rows % 2 == 1, ..new(Precision::Bf16, rows, width) });
         }
         let backward = |case: &Norm| Norm { pass: Pass::Backward, ..case.clone() };
-        cases.iter().cloned().chain(cases.iter().map(backward)).collect()
+        let mut all: Vec<Norm> = cases.iter().cloned().chain(cases.iter().map(backward)).collect();
+        for wanted in [[true, false], [false, true]] {
+            all.push(Norm { wanted, ..Norm::layer(Pass::Backward, Precision::Bf16, 37, 768) });
+        }
+        all
     }
 
     /// The launches whose counts are held, of rows such as heads are normalised in: with so many that what each block reads and writes once, whatever its
@@ -234,7 +243,7 @@ impl Norm {
     }
 
     fn backward(&self, trial: &mut Trial) -> Result<(), Error> {
-        let &Norm { precision, rows, width, .. } = self;
+        let &Norm { precision, rows, width, wanted: [wants_rows, wants_sums], .. } = self;
         let mut draw = Draw::new(precision, self.seed);
         let [sum, dout, dsum] = [(); 3].map(|()| draw.vec(rows * width));
         let (weight, _) = self.parameters(&mut draw);
@@ -270,27 +279,29 @@ impl Norm {
             weight: given(&weight, self.weight),
             mean: given(&mean, self.layer),
             rstd: rstd.ptr(),
-            dx: if has_dropout { dropped.ptr() } else { total.ptr() },
-            dresidual: given(total, has_dropout),
-            dweight: given(&dweight, self.weight),
-            dbias: given(&dbias, self.bias),
+            dx: given(if has_dropout { &dropped } else { total }, wants_rows),
+            dresidual: given(total, has_dropout && wants_rows),
+            dweight: given(&dweight, self.weight && wants_sums),
+            dbias: given(&dbias, self.bias && wants_sums),
             workspace: workspace.ptr(),
         };
         // SAFETY: each tensor has the shape and strides that it is passed with, and lives on beyond the downloads.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;
         // In two columns, and in one, the parts of the gradient cancel but for eps.
         let cancellation = 1e-6 * forward.rstd.iter().fold(0.0, |max: f64, rstd| max.max(*rstd));
-        trial.judge_with(Gradient, total, &plain.dx, &expected.dx, cancellation)?;
-        if let Some(dropout) = self.random() {
+        if wants_rows {
+            trial.judge_with(Gradient, total, &plain.dx, &expected.dx, cancellation)?;
+        }
+        if let Some(dropout) = self.random().filter(|_| wants_rows) {
             let plain: Vec<f64> =
                 self.dropped(&plain.dx).iter().map(|x| precision.round(*x as f32).into()).collect();
             let cancellation = dropout.scale() * cancellation;
             trial.judge_with(Gradient, &dropped, &plain, &self.dropped(&expected.dx), cancellation)?;
         }
-        if self.weight {
+        if self.weight && wants_sums {
             trial.judge(Gradient, &dweight, &plain.dweight, &expected.dweight)?;
         }
-        if self.bias {
+        if self.bias && wants_sums {
             trial.judge(Gradient, &dbias, &plain.dbias, &expected.dbias)?;
         }
         workspace.download()?; // nothing was written around it

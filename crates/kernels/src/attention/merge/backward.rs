@@ -74,7 +74,7 @@ pub struct AttentionMergeBackwardArgs<'a> {
     pub grad_out: Heads,
     /// `(B, H, T)` contiguous f32: the gradient of the merged LSE; null for zeros.
     pub grad_lse: DevicePtr,
-    /// The gradients of the parts, overwritten.
+    /// The gradients of the parts, overwritten: of each, [`Heads::NONE`] and null where nobody wants them.
     pub grads: &'a [PartialAttention],
 }
 
@@ -124,7 +124,7 @@ fn check(call: &Call, args: &AttentionMergeBackwardArgs<'_>, lanes: usize) -> Re
     if blocks.is_some() {
         for (i, (part, grad)) in args.parts.iter().zip(args.grads).enumerate() {
             call.read(&format!("parts[{i}]"), part)?;
-            call.written(&format!("grads[{i}]"), grad)?;
+            call.wanted(&format!("grads[{i}]"), grad)?;
         }
         CHECK.heads("grad_out", &args.grad_out, call.kind.dtype, call.shape())?;
         CHECK.optional("grad_lse", args.grad_lse, Dtype::F32)?;

@@ -172,6 +172,14 @@ impl Call {
         self.check.memory(&format!("{name}.lse"), part.lse, 4)
     }
 
+    /// A gradient, what is wanted of it.
+    fn wanted(&self, name: &str, grad: &PartialAttention) -> Result<()> {
+        if !grad.out.data.is_null() {
+            self.check.heads_written(&format!("{name}.out"), &grad.out, self.kind.dtype, self.shape())?;
+        }
+        self.check.optional(&format!("{name}.lse"), grad.lse, Dtype::F32)
+    }
+
     /// Of both tensors of a part, with the number where there are several.
     fn extents(&self, names: [&'static str; 2], number: usize, part: &PartialAttention) -> [Extent; 2] {
         let numbers = self.batch * self.tokens * self.heads;
