@@ -67,10 +67,10 @@ struct Forward {
 /// Those of a backward pass.
 struct Backward {
     forward: Forward,
-    grad_out: Buffer,
-    grad_q: Buffer,
-    grad_k: Buffer,
-    grad_v: Buffer,
+    dout: Buffer,
+    dq: Buffer,
+    dk: Buffer,
+    dv: Buffer,
 }
 
 impl Kernel {
@@ -166,10 +166,10 @@ impl Kernel {
                 unsafe { forward.launch(&gpu.stream, &self.forward_args(shape, &tensors)) }?;
                 Ok(Backward {
                     forward: tensors,
-                    grad_out: gpu.random(self.dtype, queries)?,
-                    grad_q: gpu.random(self.dtype, queries)?,
-                    grad_k: gpu.random(self.dtype, keys)?,
-                    grad_v: gpu.random(self.dtype, keys)?,
+                    dout: gpu.random(self.dtype, queries)?,
+                    dq: gpu.random(self.dtype, queries)?,
+                    dk: gpu.random(self.dtype, keys)?,
+                    dv: gpu.random(self.dtype, keys)?,
                 })
             })?;
             Ok(move || {
@@ -183,15 +183,15 @@ impl Kernel {
                     k,
                     v,
                     out,
-                    grad_out: self.heads(&set.grad_out, shape.queries, shape.heads),
+                    dout: self.heads(&set.dout, shape.queries, shape.heads),
                     lse,
-                    grad_lse: DevicePtr::NULL,
+                    dlse: DevicePtr::NULL,
                     workspace: workspace.ptr(),
-                    grad_q: self.heads(&set.grad_q, shape.queries, shape.heads),
-                    grad_k: self.heads(&set.grad_k, shape.keys, shape.kv_heads),
-                    grad_v: self.heads(&set.grad_v, shape.keys, shape.kv_heads),
-                    grad_sinks: DevicePtr::NULL,
-                    grad_bias: Bias::default(),
+                    dq: self.heads(&set.dq, shape.queries, shape.heads),
+                    dk: self.heads(&set.dk, shape.keys, shape.kv_heads),
+                    dv: self.heads(&set.dv, shape.keys, shape.kv_heads),
+                    dsinks: DevicePtr::NULL,
+                    dbias: Bias::default(),
                     operands,
                 };
                 // SAFETY: as above.

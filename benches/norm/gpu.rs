@@ -102,8 +102,8 @@ fn backward(bench: &mut Bench, gpu: &Gpu, kind: Kind, axis: &str, rows: usize, w
                 sets.take();
             let args = NormBackwardArgs {
                 rows,
-                dy: dy.ptr(),
-                dr: dr.ptr(),
+                dout: dy.ptr(),
+                dsum: dr.ptr(),
                 sum: sum.ptr(),
                 sum_stride: width as i64,
                 dropout: None,

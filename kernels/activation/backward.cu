@@ -5,9 +5,9 @@
 //   dup      = dout * f(x + bias)                           (N, W)
 //   dbias    = sum over N of dx,  dup_bias = sum over N of dup   (W)
 //
-// All outputs are overwritten, but for those that are null, which nobody wants; dx may be x, and dup may be up. Sums are f32, of what is not yet rounded, in an order that
-// depends on the shape alone: each of `parts` blocks leaves one for each of its columns, and activation_backward_finish
-// adds them.
+// All outputs are overwritten, but for those that are null, which nobody wants; dx may be x, and dup may be up. Sums are
+// f32, of what is not yet rounded, in an order that depends on the shape alone: each of `parts` blocks leaves one for each
+// of its columns, and activation_backward_finish adds them.
 //
 // constants.cuh comes from Rust: what columns.cuh says. Grid and block: there.
 

@@ -1,10 +1,10 @@
 // Attention, backward, the gradient of the bias, which is added to scores (score.cuh):
 //
-//   grad_bias = probability * (grad_probability - delta)      (B, H, T, S), summed over the dimensions of stride 0
+//   dbias     = probability * (dprobability - delta)          (B, H, T, S), summed over the dimensions of stride 0
 //
 // One block owns BLOCK_Q by BLOCK_K elements and goes over whatever is summed: sequences, heads, blocks of queries or of
-// keys. It computes scores and grad_probability anew, as backward_query.cu does, and sums in registers, in one order, in
-// f32; so the same bits come out every time. Where a document ends before grad_bias does, the gradient is 0. grad_bias
+// keys. It computes scores and dprobability anew, as backward_query.cu does, and sums in registers, in one order, in
+// f32; so the same bits come out every time. Where a document ends before dbias does, the gradient is 0. dbias
 // is overwritten.
 //
 // constants.cuh comes from Rust: as backward_query.cu. Grid: (blocks of queries * blocks of keys, H, B), each 1 where the
@@ -17,11 +17,11 @@
 
 struct Params {
     Inputs               inputs;
-    const Element*       grad_out;   // (B, T, H, VALUE_DIM)
+    const Element*       dout;       // (B, T, H, VALUE_DIM)
     const RowStatistics* rows;       // (B, H, T), contiguous
-    Element*             grad_bias;  // (B, H, T, S); with DOCUMENTS, as many of each as the longest has
-    Strides     grad_out_strides;
-    BiasStrides bias_strides;        // of grad_bias
+    Element*             dbias;      // (B, H, T, S); with DOCUMENTS, as many of each as the longest has
+    Strides     dout_strides;
+    BiasStrides bias_strides;        // of dbias
     int sequences, heads;
     int longest_T, longest_S;        // of a sequence
 };
@@ -44,8 +44,8 @@ using Sums = float[ROWS][COLUMNS][4];
 __forceinline__ void add_tile(Sums& sum, SharedAddress tiles, const Params& p, const Sequence& sequence,
                               const Sight& sight, const Scorer& scorer, int first_query, int first_key, bool asks) {
     const Inputs& in = p.inputs;
-    const SharedAddress q_tile = tiles, grad_out_tile = q_tile + tile_bytes<HEAD_DIM>(BLOCK_Q);
-    const SharedAddress k_tile = grad_out_tile + tile_bytes<VALUE_DIM>(BLOCK_Q);
+    const SharedAddress q_tile = tiles, dout_tile = q_tile + tile_bytes<HEAD_DIM>(BLOCK_Q);
+    const SharedAddress k_tile = dout_tile + tile_bytes<VALUE_DIM>(BLOCK_Q);
     const SharedAddress v_tile = k_tile + tile_bytes<HEAD_DIM>(BLOCK_K);
     const int head = scorer.head, kv_head = head / in.heads_per_kv;
     const int queries = min(BLOCK_Q, sight.T - first_query), keys = sight.S - first_key;
@@ -54,9 +54,9 @@ __forceinline__ void add_tile(Sums& sum, SharedAddress tiles, const Params& p, c
     __syncthreads();  // the tiles are free
     copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(q_tile, at(in.q, in.q_strides, sequence.batch, q_token, head),
                                                 in.q_strides.token, queries);
-    copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(grad_out_tile,
-                                                 at(p.grad_out, p.grad_out_strides, sequence.batch, q_token, head),
-                                                 p.grad_out_strides.token, queries);
+    copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(dout_tile,
+                                                 at(p.dout, p.dout_strides, sequence.batch, q_token, head),
+                                                 p.dout_strides.token, queries);
     copy_tile_async<HEAD_DIM, BLOCK_K, THREADS>(k_tile, at(in.k, in.k_strides, sequence.batch, k_token, kv_head),
                                                 in.k_strides.token, keys);
     copy_tile_async<VALUE_DIM, BLOCK_K, THREADS>(v_tile, at(in.v, in.v_strides, sequence.batch, k_token, kv_head),
@@ -65,16 +65,16 @@ __forceinline__ void add_tile(Sums& sum, SharedAddress tiles, const Params& p, c
     __syncthreads();  // they have arrived
 
     const int warp_row = threadIdx.x / 32 * ROWS * 16, query = first_query + warp_row;
-    float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {}, slope[ROWS][COLUMNS][4];
+    float score[ROWS][COLUMNS][4] = {}, dscore[ROWS][COLUMNS][4] = {}, slope[ROWS][COLUMNS][4];
     multiply_transposed<HEAD_DIM>(score, q_tile + tile_bytes<HEAD_DIM>(warp_row), k_tile);
-    multiply_transposed<VALUE_DIM>(grad_score, grad_out_tile + tile_bytes<VALUE_DIM>(warp_row), v_tile);
+    multiply_transposed<VALUE_DIM>(dscore, dout_tile + tile_bytes<VALUE_DIM>(warp_row), v_tile);
     score_products<false>(score, slope, scorer, query, first_key);
     hide_keys(score, sight, query, first_key);
     if (asks) hide_by_expression<false>(score, scorer, query, first_key);
     if constexpr (DROPOUT) {
         const unsigned of_head = scorer.batch * p.heads + head;
         const auto kept = Kept<ROWS, COLUMNS>::draw<false>(in.dropout, of_head, query, first_key);
-        drop(grad_score, grad_score, kept, in.dropout.keep_scale);
+        drop(dscore, dscore, kept, in.dropout.keep_scale);
     }
     const RowStatistics* rows = p.rows + sequence.row(in, p.heads, head, first_query);
 #pragma unroll
@@ -89,7 +89,7 @@ __forceinline__ void add_tile(Sums& sum, SharedAddress tiles, const Params& p, c
 #pragma unroll
                 for (int e = half * 2; e < half * 2 + 2; ++e) {
                     const float probability = exp2_approximate(score[i][j][e] - of_row.lse_log2);
-                    sum[i][j][e] += probability * (grad_score[i][j][e] - of_row.delta);
+                    sum[i][j][e] += probability * (dscore[i][j][e] - of_row.delta);
                 }
             }
         }
@@ -152,7 +152,7 @@ attention_backward_bias(const __grid_constant__ Params p) {
     }
     __syncthreads();
     const bool one_query = p.bias_strides.query == 0, one_key = p.bias_strides.key == 0;
-    Element* grad_bias = p.grad_bias + blockIdx.z * p.bias_strides.batch + blockIdx.y * p.bias_strides.head;
+    Element* dbias = p.dbias + blockIdx.z * p.bias_strides.batch + blockIdx.y * p.bias_strides.head;
     const int columns = one_key ? 1 : BLOCK_K, count = (one_query ? 1 : BLOCK_Q) * columns;
     for (int i = threadIdx.x; i < count; i += THREADS) {
         const int row = i / columns, column = i % columns;
@@ -162,6 +162,6 @@ attention_backward_bias(const __grid_constant__ Params p) {
         for (int r = row; r < (one_query ? BLOCK_Q : row + 1); ++r) {
             for (int c = column; c < (one_key ? BLOCK_K : column + 1); ++c) total += sums[r * PITCH + c];
         }
-        grad_bias[query * p.bias_strides.query + key * p.bias_strides.key] = from_float<Element>(total);
+        dbias[query * p.bias_strides.query + key * p.bias_strides.key] = from_float<Element>(total);
     }
 }

@@ -1,19 +1,19 @@
-// Attention, backward, the last step where the gradient of q was added up by many blocks (backward_key.cu with GRAD_Q):
+// Attention, backward, the last step where the gradient of q was added up by many blocks (backward_key.cu with HAS_DQ):
 //
-//   grad_q = scale * sums                                          (B, T, H, HEAD_DIM)
+//   dq     = scale * sums                                          (B, T, H, HEAD_DIM)
 //
-// A warp takes 16 queries. grad_q is overwritten.
+// A warp takes 16 queries. dq is overwritten.
 //
-// constants.cuh comes from Rust: Element, HEAD_DIM (a multiple of 8), DOCUMENTS, ADDED (grad_q.cuh), WARPS. Grid:
+// constants.cuh comes from Rust: Element, HEAD_DIM (a multiple of 8), DOCUMENTS, ADDED (dq.cuh), WARPS. Grid:
 // (ceil(T / (16 * WARPS)), H, B); with DOCUMENTS, T of the longest document, and the number of them for B.
 
-#include "attention/grad_q.cuh"
+#include "attention/dq.cuh"
 #include "attention/tile.cuh"
 
 struct Params {
-    float*    sums;    // as grad_q.cuh says
-    Element*  grad_q;  // (B, T, H, HEAD_DIM)
-    Strides   grad_q_strides;
+    float*    sums;    // as dq.cuh says
+    Element*  dq;      // (B, T, H, HEAD_DIM)
+    Strides   dq_strides;
     Documents documents;
     int   T, S;
     float scale;
@@ -29,20 +29,20 @@ attention_backward_convert(const __grid_constant__ Params p) {
     const int query = (blockIdx.x * WARPS + warp) * 16;
     if (query >= sequence.T) return;
 
-    const float* tile = grad_q_tile(p.sums, p, sequence, gridDim.y, head, query);
-    float grad_q[1][HEAD_DIM / 8][4];
+    const float* tile = dq_tile(p.sums, p, sequence, gridDim.y, head, query);
+    float dq[1][HEAD_DIM / 8][4];
 #pragma unroll
     for (int j = 0; j < HEAD_DIM / 8; ++j) {
-        const float* block = tile + j * GRAD_Q_BLOCK;
+        const float* block = tile + j * DQ_BLOCK;
 #pragma unroll
         for (int e = 0; e < 4; e += ADDED) {
-            const auto sums = load<ADDED>(block + grad_q_element(e));
+            const auto sums = load<ADDED>(block + dq_element(e));
 #pragma unroll
-            for (int i = 0; i < ADDED; ++i) grad_q[0][j][e + i] = sums.get(i);
+            for (int i = 0; i < ADDED; ++i) dq[0][j][e + i] = sums.get(i);
         }
     }
-    scale_by(grad_q, p.scale);
-    store_rows(grad_q, staging + warp * STAGING_BYTES,
-               at(p.grad_q, p.grad_q_strides, sequence.batch, sequence.query + query, head), p.grad_q_strides.token,
+    scale_by(dq, p.scale);
+    store_rows(dq, staging + warp * STAGING_BYTES,
+               at(p.dq, p.dq_strides, sequence.batch, sequence.query + query, head), p.dq_strides.token,
                sequence.T - query);
 }

@@ -1,74 +1,74 @@
 // Attention, backward, the gradients of k and v (Dao 2023, FlashAttention-2, arXiv 2307.08691, section 2.3.2):
 //
 //   probability      = exp(scale * q k^T - lse)                    (T, S) per batch and head, never in memory
-//   grad_probability = grad_out v^T
-//   grad_score       = probability * (grad_probability - delta)
-//   grad_v           = probability^T grad_out                      (B, S, Hkv, VALUE_DIM)
-//   grad_k           = scale * grad_score^T q                      (B, S, Hkv, HEAD_DIM)
+//   dprobability     = dout v^T
+//   dscore           = probability * (dprobability - delta)
+//   dv               = probability^T dout                          (B, S, Hkv, VALUE_DIM)
+//   dk               = scale * dscore^T q                          (B, S, Hkv, HEAD_DIM)
 //
-// grad_k and grad_v of a head sum over the H / Hkv query heads that share it. Why the gradient of q has a kernel of
+// dk and dv of a head sum over the H / Hkv query heads that share it. Why the gradient of q has a kernel of
 // its own: see backward_query.cu.
 //
 // One block computes BLOCK_K keys of one key and value head, walking over the queries of one query head after the
-// other, BLOCK_Q at a time, in two stages: while it computes with one tile of Q and grad_out, the next arrives; in one
+// other, BLOCK_Q at a time, in two stages: while it computes with one tile of Q and dout, the next arrives; in one
 // stage where shared memory has room for no more. Scores are computed transposed, keys by queries, and a warp owns whole
 // rows of them: so they go from one product to the next in registers. Sums and products accumulate in f32, in one order;
-// probability and grad_score are rounded to Element before they multiply. Scores, dropout, masks and documents are as in
-// forward.cu. grad_k and grad_v are overwritten, those of GRAD_K and GRAD_V: where both together are too wide for a
+// probability and dscore are rounded to Element before they multiply. Scores, dropout, masks and documents are as in
+// forward.cu. dk and dv are overwritten, those of HAS_DK and HAS_DV: where both together are too wide for a
 // warp's registers, each has a launch.
 //
-// With GRAD_Q, the gradient of q is computed here as well, from the same grad_score: five products instead of seven.
-// Warps hand each other their keys' part of grad_score through shared memory, share out the product with K among
-// themselves, and add (+=) it to grad_q_sums with atomics, in whatever order blocks come: its last bits differ from run to
-// run. What is gained: 7 / 5 of the products, which an extra barrier and 4 bytes of atomics for each element of grad_q and
+// With HAS_DQ, the gradient of q is computed here as well, from the same dscore: five products instead of seven.
+// Warps hand each other their keys' part of dscore through shared memory, share out the product with K among
+// themselves, and add (+=) it to dq_sums with atomics, in whatever order blocks come: its last bits differ from run to
+// run. What is gained: 7 / 5 of the products, which an extra barrier and 4 bytes of atomics for each element of dq and
 // block of keys reduce, to 1.3 times or so. That is an expectation, which no GPU has confirmed yet.
 //
-// constants.cuh comes from Rust: Element, HEAD_DIM and VALUE_DIM (multiples of 8), GRAD_K, GRAD_V, GRAD_Q (with GRAD_K
-// only), those of mask.cuh, sequence.cuh and grad_q.cuh, BLOCK_Q (a multiple of 16), BLOCK_K (rows of 16 per warp), WARPS,
+// constants.cuh comes from Rust: Element, HEAD_DIM and VALUE_DIM (multiples of 8), HAS_DK, HAS_DV, HAS_DQ (with HAS_DK
+// only), those of mask.cuh, sequence.cuh and dq.cuh, BLOCK_Q (a multiple of 16), BLOCK_K (rows of 16 per warp), WARPS,
 // STAGES (1 or 2). Grid: (ceil(S / BLOCK_K), Hkv, B); with DOCUMENTS, S of the longest document, and the number of them
 // for B.
 
 #include "common/math.cuh"
-#include "attention/grad_q.cuh"
+#include "attention/dq.cuh"
 #include "attention/inputs.cuh"
 #include "attention/rows.cuh"
 #include "attention/tile.cuh"
 
 struct Params {
     Inputs               inputs;
-    const Element*       grad_out;     // (B, T, H, VALUE_DIM)
+    const Element*       dout;         // (B, T, H, VALUE_DIM)
     const RowStatistics* rows;         // (B, H, T), contiguous
-    Element*             grad_k;       // (B, S, Hkv, HEAD_DIM)
-    Element*             grad_v;       // (B, S, Hkv, VALUE_DIM)
-    float*               grad_q_sums;  // as grad_q.cuh says; not yet times scale
-    Strides grad_out_strides, grad_k_strides, grad_v_strides;
+    Element*             dk;           // (B, S, Hkv, HEAD_DIM)
+    Element*             dv;           // (B, S, Hkv, VALUE_DIM)
+    float*               dq_sums;      // as dq.cuh says; not yet times scale
+    Strides dout_strides, dk_strides, dv_strides;
 };
 
 constexpr int THREADS = WARPS * 32;
 constexpr int ROWS = BLOCK_K / (WARPS * 16);  // of 16 keys, per warp
 constexpr int COLUMNS = BLOCK_Q / 8;          // of 8 queries
 constexpr int Q_BYTES = tile_bytes<HEAD_DIM>(BLOCK_Q), TILES_BYTES = Q_BYTES + tile_bytes<VALUE_DIM>(BLOCK_Q);
-constexpr int STAGE_BYTES = TILES_BYTES + BLOCK_Q * sizeof(RowStatistics);  // Q, grad_out, row statistics
+constexpr int STAGE_BYTES = TILES_BYTES + BLOCK_Q * sizeof(RowStatistics);  // Q, dout, row statistics
 constexpr int K_BYTES = tile_bytes<HEAD_DIM>(BLOCK_K), V_BYTES = tile_bytes<VALUE_DIM>(BLOCK_K);
 static_assert(BLOCK_Q <= THREADS, "one thread copies one query's statistics");
-static_assert(GRAD_K || !GRAD_Q, "grad_q takes what grad_k takes");
+static_assert(HAS_DK || !HAS_DQ, "dq takes what dk takes");
 
-// How warps share grad_q of BLOCK_Q queries: 32 or 16 rows, and as many fragments along them as are left to each.
+// How warps share dq of BLOCK_Q queries: 32 or 16 rows, and as many fragments along them as are left to each.
 constexpr int Q_ROWS = BLOCK_Q >= 32 && BLOCK_Q / 16 * fragments(HEAD_DIM) >= 2 * WARPS ? 2 : 1;  // of 16
 constexpr int ROW_WARPS = BLOCK_Q / 16 / Q_ROWS, COLUMN_WARPS = WARPS / ROW_WARPS;
 constexpr int Q_FRAGMENTS = (fragments(HEAD_DIM) + COLUMN_WARPS - 1) / COLUMN_WARPS;
 constexpr int Q_COLUMNS = Q_FRAGMENTS * FRAGMENT_COLUMNS / 8;  // of 8
-static_assert(!GRAD_Q || WARPS % ROW_WARPS == 0, "each warp has a part");
+static_assert(!HAS_DQ || WARPS % ROW_WARPS == 0, "each warp has a part");
 
-// Starts copying Q, grad_out and the row statistics of one head's queries from `query` on.
+// Starts copying Q, dout and the row statistics of one head's queries from `query` on.
 __forceinline__ void copy_queries(SharedAddress stage, const Params& p, const Sequence& sequence, int head, int query) {
     const Inputs& in = p.inputs;
     const int token = sequence.query + query, existing = sequence.T - query;
     copy_tile_async<HEAD_DIM, BLOCK_Q, THREADS>(stage, at(in.q, in.q_strides, sequence.batch, token, head),
                                                 in.q_strides.token, existing);
     copy_tile_async<VALUE_DIM, BLOCK_Q, THREADS>(stage + Q_BYTES,
-                                                 at(p.grad_out, p.grad_out_strides, sequence.batch, token, head),
-                                                 p.grad_out_strides.token, existing);
+                                                 at(p.dout, p.dout_strides, sequence.batch, token, head),
+                                                 p.dout_strides.token, existing);
     const int row = thread_index();
     if (row < BLOCK_Q) {
         copy_async_8(stage + TILES_BYTES + row * sizeof(RowStatistics),
@@ -76,24 +76,24 @@ __forceinline__ void copy_queries(SharedAddress stage, const Params& p, const Se
     }
 }
 
-// Adds grad_score K of one head's queries from `query` on: this warp's part of it.
-__forceinline__ void add_grad_q(const Params& p, const Sequence& sequence, int heads, int head, int query,
-                                SharedAddress grad_score_tile, SharedAddress k_tile) {
+// Adds dscore K of one head's queries from `query` on: this warp's part of it.
+__forceinline__ void add_dq(const Params& p, const Sequence& sequence, int heads, int head, int query,
+                                SharedAddress dscore_tile, SharedAddress k_tile) {
     const int warp = thread_index() / 32;
     const int row = warp % ROW_WARPS * Q_ROWS, fragment = warp / ROW_WARPS * Q_FRAGMENTS;
     if (fragment >= fragments(HEAD_DIM)) return;
-    float grad_q[Q_ROWS][Q_COLUMNS][4] = {};
+    float dq[Q_ROWS][Q_COLUMNS][4] = {};
     multiply_left_transposed<BLOCK_Q, HEAD_DIM, BLOCK_K>(
-        grad_q, grad_score_tile + row * (16 / FRAGMENT_COLUMNS) * FRAGMENT_BYTES, k_tile + fragment * FRAGMENT_BYTES);
+        dq, dscore_tile + row * (16 / FRAGMENT_COLUMNS) * FRAGMENT_BYTES, k_tile + fragment * FRAGMENT_BYTES);
     const int block = fragment * FRAGMENT_COLUMNS / 8;
 #pragma unroll
     for (int i = 0; i < Q_ROWS; ++i) {
         const int first = query + (row + i) * 16;
         if (first >= sequence.T) break;
-        float* tile = grad_q_tile(p.grad_q_sums, p.inputs, sequence, heads, head, first);
+        float* tile = dq_tile(p.dq_sums, p.inputs, sequence, heads, head, first);
 #pragma unroll
         for (int j = 0; j < Q_COLUMNS; ++j) {
-            if (block + j < HEAD_DIM / 8) add_to_grad_q(tile + (block + j) * GRAD_Q_BLOCK, grad_q[i][j]);
+            if (block + j < HEAD_DIM / 8) add_to_dq(tile + (block + j) * DQ_BLOCK, dq[i][j]);
         }
     }
 }
@@ -106,7 +106,7 @@ attention_backward_key(const __grid_constant__ Params p) {
     const SharedAddress k_tile = shared_address(shared);
     const SharedAddress v_tile = k_tile + K_BYTES;
     const SharedAddress stages = v_tile + V_BYTES;
-    unsigned char* grad_scores = shared + K_BYTES + V_BYTES + STAGES * STAGE_BYTES;  // keys by queries; with GRAD_Q
+    unsigned char* dscores = shared + K_BYTES + V_BYTES + STAGES * STAGE_BYTES;  // keys by queries; with HAS_DQ
 
     const int first_key = blockIdx.x * BLOCK_K;
     const int kv_head = blockIdx.y, first_head = kv_head * in.heads_per_kv;
@@ -120,7 +120,7 @@ attention_backward_key(const __grid_constant__ Params p) {
     const QueryTiles tiles(in.mask, sight, blockIdx.z, first_head, in.heads_per_kv, first_key, keys);
     const int token = sequence.key + first_key;
 
-    float grad_k[ROWS][HEAD_DIM / 8][4] = {}, grad_v[ROWS][VALUE_DIM / 8][4] = {};
+    float dk[ROWS][HEAD_DIM / 8][4] = {}, dv[ROWS][VALUE_DIM / 8][4] = {};
     QueryTile tile = tiles.begin();
     if (!tiles.is_end(tile)) {
         const Element* k = at(in.k, in.k_strides, sequence.batch, token, kv_head);
@@ -130,7 +130,7 @@ attention_backward_key(const __grid_constant__ Params p) {
         copy_queries(stages, p, sequence, first_head + tile.head, tile.first);
     }
     for (int stage = 0; !tiles.is_end(tile);) {
-        const SharedAddress q_tile = stages + stage * STAGE_BYTES, grad_out_tile = q_tile + Q_BYTES;
+        const SharedAddress q_tile = stages + stage * STAGE_BYTES, dout_tile = q_tile + Q_BYTES;
         const float4* rows = reinterpret_cast<const float4*>(
             shared + K_BYTES + V_BYTES + stage * STAGE_BYTES + TILES_BYTES);
         const int query = tile.first, head = first_head + tile.head;
@@ -142,7 +142,7 @@ attention_backward_key(const __grid_constant__ Params p) {
             copy_queries(stages + stage * STAGE_BYTES, p, sequence, first_head + next.head, next.first);
         }
 
-        float score[ROWS][COLUMNS][4] = {}, grad_score[ROWS][COLUMNS][4] = {};
+        float score[ROWS][COLUMNS][4] = {}, dscore[ROWS][COLUMNS][4] = {};
         Operand<ROWS, COLUMNS> left;
         multiply_transposed<HEAD_DIM>(score, k_tile + tile_bytes<HEAD_DIM>(warp_row), q_tile);
         const Scorer scorer(in.scoring, sight, blockIdx.z, head);
@@ -150,10 +150,10 @@ attention_backward_key(const __grid_constant__ Params p) {
         if constexpr (SCORED) score_products<true>(score, slope, scorer, query, first_key + warp_row);
         if (tiles.cut(tile)) hide_queries(score, sight, query, first_key + warp_row);
         if (tile.asks) hide_by_expression<true>(score, scorer, query, first_key + warp_row);
-        if (GRAD_Q && keys < BLOCK_K) hide_past_keys(score, keys - warp_row);
+        if (HAS_DQ && keys < BLOCK_K) hide_past_keys(score, keys - warp_row);
 #pragma unroll
         for (int j = 0; j < COLUMNS; ++j) {
-            // Of this lane's two columns. Queries from T on have q = 0, grad_out = 0 and delta = 0: they add 0.
+            // Of this lane's two columns. Queries from T on have q = 0, dout = 0 and delta = 0: they add 0.
             const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
 #pragma unroll
             for (int i = 0; i < ROWS; ++i) {
@@ -169,7 +169,7 @@ attention_backward_key(const __grid_constant__ Params p) {
             const unsigned of_head = blockIdx.z * gridDim.y * in.heads_per_kv + head;
             kept = kept.template draw<true>(in.dropout, of_head, query, first_key + warp_row);
         }
-        if constexpr (GRAD_V) {
+        if constexpr (HAS_DV) {
             if constexpr (DROPOUT) {
                 float remaining[ROWS][COLUMNS][4];
                 drop(remaining, score, kept, 1);
@@ -177,11 +177,11 @@ attention_backward_key(const __grid_constant__ Params p) {
             } else {
                 as_operand(left, score);
             }
-            multiply(grad_v, left, grad_out_tile);
+            multiply(dv, left, dout_tile);
         }
-        if constexpr (GRAD_K) {
-            multiply_transposed<VALUE_DIM>(grad_score, v_tile + tile_bytes<VALUE_DIM>(warp_row), grad_out_tile);
-            if constexpr (DROPOUT) drop(grad_score, grad_score, kept, in.dropout.keep_scale);
+        if constexpr (HAS_DK) {
+            multiply_transposed<VALUE_DIM>(dscore, v_tile + tile_bytes<VALUE_DIM>(warp_row), dout_tile);
+            if constexpr (DROPOUT) drop(dscore, dscore, kept, in.dropout.keep_scale);
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
                 const float4 of_columns = rows[j * 4 + threadIdx.x % 4];
@@ -190,36 +190,36 @@ attention_backward_key(const __grid_constant__ Params p) {
 #pragma unroll
                     for (int e = 0; e < 4; ++e) {
                         const float delta = e % 2 == 0 ? of_columns.y : of_columns.w;
-                        grad_score[i][j][e] = score[i][j][e] * (grad_score[i][j][e] - delta);
-                        if constexpr (SLOPED) grad_score[i][j][e] *= slope[i][j][e];
+                        dscore[i][j][e] = score[i][j][e] * (dscore[i][j][e] - delta);
+                        if constexpr (SLOPED) dscore[i][j][e] *= slope[i][j][e];
                     }
                 }
             }
-            as_operand(left, grad_score);
-            multiply(grad_k, left, q_tile);
+            as_operand(left, dscore);
+            multiply(dk, left, q_tile);
         }
-        if constexpr (GRAD_Q) store_tile(grad_score, grad_scores + tile_bytes<BLOCK_Q>(warp_row));
+        if constexpr (HAS_DQ) store_tile(dscore, dscores + tile_bytes<BLOCK_Q>(warp_row));
         const bool copies = STAGES == 1 && !tiles.is_end(next);
-        if (GRAD_Q || copies) __syncthreads();  // grad_score is there; the only stage is free
+        if (HAS_DQ || copies) __syncthreads();  // dscore is there; the only stage is free
         if (copies) copy_queries(stages, p, sequence, first_head + next.head, next.first);
-        if constexpr (GRAD_Q) {
-            add_grad_q(p, sequence, gridDim.y * in.heads_per_kv, head, query, shared_address(grad_scores), k_tile);
+        if constexpr (HAS_DQ) {
+            add_dq(p, sequence, gridDim.y * in.heads_per_kv, head, query, shared_address(dscores), k_tile);
         }
         tile = next;
     }
 
-    // Each warp read only its own rows of K and V, but for grad_q, and is done with them.
-    if constexpr (GRAD_Q) __syncthreads();
-    if constexpr (GRAD_K) {
-        scale_by(grad_k, in.scale);
-        store_rows(grad_k, shared + tile_bytes<HEAD_DIM>(warp_row),
-                   at(p.grad_k, p.grad_k_strides, sequence.batch, token + warp_row, kv_head), p.grad_k_strides.token,
+    // Each warp read only its own rows of K and V, but for dq, and is done with them.
+    if constexpr (HAS_DQ) __syncthreads();
+    if constexpr (HAS_DK) {
+        scale_by(dk, in.scale);
+        store_rows(dk, shared + tile_bytes<HEAD_DIM>(warp_row),
+                   at(p.dk, p.dk_strides, sequence.batch, token + warp_row, kv_head), p.dk_strides.token,
                    keys - warp_row);
     }
-    if constexpr (GRAD_V) {
-        if constexpr (DROPOUT) scale_by(grad_v, in.dropout.keep_scale);
-        store_rows(grad_v, shared + K_BYTES + tile_bytes<VALUE_DIM>(warp_row),
-                   at(p.grad_v, p.grad_v_strides, sequence.batch, token + warp_row, kv_head), p.grad_v_strides.token,
+    if constexpr (HAS_DV) {
+        if constexpr (DROPOUT) scale_by(dv, in.dropout.keep_scale);
+        store_rows(dv, shared + K_BYTES + tile_bytes<VALUE_DIM>(warp_row),
+                   at(p.dv, p.dv_strides, sequence.batch, token + warp_row, kv_head), p.dv_strides.token,
                    keys - warp_row);
     }
 }

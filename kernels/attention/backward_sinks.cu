@@ -1,8 +1,8 @@
 // Attention, backward, the gradient of the sinks (H): a sink is the score of a key without a value, so
 //
-//   grad_sink = -sum(exp(sink - lse) * delta, over all queries of the head)
+//   dsink     = -sum(exp(sink - lse) * delta, over all queries of the head)
 //
-// One block sums over a head, in one order, in f32. grad_sinks is overwritten.
+// One block sums over a head, in one order, in f32. dsinks is overwritten.
 //
 // constants.cuh comes from Rust: THREADS. Grid: (H).
 
@@ -14,7 +14,7 @@
 struct Params {
     const RowStatistics* rows;        // (batches, H, T), contiguous
     const float*         sinks;       // (H)
-    float*               grad_sinks;  // (H)
+    float*               dsinks;      // (H)
     long long T;
     int batches;
     int _pad;
@@ -31,5 +31,5 @@ attention_backward_sinks(const __grid_constant__ Params p) {
         }
     }
     sum = block_sum<THREADS>(sum);
-    if (threadIdx.x == 0) p.grad_sinks[blockIdx.x] = sum;
+    if (threadIdx.x == 0) p.dsinks[blockIdx.x] = sum;
 }

@@ -1,14 +1,14 @@
 // Attention, merging partial results, backward (see merge.cu):
 //
 //   weight_i   = exp(lse_i - lse)
-//   dot_i      = sum(grad_out * out_i, over the head dim)
-//   grad_out_i = weight_i * grad_out                                              (B, T, H, HEAD_DIM)
-//   grad_lse_i = weight_i * (grad_lse + dot_i - sum(weight_j * dot_j, over j))    (B, H, T)
+//   dot_i      = sum(dout * out_i, over the head dim)
+//   dout_i     = weight_i * dout                                                  (B, T, H, HEAD_DIM)
+//   dlse_i     = weight_i * (dlse + dot_i - sum(weight_j * dot_j, over j))        (B, H, T)
 //
 // A part with lse = -inf gets zeros, and its out is not read. Outputs are overwritten, but for those that are null, which
 // nobody wants. Sums are f32, in one order.
 //
-// A lane keeps its part of grad_out in registers: what is read is read once. Constants and grid: see merge.cuh.
+// A lane keeps its part of dout in registers: what is read is read once. Constants and grid: see merge.cuh.
 
 #include "attention/merge.cuh"
 #include "common/reduce.cuh"
@@ -21,10 +21,10 @@ struct Gradient {
 
 struct Params {
     Part           parts[MAX_PARTS];
-    Gradient       grads[MAX_PARTS];
-    const Element* grad_out;  // (B, T, H, HEAD_DIM)
-    const float*   grad_lse;  // (B, H, T), contiguous; null for zeros
-    Strides        grad_out_strides;
+    Gradient       dparts[MAX_PARTS];
+    const Element* dout;      // (B, T, H, HEAD_DIM)
+    const float*   dlse;      // (B, H, T), contiguous; null for zeros
+    Strides        dout_strides;
     long long      tokens;  // B * T
     int            T;
 };
@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 attention_merge_backward(const __grid_constant__ Params p) {
     const Row row(p.tokens, p.T);
     const Weights weights = weigh(p.parts, row);
-    const Element* upstream = at(p.grad_out, p.grad_out_strides, row.batch, row.token, row.head);
+    const Element* upstream = at(p.dout, p.dout_strides, row.batch, row.token, row.head);
     Vector grad[VECTORS];
 #pragma unroll
     for (int j = 0; j < VECTORS; ++j) {
@@ -45,7 +45,7 @@ attention_merge_backward(const __grid_constant__ Params p) {
 
     bool wants_lse = false;
 #pragma unroll
-    for (int i = 0; i < PARTS; ++i) wants_lse |= p.grads[i].lse != nullptr;
+    for (int i = 0; i < PARTS; ++i) wants_lse |= p.dparts[i].lse != nullptr;
     float dot[PARTS], mean = 0;
 #pragma unroll
     for (int i = 0; i < PARTS; ++i) {
@@ -64,10 +64,10 @@ attention_merge_backward(const __grid_constant__ Params p) {
     }
     if (!row.exists) return;
 
-    const float grad_lse = row.lane == 0 && p.grad_lse ? p.grad_lse[row.index] : 0;
+    const float dlse = row.lane == 0 && p.dlse ? p.dlse[row.index] : 0;
 #pragma unroll
     for (int i = 0; i < PARTS; ++i) {
-        const Gradient& part = p.grads[i];
+        const Gradient& part = p.dparts[i];
         Element* to = at(part.out, part.strides, row.batch, row.token, row.head);
 #pragma unroll
         for (int j = 0; j < VECTORS; ++j) {
@@ -78,6 +78,6 @@ attention_merge_backward(const __grid_constant__ Params p) {
             for (int e = 0; e < VECTOR; ++e) values[e] = weights.of[i] * grad[j].get(e);
             store(to + column, to_vec<Element>(values));
         }
-        if (row.lane == 0 && part.lse) part.lse[row.index] = weights.of[i] * (grad_lse + dot[i] - mean);
+        if (row.lane == 0 && part.lse) part.lse[row.index] = weights.of[i] * (dlse + dot[i] - mean);
     }
 }

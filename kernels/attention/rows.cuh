@@ -4,5 +4,5 @@
 
 struct alignas(8) RowStatistics {
     float lse_log2;  // log2(sum(exp(score))); +inf where the query sees no key
-    float delta;     // sum(out * grad_out) - grad_lse
+    float delta;     // sum(out * dout) - dlse
 };

@@ -1,22 +1,22 @@
-// Gradient of layer norm or RMSNorm of a sum (forward.cu). With c = (sum - mean) * rstd, per row, dy and dr the gradients
-// of its two outputs `out` and `sum`, and g = weight * dy:
+// Gradient of layer norm or RMSNorm of a sum (forward.cu). With c = (sum - mean) * rstd, per row, dout and dsum the
+// gradients of its two outputs `out` and `sum`, and g = weight * dout:
 //
-//   dresidual = dr + rstd * (g - mean(g, W) - c * mean(g * c, W))    (N, W)  without mean(g, W) for RMSNorm
+//   dresidual = dsum + rstd * (g - mean(g, W) - c * mean(g * c, W))  (N, W)  without mean(g, W) for RMSNorm
 //   dx        = dropout(dresidual)                                   (N, W)  the same elements dropped as in forward
-//   dweight   = sum over N of dy * c                                 (W)
-//   dbias     = sum over N of dy                                     (W)
+//   dweight   = sum over N of dout * c                               (W)
+//   dbias     = sum over N of dout                                   (W)
 //
 // Without dropout dx is dresidual, and is written once. All outputs are overwritten, but for those that are null, which
-// nobody wants; all sums are f32 and in an order that depends on the shape alone. Each of `parts` blocks takes rows (block, block + parts, ...) and keeps a partial sum of
-// dweight and dbias over them in registers. A wide row is shared by SLICES blocks, whose mean(g) and mean(g * c) are sums
-// over them all: as a cluster they add them up, so that memory is read once; an architecture without clusters, or without
-// the shared memory to hold the slices, reads it twice:
+// nobody wants; all sums are f32 and in an order that depends on the shape alone. Each of `parts` blocks takes rows (block,
+// block + parts, ...) and keeps a partial sum of dweight and dbias over them in registers. A wide row is shared by SLICES
+// blocks, whose mean(g) and mean(g * c) are sums over them all: as a cluster they add them up, so that memory is read once;
+// an architecture without clusters, or without the shared memory to hold the slices, reads it twice:
 //
 //   norm_backward_totals   (only if TWICE) those sums over each slice of a row, and the partial sums of dweight and dbias
-//   norm_backward          dx and dresidual, and all that norm_backward_totals has not done (not if TWICE and they are null)
-//   norm_backward_finish   adds the partial sums, in order (only if there are some)
+//   norm_backward          dx and dresidual, if they are wanted, and all that norm_backward_totals has not done
+//   norm_backward_finish   (only if dweight or dbias is wanted) adds the partial sums, in order
 //
-// constants.cuh comes from Rust: what row.cuh says, of which IN_REGISTERS and IN_SHARED hold for dy and for sum alike;
+// constants.cuh comes from Rust: what row.cuh says, of which IN_REGISTERS and IN_SHARED hold for dout and for sum alike;
 // DROPOUT; TWICE, where nothing waits on chip.
 
 #include "constants.cuh"
@@ -24,14 +24,14 @@
 #include "norm/row.cuh"
 
 struct Params {
-    const Element* dy;         // (N, W), contiguous
-    const Element* dr;         // (N, W), contiguous; or null, for zero
+    const Element* dout;       // (N, W), contiguous
+    const Element* dsum;       // (N, W), contiguous; or null, for zero
     const Element* sum;        // (N, W), rows sum_stride elements apart
     const Weight*  weight;     // (W); null without
     const float*   mean;       // (N); null for RMSNorm
     const float*   rstd;       // (N)
-    Element*       dx;         // (N, W), contiguous; may be dr itself; or null
-    Element*       dresidual;  // (N, W), contiguous; may be dr itself; or null, as without dropout
+    Element*       dx;         // (N, W), contiguous; may be dsum itself; or null
+    Element*       dresidual;  // (N, W), contiguous; may be dsum itself; or null, as without dropout
     float2*        totals;     // (N, SLICES): sums of g and of g * c; only if TWICE
     float*         partials;   // (parts, SUMS, W): dweight, dbias; null where neither is wanted
     long long      rows;       // N
@@ -48,31 +48,31 @@ struct Sums {
     float weight[HAS_WEIGHT ? ELEMENTS : 1], bias[HAS_BIAS ? ELEMENTS : 1];
 
     // One element.
-    void add(int element, float dy, float c) {
-        if constexpr (HAS_WEIGHT) weight[element] += dy * c;
-        if constexpr (HAS_BIAS) bias[element] += dy;
+    void add(int element, float dout, float c) {
+        if constexpr (HAS_WEIGHT) weight[element] += dout * c;
+        if constexpr (HAS_BIAS) bias[element] += dout;
     }
 };
 
-// A row, of which dy and sum wait on chip.
+// A row, of which dout and sum wait on chip.
 struct Differentiated {
-    const Params&              p;
-    const Columns<HAS_WEIGHT>& weight;
-    long long                  row, start;  // start: of the block's columns, in tensors without gaps
-    float                      mean, rstd;
-    Row<0>                     held_dy;
-    Row<1>                     held_sum;
+    const Params&                p;
+    const Parameter<HAS_WEIGHT>& weight;
+    long long                    row, start;  // start: of the block's columns, in tensors without gaps
+    float                        mean, rstd;
+    Row<0>                       held_dout;
+    Row<1>                       held_sum;
 
-    Differentiated(const Params& p, const Columns<HAS_WEIGHT>& weight, long long row)
+    Differentiated(const Params& p, const Parameter<HAS_WEIGHT>& weight, long long row)
         : p(p), weight(weight), row(row), start(row * W + first_of_slice()), mean(LAYER ? of_row(p.mean, row) : 0),
           rstd(of_row(p.rstd, row)) {
-        held_dy.memory = p.dy + start;
+        held_dout.memory = p.dout + start;
         held_sum.memory = p.sum + row * p.sum_stride + first_of_slice();
     }
 
-    void gradient_at(const Vector& dy, int column, float (&g)[VECTOR]) const {
+    void gradient_at(const Vector& dout, int column, float (&g)[VECTOR]) const {
 #pragma unroll
-        for (int k = 0; k < VECTOR; ++k) g[k] = dy.get(k);
+        for (int k = 0; k < VECTOR; ++k) g[k] = dout.get(k);
         if constexpr (HAS_WEIGHT) {
             const WeightVector w = weight.get(column);
 #pragma unroll
@@ -83,18 +83,18 @@ struct Differentiated {
     // Of g and of g * c, over this block's columns.
     float2 totals(Sums& sums) {
         float2 totals = make_float2(0, 0);
-        held_dy.start();
+        held_dout.start();
         held_sum.start();
         for_vectors([&](auto at) {
-            const Vector dy = held_dy.take(at), sum = held_sum.take(at);
+            const Vector dout = held_dout.take(at), sum = held_sum.take(at);
             float g[VECTOR];
-            gradient_at(dy, at.column, g);
+            gradient_at(dout, at.column, g);
 #pragma unroll
             for (int k = 0; k < VECTOR; ++k) {
                 const float c = (sum.get(k) - mean) * rstd;
                 if constexpr (LAYER) totals.x += g[k];
                 totals.y += g[k] * c;
-                sums.add(at.i * VECTOR + k, dy.get(k), c);
+                sums.add(at.i * VECTOR + k, dout.get(k), c);
             }
         });
         if constexpr (LAYER) totals = row_sum(totals);
@@ -103,23 +103,23 @@ struct Differentiated {
     }
 
     void write(float2 totals) {
-        held_dy.settle();
+        held_dout.settle();
         held_sum.settle();
         const float g_mean = totals.x / W, gc_mean = totals.y / W;
         // Of more vectors at a time, or the bits of several, registers would spill.
         for_vectors<DROPOUT ? 1 : 2>([&](auto at) {
-            const Vector dy = held_dy.get(at), sum = held_sum.get(at);
+            const Vector dout = held_dout.get(at), sum = held_sum.get(at);
             float dx[VECTOR];
-            gradient_at(dy, at.column, dx);
+            gradient_at(dout, at.column, dx);
 #pragma unroll
             for (int k = 0; k < VECTOR; ++k) {
                 const float c = (sum.get(k) - mean) * rstd;
                 dx[k] = rstd * (dx[k] - g_mean - c * gc_mean);
             }
-            if (p.dr) {
-                const Vector dr = load<VECTOR>(p.dr + start + at.column);
+            if (p.dsum) {
+                const Vector dsum = load<VECTOR>(p.dsum + start + at.column);
 #pragma unroll
-                for (int k = 0; k < VECTOR; ++k) dx[k] += dr.get(k);
+                for (int k = 0; k < VECTOR; ++k) dx[k] += dsum.get(k);
             }
             if constexpr (DROPOUT) {
                 if (p.dresidual) store(p.dresidual + start + at.column, to_vec<Element>(dx));
@@ -167,7 +167,7 @@ void write_sums(const Params& p, Sums& sums) {
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 norm_backward_totals(const __grid_constant__ Params p) {
     if constexpr (TWICE) {
-        const Columns<HAS_WEIGHT> weight(p.weight, 2, 0);
+        const Parameter<HAS_WEIGHT> weight(p.weight, 2, 0);
         __syncthreads();
         Sums sums = {};
         for (long long row = first_row(); row < p.rows; row += next_rows()) {
@@ -189,7 +189,7 @@ extern "C" __global__ void CLUSTER_OF(CLUSTER) __launch_bounds__(THREADS, 1)
 norm_backward(const __grid_constant__ Params p) {
     __shared__ float2 places[2][CLUSTER];
     ClusterSum<CLUSTER> over_cluster{places};
-    const Columns<HAS_WEIGHT> weight(p.weight, 2, 0);
+    const Parameter<HAS_WEIGHT> weight(p.weight, 2, 0);
     if constexpr (CLUSTER > 1) cluster_wait();
     else __syncthreads();
     Sums sums = {};

@@ -52,7 +52,7 @@ Vector sum_at(const Params& p, long long row, int column) {
     return v;
 }
 
-void normalise(const Params& p, long long row, const Columns<HAS_WEIGHT>& weight, const Columns<HAS_BIAS>& bias) {
+void normalise(const Params& p, long long row, const Parameter<HAS_WEIGHT>& weight, const Parameter<HAS_BIAS>& bias) {
     Row<0> held;
     held.memory = p.sum ? p.sum + row * W : p.x + row * p.x_stride;
 
@@ -105,8 +105,8 @@ void normalise(const Params& p, long long row, const Columns<HAS_WEIGHT>& weight
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 norm_forward(const __grid_constant__ Params p) {
-    const Columns<HAS_WEIGHT> weight(p.weight, 1, 0);
-    const Columns<HAS_BIAS> bias(p.bias, 1, HAS_WEIGHT);
+    const Parameter<HAS_WEIGHT> weight(p.weight, 1, 0);
+    const Parameter<HAS_BIAS> bias(p.bias, 1, HAS_WEIGHT);
     __syncthreads();
     for (long long row = first_row(); row < p.rows; row += next_rows()) normalise(p, row, weight, bias);
 }

@@ -154,13 +154,13 @@ using WeightVector = Vec<Weight, VECTOR>;
 constexpr int PIECE = VECTOR * sizeof(Weight) > 16 ? 16 / sizeof(Weight) : VECTOR;
 constexpr int COLUMN_BYTES = (COLUMNS * sizeof(Weight) + 15) / 16 * 16;
 
-template <bool EXISTS> struct Columns {
+template <bool EXISTS> struct Parameter {
     const Weight* memory;
     Weight*       shared;
 
     // The vector lies behind the rows that wait, of AREAS areas, and `before` others. All threads call; a barrier has to
     // follow.
-    Columns(const Weight* memory, int areas, int before)
+    Parameter(const Weight* memory, int areas, int before)
         : memory(memory + first_of_slice()), shared(reinterpret_cast<Weight*>(
               reinterpret_cast<char*>(shared_rows) + areas * AREA_BYTES + before * COLUMN_BYTES)) {
         if constexpr (EXISTS && SHARES_COLUMNS) {

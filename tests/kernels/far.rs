@@ -59,11 +59,11 @@ impl Tensors {
     }
 }
 
-/// out, grad_q, grad_k and grad_v.
+/// out, dq, dk and dv.
 fn attention(device: &Device, strides: [usize; 3]) -> Vec<Vec<u8>> {
     let stream = device.new_stream().unwrap();
     let tensors = Tensors::new(&stream, strides);
-    let [q, k, v, grad_out, out, grad_q, grad_k, grad_v] = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| tensors.heads(i));
+    let [q, k, v, dout, out, dq, dk, dv] = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| tensors.heads(i));
     let [batch, tokens, heads] = SIZES;
     let shape = AttentionShape { batch, queries: tokens, keys: tokens, heads, kv_heads: heads };
     let scale = 0.125;
@@ -83,15 +83,15 @@ fn attention(device: &Device, strides: [usize; 3]) -> Vec<Vec<u8>> {
         k,
         v,
         out,
-        grad_out,
+        dout,
         lse: lse.ptr(),
-        grad_lse: DevicePtr::NULL,
+        dlse: DevicePtr::NULL,
         workspace: workspace.ptr(),
-        grad_q,
-        grad_k,
-        grad_v,
-        grad_bias: Bias::default(),
-        grad_sinks: DevicePtr::NULL,
+        dq,
+        dk,
+        dv,
+        dbias: Bias::default(),
+        dsinks: DevicePtr::NULL,
         operands,
     };
     // SAFETY: as above.

@@ -14,11 +14,11 @@ prop_compose! {
         sizes in (1..3usize, prop::sample::select(vec![0, 1, 2, 7, 33]), 1..5usize),
         dim in prop::sample::select(vec![1, 8, 40, 64, 65, 256]),
         parts in prop::sample::select(vec![2, 3, 8]), empty in prop::sample::select(vec![0, 1, 2, 5]),
-        heads_before_tokens: bool, gap in prop::sample::select(vec![0, 0, 8, 3]), grad_lse: bool, wanted: [bool; 2], seed: u64,
+        heads_before_tokens: bool, gap in prop::sample::select(vec![0, 0, 8, 3]), dlse: bool, wanted: [bool; 2], seed: u64,
     ) -> AttentionMerge {
         let pass = if backward { Pass::Backward } else { Pass::Forward };
         let layouts = [HeadLayout::default(), HeadLayout { heads_before_tokens, gap }];
         let sizes = [sizes.0, sizes.1, sizes.2, dim];
-        AttentionMerge { pass, precision, sizes, parts, empty, layouts, grad_lse, wanted, seed }
+        AttentionMerge { pass, precision, sizes, parts, empty, layouts, dlse, wanted, seed }
     }
 }

@@ -85,7 +85,7 @@ fn of_a_merge_nothing_is_read_or_written_that_is_not_wanted() {
         parts: 2,
         empty: 0,
         layouts: [HeadLayout::default(); 2],
-        grad_lse: true,
+        dlse: true,
         wanted: [true; 2],
         seed: 1,
     };

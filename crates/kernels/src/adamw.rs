@@ -308,11 +308,12 @@ impl AdamWPlan {
     /// [`Error::Gpu`](crate::Error::Gpu) where the device refuses.
     pub fn tensors(&self, stream: &Stream, tensors: &[AdamWTensor]) -> Result<AdamWTensors> {
         let table = table(self.kind, tensors)?;
-        CHECK.all_apart(
+        let updated = CHECK.all_apart(
             tensors.iter().enumerate().flat_map(|(i, tensor)| extents(self.kind, i, tensor)).collect(),
         )?;
         let counts: Vec<usize> = tensors.iter().map(|tensor| tensor.count).collect();
-        let gradients = TensorList::new(stream, &counts)?;
+        let size = self.kind.gradient.size();
+        let gradients = TensorList::new(stream, &counts)?.apart_from(CHECK, size, updated);
         let tensors = stream.alloc(size_of_val(&*table))?;
         tensors.upload(0, bytemuck::cast_slice(&table))?;
         Ok(AdamWTensors { tensors, gradients })
@@ -351,7 +352,12 @@ impl AdamWPlan {
     ///
     /// As [`AdamWPlan::advance`].
     pub unsafe fn launch(&self, stream: &Stream, args: &AdamWArgs) -> Result<()> {
-        args.numbers().check()?;
+        let numbers = args.numbers();
+        numbers.check()?;
+        let [state, norm, gradient_scale] = numbers.extents();
+        let gradients = &args.tensors.gradients;
+        [state, norm, gradient_scale].iter().try_for_each(|number| gradients.check_number(number))?;
+        gradients.check_apart(CHECK, self.kind.gradient.size(), &[state])?;
         let params = Params {
             state: args.state,
             tensors: args.tensors.tensors.ptr(),
@@ -448,11 +454,15 @@ impl Numbers {
         if !(self.eps >= 0.0 && self.eps.is_finite()) {
             return Err(CHECK.error("eps", self.eps, "finite and not negative"));
         }
-        CHECK.apart(&[
+        CHECK.apart(&self.extents())
+    }
+
+    fn extents(self) -> [Extent; 3] {
+        [
             Extent::contiguous("state", self.state, 1, size_of::<State>()).written(),
             Extent::contiguous("norm", self.norm, 1, 4),
             Extent::contiguous("gradient_scale", self.gradient_scale, 1, 4),
-        ])
+        ]
     }
 }
 

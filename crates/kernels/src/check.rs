@@ -14,7 +14,7 @@ pub(crate) const MAX_BLOCKS: usize = i32::MAX as usize;
 pub(crate) const MAX_BLOCKS_YZ: usize = 65_535;
 
 /// The arguments of the operation of this name, to be checked.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Check(pub &'static str);
 
 impl Check {
@@ -77,7 +77,7 @@ impl Check {
     /// A tensor `(batch, token, head, D)` that is read, not empty, with any strides and any alignment of its elements.
     pub fn heads(self, name: &str, tensor: &Heads, dtype: Dtype, shape: [usize; 4]) -> Result<()> {
         self.tensor(name, tensor.data, dtype)?;
-        let extent: i128 = dims(tensor, shape).iter().map(|&(size, stride)| reach(size, stride)).sum();
+        let extent = reach(&dims(tensor, shape));
         if extent > i128::from(i64::MAX / 8) {
             let argument = format!("strides of {name}");
             let was = format!("{:?}", tensor.strides);
@@ -99,27 +99,27 @@ impl Check {
     }
 }
 
-/// Sizes and strides of the dimensions that have more than one element.
-fn dims(tensor: &Heads, [batch, tokens, heads, _]: [usize; 4]) -> Vec<(usize, i64)> {
+fn dims(tensor: &Heads, [batch, tokens, heads, _]: [usize; 4]) -> [(usize, i64); 3] {
     let strides = tensor.strides;
-    let all = [(batch, strides.batch), (tokens, strides.token), (heads, strides.head)];
-    all.into_iter().filter(|&(size, _)| size > 1).collect()
+    [(batch, strides.batch), (tokens, strides.token), (heads, strides.head)]
 }
 
-fn reach(size: usize, stride: i64) -> i128 {
-    (size as i128 - 1) * i128::from(stride).abs()
+/// Elements from the first to the farthest, along dimensions of these sizes and strides.
+pub(crate) fn reach(dims: &[(usize, i64)]) -> i128 {
+    dims.iter().map(|&(size, stride)| (size.max(1) as i128 - 1) * i128::from(stride).abs()).sum()
 }
 
 /// As the dimensions, of these sizes and strides, go from near to far, each has to stride over all that the nearer ones
-/// reach, beginning with `inner` elements. The first that does not, and what it had to stride over.
-pub(crate) fn overlap(mut dims: Vec<(usize, i64)>, inner: usize) -> Option<(i64, i128)> {
-    dims.sort_by_key(|&(_, stride)| stride.unsigned_abs());
+/// reach, beginning with `inner` elements. The first that does not, and what it had to stride over. Dimensions of fewer than
+/// two elements do not count.
+pub(crate) fn overlap<const N: usize>(mut dims: [(usize, i64); N], inner: usize) -> Option<(i64, i128)> {
+    dims.sort_unstable_by_key(|&(_, stride)| stride.unsigned_abs());
     let mut covered = inner as i128;
-    for (size, stride) in dims {
+    for (size, stride) in dims.into_iter().filter(|&(size, _)| size > 1) {
         if i128::from(stride).abs() < covered {
             return Some((stride, covered));
         }
-        covered += reach(size, stride);
+        covered += reach(&[(size, stride)]);
     }
     None
 }

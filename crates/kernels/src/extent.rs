@@ -94,9 +94,10 @@ impl fmt::Display for Extent {
 impl Check {
     /// Nothing that is written overlaps anything else, but for what it may be. Tensors that lie between each other's
     /// elements, such as the slices of packed queries, keys and values, are apart.
-    pub fn apart(self, extents: &[Extent]) -> Result<()> {
-        for (i, a) in extents.iter().enumerate() {
-            for b in &extents[..i] {
+    pub fn apart<'a>(self, extents: impl IntoIterator<Item = &'a Extent, IntoIter: Clone>) -> Result<()> {
+        let extents = extents.into_iter();
+        for (i, a) in extents.clone().enumerate() {
+            for b in extents.clone().take(i) {
                 let (of, other) = if b.written { (b, a) } else { (a, b) };
                 if of.written && of.place.meets(&other.place) && !a.is_allowed(b) && !b.is_allowed(a) {
                     let or = if of.may_be.contains(&other.name) { ", or in its very place" } else { "" };
@@ -108,11 +109,19 @@ impl Check {
         Ok(())
     }
 
-    /// The same of any number of contiguous tensors, all of them written.
-    pub fn all_apart(self, mut extents: Vec<Extent>) -> Result<()> {
+    /// The same of any number of contiguous tensors, all of them written. Returns them in the order they lie in, without
+    /// those that are nowhere.
+    pub fn all_apart(self, mut extents: Vec<Extent>) -> Result<Vec<Extent>> {
         extents.retain(|extent| extent.place.inner > 0);
         extents.sort_by_key(|extent| extent.place.start);
-        extents.windows(2).try_for_each(|neighbours| self.apart(neighbours))
+        extents.windows(2).try_for_each(|neighbours| self.apart(neighbours))?;
+        Ok(extents)
+    }
+
+    /// A contiguous tensor lies apart from all of these, which are in the order they lie in, apart from each other.
+    pub fn apart_from_all(self, extent: &Extent, sorted: &[Extent]) -> Result<()> {
+        let at = sorted.partition_point(|other| other.place.end <= extent.place.start);
+        sorted.get(at).map_or(Ok(()), |nearest| self.apart([extent, nearest]))
     }
 }
 
@@ -243,6 +252,14 @@ fn lead_to(steps: &[Steps], [low, high]: [i128; 2], tries: &mut usize) -> bool {
 #[cfg(test)]
 type Pointer<A> = fn(&mut A) -> &mut DevicePtr;
 
+/// The `pointers` of arguments that errors call by their names.
+#[cfg(test)]
+macro_rules! pointers {
+    ($($name:ident),*) => { &[$((stringify!($name), |args| &mut args.$name)),*] };
+}
+#[cfg(test)]
+pub(crate) use pointers;
+
 /// Of a launch whose tensors all lie apart: every one that is written, of which `pointers` has so many first, is refused in
 /// the place of every other; in that of one that it may be, a little off. The error names both.
 #[cfg(test)]
@@ -322,7 +339,14 @@ mod tests {
         let tensor =
             |i: usize| extent("tensor {}", 0x1000 + 64 * (i as u64 * 7 % 100), &[], 32).written().number(i);
         let many: Vec<Extent> = (0..100).map(tensor).collect();
-        CHECK.all_apart(many.clone()).unwrap();
+        let sorted = CHECK.all_apart(many.clone()).unwrap();
+        let read = |start: u64, count| extent("read", start, &[], count);
+        for (start, count) in [(0x1000 - 2, 1), (0x1000 + 64 * 100, 9), (0x1000 + 70, 0)] {
+            CHECK.apart_from_all(&read(start, count), &sorted).unwrap();
+        }
+        for (start, count) in [(0x1000 - 2, 2), (0x1000 + 64 * 100 - 2, 9), (0x1000 + 70, 1)] {
+            CHECK.apart_from_all(&read(start, count), &sorted).unwrap_err();
+        }
         let over = extent("tensor {}", 0x1000 + 32, &[], 8).written().number(100);
         let error = CHECK.all_apart([many, vec![over]].concat()).unwrap_err().to_string();
         assert_eq!(

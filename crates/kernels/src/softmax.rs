@@ -321,7 +321,7 @@ pub(crate) fn variants(arch: Arch) -> Vec<Variant> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extent::assert_apart;
+    use crate::extent::{assert_apart, pointers};
 
     fn at(i: u64) -> DevicePtr {
         DevicePtr(i << 20)
@@ -331,25 +331,14 @@ mod tests {
     fn what_is_written_is_apart_from_all_else_but_for_what_it_may_be() {
         let forward = SoftmaxForward::new(Dtype::Bf16, 100);
         let args = SoftmaxArgs { rows: 9, x: at(1), stride: 103, out: at(2), out_stride: 103, lse: at(3) };
-        assert_apart(
-            args,
-            |args| check_forward(forward, args),
-            2,
-            &[("out", |args| &mut args.out), ("lse", |args| &mut args.lse), ("x", |args| &mut args.x)],
-            &[["out", "x"]],
-        );
+        assert_apart(args, |args| check_forward(forward, args), 2, pointers![out, lse, x], &[["out", "x"]]);
         let backward = SoftmaxBackward::new(Dtype::F32, 100);
         let args = SoftmaxBackwardArgs { rows: 9, out: at(1), dout: at(2), dlse: at(3), dx: at(4) };
         assert_apart(
             args,
             |args| check_backward(backward, args),
             1,
-            &[
-                ("dx", |args| &mut args.dx),
-                ("out", |args| &mut args.out),
-                ("dout", |args| &mut args.dout),
-                ("dlse", |args| &mut args.dlse),
-            ],
+            pointers![dx, out, dout, dlse],
             &[["dx", "dout"]],
         );
     }

@@ -1,7 +1,11 @@
 //! `kernels/common/chunks.cuh`: many tensors in one launch.
 
+use std::sync::{Mutex, PoisonError};
+
 use longhand_gpu::{Buffer, DevicePtr, Stream};
 
+use crate::check::Check;
+use crate::extent::Extent;
 use crate::{Error, Result};
 
 /// Elements that one block works on.
@@ -15,6 +19,19 @@ pub struct TensorList {
     device_counts: Buffer,
     pointers: Buffer,
     chunks: Buffer,
+    /// As last set.
+    addresses: Mutex<Vec<DevicePtr>>,
+    apart_from: Option<Written>,
+}
+
+/// What launches write that read the tensors of a list.
+#[derive(Debug)]
+struct Written {
+    check: Check,
+    /// Of an element of the list's tensors.
+    size: usize,
+    /// In the order they lie in, apart from each other.
+    extents: Vec<Extent>,
 }
 
 impl TensorList {
@@ -41,6 +58,8 @@ impl TensorList {
             device_counts: stream.alloc(counts.len() * 8)?,
             pointers: stream.alloc(counts.len() * 8)?,
             chunks: stream.alloc(chunks.len() * 8)?,
+            addresses: Mutex::new(vec![DevicePtr::NULL; counts.len()]),
+            apart_from: None,
         };
         let counts: Vec<i64> = counts.iter().map(|&count| count as i64).collect();
         list.device_counts.upload(0, bytemuck::cast_slice(&counts))?;
@@ -53,11 +72,39 @@ impl TensorList {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`] for another number of addresses than tensors, or a null one for a tensor with elements;
-    /// [`Error::Gpu`] where the device refuses.
+    /// [`Error::Argument`] for another number of addresses than tensors, a null one for a tensor with elements, or one in
+    /// what launches over the list write; [`Error::Gpu`] where the device refuses.
     pub fn set(&self, pointers: &[DevicePtr]) -> Result<()> {
         self.check(pointers)?;
-        Ok(self.pointers.upload(0, bytemuck::cast_slice(pointers))?)
+        if let Some(Written { check, size, extents }) = &self.apart_from {
+            for (i, (&count, &pointer)) in self.counts.iter().zip(pointers).enumerate() {
+                check.apart_from_all(&gradient(i, pointer, count, *size), extents)?;
+            }
+        }
+        self.pointers.upload(0, bytemuck::cast_slice(pointers))?;
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).copy_from_slice(pointers);
+        Ok(())
+    }
+
+    /// Tensors of elements of `size` bytes, which may not be set to lie in any of these, as [`Check::all_apart`] returned
+    /// them.
+    pub(crate) fn apart_from(self, check: Check, size: usize, extents: Vec<Extent>) -> TensorList {
+        TensorList { apart_from: Some(Written { check, size, extents }), ..self }
+    }
+
+    /// What a launch writes lies apart from the tensors, of elements of `size` bytes, and is none of what others write.
+    pub(crate) fn check_apart(&self, check: Check, size: usize, written: &[Extent]) -> Result<()> {
+        let addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        for (i, (&count, &pointer)) in self.counts.iter().zip(&*addresses).enumerate() {
+            let tensor = gradient(i, pointer, count, size);
+            written.iter().try_for_each(|written| check.apart([&tensor, written]))?;
+        }
+        Ok(())
+    }
+
+    /// A number that a launch reads or writes lies apart from what it writes of tensors.
+    pub(crate) fn check_number(&self, number: &Extent) -> Result<()> {
+        self.apart_from.as_ref().map_or(Ok(()), |of| of.check.apart_from_all(number, &of.extents))
     }
 
     fn check(&self, pointers: &[DevicePtr]) -> Result<()> {
@@ -86,6 +133,10 @@ impl TensorList {
     pub(crate) fn chunks_ptr(&self) -> DevicePtr {
         self.chunks.ptr()
     }
+}
+
+fn gradient(number: usize, data: DevicePtr, count: usize, size: usize) -> Extent {
+    Extent::contiguous("gradient of tensor {}", data, count, size).number(number)
 }
 
 fn check_pointers(counts: &[usize], pointers: &[DevicePtr]) -> Result<()> {
@@ -120,6 +171,7 @@ fn error(argument: &str, was: String, expected: String) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use longhand_gpu::Device;
 
     #[test]
     fn chunks_cover_each_tensor_once_and_an_empty_one_has_none() {
@@ -135,6 +187,27 @@ mod tests {
             "{message}"
         );
         assert!(chunks(&[usize::MAX; 1 << 20]).is_err());
+    }
+
+    #[test]
+    fn gradients_lie_apart_from_what_launches_write() {
+        let stream = Device::emulated("sm_80".parse().unwrap()).unwrap().new_stream().unwrap();
+        let check = Check("optimizer");
+        let updated = [(0, 1), (1, 2)]
+            .map(|(i, at)| Extent::contiguous("p[{}]", DevicePtr(at << 12), 64, 4).written().number(i));
+        let list = TensorList::new(&stream, &[64, 0, 64]).unwrap().apart_from(check, 4, updated.into());
+        let message = |result: Result<()>| result.map_or_else(|error| error.to_string(), |()| "fine".into());
+        let set = |last: u64| message(list.set(&[DevicePtr(3 << 12), DevicePtr::NULL, DevicePtr(last)]));
+        assert_eq!(set((1 << 12) + 256), "fine");
+        let expected = "optimizer: p[1] is at 0x2000..0x2100, it has to be apart from gradient of tensor 2 at 0x20fc..0x21fc";
+        assert_eq!(set((2 << 12) + 252), expected);
+        // That was not set.
+        let norm = |at| [Extent::contiguous("norm", DevicePtr(at), 1, 4).written()];
+        assert_eq!(message(list.check_apart(check, 4, &norm((2 << 12) + 260))), "fine");
+        let expected = "optimizer: norm is at 0x30fc..0x3100, it has to be apart from gradient of tensor 0 at 0x3000..0x3100";
+        assert_eq!(message(list.check_apart(check, 4, &norm((3 << 12) + 252))), expected);
+        assert_eq!(message(list.check_number(&norm((1 << 12) + 256)[0])), "fine");
+        assert!(message(list.check_number(&norm(1 << 12)[0])).contains("apart from"));
     }
 
     #[test]

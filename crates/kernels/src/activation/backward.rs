@@ -208,13 +208,13 @@ fn check(activation: &Activation, args: &ActivationBackwardArgs) -> Result<()> {
     }
     if rows > 0 {
         CHECK.tensor("dout", args.dout, activation.dtype)?;
-        activation.check_rows(CHECK, "x", args.x, true, rows)?;
-        activation.check_rows(CHECK, "up", args.up, activation.gated, rows)?;
+        activation.check_rows(CHECK, ["x", "stride of x"], args.x, true, rows)?;
+        activation.check_rows(CHECK, ["up", "stride of up"], args.up, activation.gated, rows)?;
         for (name, stride, gradient, exists) in
             [("dx", "stride of dx", args.dx, true), ("dup", "stride of dup", args.dup, activation.gated)]
         {
             if !gradient.data.is_null() {
-                activation.check_rows(CHECK, name, gradient, exists, rows)?;
+                activation.check_rows(CHECK, [name, stride], gradient, exists, rows)?;
                 CHECK.written_stride(stride, gradient.stride, rows, width)?;
             }
         }

@@ -119,8 +119,8 @@ fn check(activation: &Activation, args: &ActivationForwardArgs) -> Result<()> {
     if args.rows == 0 || args.width == 0 {
         return Ok(());
     }
-    activation.check_rows(CHECK, "x", args.x, true, args.rows)?;
-    activation.check_rows(CHECK, "up", args.up, activation.gated, args.rows)?;
+    activation.check_rows(CHECK, ["x", "stride of x"], args.x, true, args.rows)?;
+    activation.check_rows(CHECK, ["up", "stride of up"], args.up, activation.gated, args.rows)?;
     activation.check_bias(CHECK, "bias", args.bias, activation.bias)?;
     activation.check_bias(CHECK, "up_bias", args.up_bias, activation.bias && activation.gated)?;
     CHECK.tensor("out", args.out, activation.dtype)?;

@@ -129,7 +129,14 @@ impl Activation {
     }
 
     /// Rows of the second input, or of its gradient, where it is gated.
-    fn check_rows(&self, check: Check, name: &str, rows: Rows, exists: bool, count: usize) -> Result<()> {
+    fn check_rows(
+        &self,
+        check: Check,
+        [name, stride]: [&str; 2],
+        rows: Rows,
+        exists: bool,
+        count: usize,
+    ) -> Result<()> {
         if !exists && rows.data.is_null() {
             return Ok(());
         }
@@ -137,7 +144,7 @@ impl Activation {
             return Err(check.error(name, "given", "null: this activation is not gated"));
         }
         check.tensor(name, rows.data, self.dtype)?;
-        check.stride(&format!("stride of {name}"), rows.stride, count)
+        check.stride(stride, rows.stride, count)
     }
 
     /// `(N, W)`.

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use longhand_gpu::DevicePtr;
 
-use crate::check::{Check, MAX_BLOCKS_YZ, overlap};
+use crate::check::{Check, MAX_BLOCKS_YZ, overlap, reach};
 use crate::extent::Extent;
 use crate::{Dtype, Error, Result};
 
@@ -131,35 +131,30 @@ impl Arguments {
         if self.batch() * heads * queries > 0 { self.check_pointer(name, data, alignment) } else { Ok(()) }
     }
 
-    /// Returns the dimensions that have more than one element, as (size, stride).
+    /// Returns sizes and strides; of a tensor without elements, none that counts.
     fn check_heads(
         &self,
         name: &str,
         tensor: &Heads,
         tokens: usize,
         heads: usize,
-    ) -> Result<Vec<(usize, i64)>> {
+    ) -> Result<[(usize, i64); 3]> {
         let Strides { batch, token, head } = tensor.strides;
         let dims = [("batch", self.batch(), batch), ("token", tokens, token), ("head", heads, head)];
         if dims.iter().any(|&(_, size, _)| size == 0) {
-            return Ok(Vec::new());
+            return Ok([(0, 0); 3]);
         }
         self.check_pointer(name, tensor.data, 16)?;
         let aligned = 16 / self.dtype.size() as i64;
-        let mut several = Vec::new();
-        for (dim, size, stride) in dims {
-            if size > 1 {
-                if stride % aligned != 0 {
-                    let argument = format!("{dim} stride of {name}");
-                    let expected = format!("a multiple of {aligned} elements (16 bytes)");
-                    return Err(self.error(argument, stride, expected));
-                }
-                several.push((size, stride));
-            }
+        if let Some((dim, _, stride)) =
+            dims.into_iter().find(|&(_, size, stride)| size > 1 && stride % aligned != 0)
+        {
+            let argument = format!("{dim} stride of {name}");
+            let expected = format!("a multiple of {aligned} elements (16 bytes)");
+            return Err(self.error(argument, stride, expected));
         }
-        let extent: i128 =
-            several.iter().map(|&(size, stride)| (size as i128 - 1) * i128::from(stride).abs()).sum();
-        if extent > i128::from(i64::MAX / 4) {
+        let dims = dims.map(|(_, size, stride)| (size, stride));
+        if reach(&dims) > i128::from(i64::MAX / 4) {
             let argument = format!("strides of {name}");
             return Err(self.error(
                 argument,
@@ -167,11 +162,11 @@ impl Arguments {
                 "small enough for 64-bit addresses",
             ));
         }
-        Ok(several)
+        Ok(dims)
     }
 
     /// No two elements of a tensor that is written may be the same.
-    fn check_distinct(&self, name: &str, dims: Vec<(usize, i64)>, dim: usize) -> Result<()> {
+    fn check_distinct(&self, name: &str, dims: [(usize, i64); 3], dim: usize) -> Result<()> {
         match overlap(dims, dim) {
             None => Ok(()),
             Some((stride, reach)) => {
@@ -200,7 +195,10 @@ impl Arguments {
     }
 
     /// Nothing that is written overlaps anything else.
-    pub fn check_apart(&self, extents: &[Extent]) -> Result<()> {
+    pub fn check_apart<'a>(
+        &self,
+        extents: impl IntoIterator<Item = &'a Extent, IntoIter: Clone>,
+    ) -> Result<()> {
         Check(self.operation).apart(extents)
     }
 

@@ -6,7 +6,7 @@ use super::arguments::Arguments;
 use super::operands::{DocumentsParams, Inputs};
 use super::path::{self, Kernel};
 use super::tuning::Step;
-use super::{Attention, AttentionShape, Bias, HEADERS, Heads, Operands, Strides, bias, grad_q};
+use super::{Attention, AttentionShape, Bias, HEADERS, Heads, Operands, Strides, bias, dq};
 use crate::extent::Extent;
 use crate::loaded::Loaded;
 use crate::source::{cuda_files, program};
@@ -32,12 +32,12 @@ mod rows {
         #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
         pub struct Params {
             pub out: DevicePtr,
-            pub grad_out: DevicePtr,
+            pub dout: DevicePtr,
             pub lse: DevicePtr,
-            pub grad_lse: DevicePtr,
+            pub dlse: DevicePtr,
             pub rows: DevicePtr,
             pub out_strides: Strides,
-            pub grad_out_strides: Strides,
+            pub dout_strides: Strides,
             pub documents: DocumentsParams,
             pub T: i32,
             pub S: i32,
@@ -51,11 +51,11 @@ mod query {
     params! {
         pub struct Params {
             pub inputs: Inputs,
-            pub grad_out: DevicePtr,
+            pub dout: DevicePtr,
             pub rows: DevicePtr,
-            pub grad_q: DevicePtr,
-            pub grad_out_strides: Strides,
-            pub grad_q_strides: Strides,
+            pub dq: DevicePtr,
+            pub dout_strides: Strides,
+            pub dq_strides: Strides,
         }
     }
 }
@@ -66,14 +66,14 @@ mod key {
     params! {
         pub struct Params {
             pub inputs: Inputs,
-            pub grad_out: DevicePtr,
+            pub dout: DevicePtr,
             pub rows: DevicePtr,
-            pub grad_k: DevicePtr,
-            pub grad_v: DevicePtr,
-            pub grad_q_sums: DevicePtr,
-            pub grad_out_strides: Strides,
-            pub grad_k_strides: Strides,
-            pub grad_v_strides: Strides,
+            pub dk: DevicePtr,
+            pub dv: DevicePtr,
+            pub dq_sums: DevicePtr,
+            pub dout_strides: Strides,
+            pub dk_strides: Strides,
+            pub dv_strides: Strides,
         }
     }
 }
@@ -86,7 +86,7 @@ mod sinks {
         pub struct Params {
             pub rows: DevicePtr,
             pub sinks: DevicePtr,
-            pub grad_sinks: DevicePtr,
+            pub dsinks: DevicePtr,
             pub T: i64,
             pub batches: i32,
             pub _pad: i32,
@@ -148,15 +148,15 @@ fn variant(attention: &Attention, kernel: Kernel, arch: Arch) -> (Variant, u32) 
             let tile = attention.tile(step, arch);
             let constants = attention
                 .tile_constants(tile)
-                .bool("GRAD_K", of.k)
-                .bool("GRAD_V", of.v)
-                .bool("GRAD_Q", of.q.is_some())
+                .bool("HAS_DK", of.k)
+                .bool("HAS_DV", of.v)
+                .bool("HAS_DQ", of.q.is_some())
                 .int("ADDED", of.q.unwrap_or(1));
             let program =
                 attention.program(key, constants).params(Inputs::LAYOUT).params(key::Params::LAYOUT);
             (tiled(step, program, KEY_ENTRY), tile.block_k)
         }
-        Kernel::Convert { added } => (grad_q::variant(attention, added), 16 * grad_q::WARPS),
+        Kernel::Convert { added } => (dq::variant(attention, added), 16 * dq::WARPS),
     }
 }
 
@@ -204,23 +204,23 @@ pub struct AttentionBackwardArgs<'a> {
     /// `(B, T, H, Dv)`, as forward returned it.
     pub out: Heads,
     /// `(B, T, H, Dv)`, the gradient of `out`.
-    pub grad_out: Heads,
+    pub dout: Heads,
     /// `(B, H, T)` contiguous f32, as forward returned it.
     pub lse: DevicePtr,
     /// `(B, H, T)` contiguous f32, the gradient of `lse`; null where nothing depends on it.
-    pub grad_lse: DevicePtr,
+    pub dlse: DevicePtr,
     /// [`AttentionBackwardPlan::workspace_bytes`] that the launch may use; a multiple of 16 bytes.
     pub workspace: DevicePtr,
     /// `(B, T, H, D)`; [`Heads::NONE`] where it is not wanted, without [`Attention::atomic`].
-    pub grad_q: Heads,
-    /// `(B, S, Hkv, D)`; [`Heads::NONE`] where neither this nor `grad_v` is wanted, without [`Attention::atomic`].
-    pub grad_k: Heads,
-    /// `(B, S, Hkv, Dv)`; as `grad_k`.
-    pub grad_v: Heads,
+    pub dq: Heads,
+    /// `(B, S, Hkv, D)`; [`Heads::NONE`] where neither this nor `dv` is wanted, without [`Attention::atomic`].
+    pub dk: Heads,
+    /// `(B, S, Hkv, Dv)`; as `dk`.
+    pub dv: Heads,
     /// The gradient of [`Operands::bias`], of the same shape, with strides of its own; null where it is not wanted.
-    pub grad_bias: Bias,
+    pub dbias: Bias,
     /// `(H)` f32, the gradient of [`Operands::sinks`]; null without, or where it is not wanted.
-    pub grad_sinks: DevicePtr,
+    pub dsinks: DevicePtr,
     /// As given to forward.
     pub operands: Operands<'a>,
 }
@@ -247,7 +247,7 @@ struct Call<'a> {
     args: &'a AttentionBackwardArgs<'a>,
     arguments: Arguments,
     /// Of the workspace.
-    grad_q_sums: DevicePtr,
+    dq_sums: DevicePtr,
     rows: DevicePtr,
 }
 
@@ -264,7 +264,7 @@ impl AttentionBackwardPlan {
 
     /// Of the gradient of q, which lie first in the workspace.
     fn sums_bytes(&self, shape: &AttentionShape) -> usize {
-        if self.attention.atomic { grad_q::sums_bytes(&self.attention, shape) } else { 0 }
+        if self.attention.atomic { dq::sums_bytes(&self.attention, shape) } else { 0 }
     }
 
     /// Enqueues on `stream`: no allocation, no synchronisation. Launches nothing for what has no elements.
@@ -286,7 +286,7 @@ impl AttentionBackwardPlan {
         }
         let sums_bytes = self.sums_bytes(&args.shape);
         let rows = args.workspace.offset(sums_bytes as i64);
-        let call = Call { args, arguments, grad_q_sums: args.workspace, rows };
+        let call = Call { args, arguments, dq_sums: args.workspace, rows };
         if queries > 0 {
             // SAFETY: the caller answers for the memory, here and below; the checks above for what kernels assume beside.
             unsafe { stream.fill_zero(args.workspace, sums_bytes) }?;
@@ -295,8 +295,8 @@ impl AttentionBackwardPlan {
         }
         for (kernel, tiled) in &self.kernels {
             let (tokens, grad) = match kernel {
-                Kernel::Key(_) => (keys, args.grad_k),
-                Kernel::Query | Kernel::Convert { .. } => (queries, args.grad_q),
+                Kernel::Key(_) => (keys, args.dk),
+                Kernel::Query | Kernel::Convert { .. } => (queries, args.dq),
             };
             if tokens > 0 && !grad.data.is_null() {
                 // SAFETY: as above; the rows are computed before on the same stream.
@@ -304,7 +304,7 @@ impl AttentionBackwardPlan {
             }
         }
         if let Some(bias) = &self.bias
-            && !args.grad_bias.data.is_null()
+            && !args.dbias.data.is_null()
             && queries > 0
             && keys > 0
         {
@@ -312,7 +312,7 @@ impl AttentionBackwardPlan {
             unsafe { bias::launch(bias, &self.attention, stream, &call.arguments, args, rows) }?;
         }
         if let Some(sinks) = &self.sinks
-            && !args.grad_sinks.is_null()
+            && !args.dsinks.is_null()
         {
             // SAFETY: as above.
             unsafe { launch_sinks(sinks, stream, &call) }?;
@@ -324,12 +324,12 @@ impl AttentionBackwardPlan {
         let args = call.args;
         let params = rows::Params {
             out: args.out.data,
-            grad_out: args.grad_out.data,
+            dout: args.dout.data,
             lse: args.lse,
-            grad_lse: args.grad_lse,
+            dlse: args.dlse,
             rows: call.rows,
             out_strides: args.out.strides,
-            grad_out_strides: args.grad_out.strides,
+            dout_strides: args.dout.strides,
             documents: args.operands.documents_params(),
             T: args.shape.queries as i32,
             S: args.shape.keys as i32,
@@ -374,11 +374,11 @@ impl AttentionBackwardPlan {
         let args = call.args;
         Ok(query::Params {
             inputs: self.inputs(call)?,
-            grad_out: args.grad_out.data,
+            dout: args.dout.data,
             rows: call.rows,
-            grad_q: args.grad_q.data,
-            grad_out_strides: args.grad_out.strides,
-            grad_q_strides: args.grad_q.strides,
+            dq: args.dq.data,
+            dout_strides: args.dout.strides,
+            dq_strides: args.dq.strides,
         })
     }
 
@@ -386,24 +386,24 @@ impl AttentionBackwardPlan {
         let args = call.args;
         Ok(key::Params {
             inputs: self.inputs(call)?,
-            grad_out: args.grad_out.data,
+            dout: args.dout.data,
             rows: call.rows,
-            grad_k: args.grad_k.data,
-            grad_v: args.grad_v.data,
-            grad_q_sums: call.grad_q_sums,
-            grad_out_strides: args.grad_out.strides,
-            grad_k_strides: args.grad_k.strides,
-            grad_v_strides: args.grad_v.strides,
+            dk: args.dk.data,
+            dv: args.dv.data,
+            dq_sums: call.dq_sums,
+            dout_strides: args.dout.strides,
+            dk_strides: args.dk.strides,
+            dv_strides: args.dv.strides,
         })
     }
 }
 
-fn convert_params(call: &Call<'_>) -> grad_q::Params {
+fn convert_params(call: &Call<'_>) -> dq::Params {
     let args = call.args;
-    grad_q::Params {
-        sums: call.grad_q_sums,
-        grad_q: args.grad_q.data,
-        grad_q_strides: args.grad_q.strides,
+    dq::Params {
+        sums: call.dq_sums,
+        dq: args.dq.data,
+        dq_strides: args.dq.strides,
         documents: args.operands.documents_params(),
         T: args.shape.queries as i32,
         S: args.shape.keys as i32,
@@ -417,7 +417,7 @@ unsafe fn launch_sinks(kernel: &Loaded, stream: &Stream, call: &Call<'_>) -> Res
     let params = sinks::Params {
         rows: call.rows,
         sinks: args.operands.sinks,
-        grad_sinks: args.grad_sinks,
+        dsinks: args.dsinks,
         T: args.shape.queries as i64,
         batches: call.arguments.batch() as i32,
         _pad: 0,
@@ -455,51 +455,51 @@ fn check(
     let arguments = Arguments { operation: OPERATION, dtype, shape: args.shape, documents };
     arguments.check_shape(args.scale)?;
     args.operands.check(attention, &arguments)?;
-    for (name, tensor) in [("q", &args.q), ("out", &args.out), ("grad_out", &args.grad_out)] {
+    for (name, tensor) in [("q", &args.q), ("out", &args.out), ("dout", &args.dout)] {
         arguments.check_queries(name, tensor)?;
     }
     for (name, tensor) in [("k", &args.k), ("v", &args.v)] {
         arguments.check_keys(name, tensor)?;
     }
     arguments.check_per_query("lse", args.lse, 4)?;
-    if !args.grad_lse.is_null() {
-        arguments.check_per_query("grad_lse", args.grad_lse, 4)?;
+    if !args.dlse.is_null() {
+        arguments.check_per_query("dlse", args.dlse, 4)?;
     }
-    args.operands.check_grad_bias(attention, &arguments, &args.grad_bias)?;
-    if !args.grad_sinks.is_null() {
+    args.operands.check_dbias(attention, &arguments, &args.dbias)?;
+    if !args.dsinks.is_null() {
         if !attention.sinks {
             let expected = "null: the attention was described without sinks";
-            return Err(arguments.error("grad_sinks", format!("{:?}", args.grad_sinks), expected));
+            return Err(arguments.error("dsinks", format!("{:?}", args.dsinks), expected));
         }
-        arguments.check_pointer("grad_sinks", args.grad_sinks, 4)?;
+        arguments.check_pointer("dsinks", args.dsinks, 4)?;
     }
     arguments.check_per_query("workspace", args.workspace, 16)?;
     let [without_q, without_k, without_v] =
-        [args.grad_q, args.grad_k, args.grad_v].map(|grad| !attention.atomic && grad == Heads::NONE);
+        [args.dq, args.dk, args.dv].map(|grad| !attention.atomic && grad == Heads::NONE);
     if !without_q {
-        arguments.check_queries_written("grad_q", &args.grad_q, head_dim)?;
+        arguments.check_queries_written("dq", &args.dq, head_dim)?;
     }
     if !(without_k && without_v) {
         // One kernel makes both.
-        arguments.check_keys_written("grad_k", &args.grad_k, head_dim)?;
-        arguments.check_keys_written("grad_v", &args.grad_v, value_dim)?;
+        arguments.check_keys_written("dk", &args.dk, head_dim)?;
+        arguments.check_keys_written("dv", &args.dv, value_dim)?;
     }
     let tensors = [
         arguments.of_queries("q", &args.q, head_dim),
         arguments.of_keys("k", &args.k, head_dim),
         arguments.of_keys("v", &args.v, value_dim),
         arguments.of_queries("out", &args.out, value_dim),
-        arguments.of_queries("grad_out", &args.grad_out, value_dim),
+        arguments.of_queries("dout", &args.dout, value_dim),
         arguments.per_query("lse", args.lse),
-        arguments.per_query("grad_lse", args.grad_lse),
+        arguments.per_query("dlse", args.dlse),
         Extent::contiguous("workspace", args.workspace, workspace_bytes, 1).written(),
-        arguments.of_queries("grad_q", &args.grad_q, head_dim).written(),
-        arguments.of_keys("grad_k", &args.grad_k, head_dim).written(),
-        arguments.of_keys("grad_v", &args.grad_v, value_dim).written(),
-        args.operands.bias_extent(attention, &arguments, "grad_bias", &args.grad_bias).written(),
-        Extent::contiguous("grad_sinks", args.grad_sinks, args.shape.heads, 4).written(),
+        arguments.of_queries("dq", &args.dq, head_dim).written(),
+        arguments.of_keys("dk", &args.dk, head_dim).written(),
+        arguments.of_keys("dv", &args.dv, value_dim).written(),
+        args.operands.bias_extent(attention, &arguments, "dbias", &args.dbias).written(),
+        Extent::contiguous("dsinks", args.dsinks, args.shape.heads, 4).written(),
     ];
-    arguments.check_apart(&[&tensors[..], &args.operands.extents(attention, &arguments)].concat())?;
+    arguments.check_apart(tensors.iter().chain(&args.operands.extents(attention, &arguments)))?;
     Ok(arguments)
 }
 
@@ -521,15 +521,15 @@ mod tests {
             k: heads(2, 2),
             v: heads(3, 2),
             out: heads(4, 4),
-            grad_out: heads(5, 4),
+            dout: heads(5, 4),
             lse: at(6),
-            grad_lse: at(7),
+            dlse: at(7),
             workspace: at(8),
-            grad_q: heads(9, 4),
-            grad_k: heads(10, 2),
-            grad_v: heads(11, 2),
-            grad_bias: Bias::default(),
-            grad_sinks: DevicePtr::NULL,
+            dq: heads(9, 4),
+            dk: heads(10, 2),
+            dv: heads(11, 2),
+            dbias: Bias::default(),
+            dsinks: DevicePtr::NULL,
             operands: Operands::default(),
         }
     }
@@ -540,25 +540,25 @@ mod tests {
         let at = |i: u64| DevicePtr(i << 20);
         let bias = |i| Bias { data: at(i), strides: [100, 25, 5, 1] };
         let operands = Operands { sinks: at(12), bias: bias(13), ..Operands::default() };
-        let args = AttentionBackwardArgs { grad_bias: bias(14), grad_sinks: at(15), operands, ..args() };
+        let args = AttentionBackwardArgs { dbias: bias(14), dsinks: at(15), operands, ..args() };
         assert_apart(
             args,
             |args| check(&attention, args, WORKSPACE).map(drop),
             6,
             &[
-                ("grad_q", |args| &mut args.grad_q.data),
-                ("grad_k", |args| &mut args.grad_k.data),
-                ("grad_v", |args| &mut args.grad_v.data),
-                ("grad_bias", |args| &mut args.grad_bias.data),
-                ("grad_sinks", |args| &mut args.grad_sinks),
+                ("dq", |args| &mut args.dq.data),
+                ("dk", |args| &mut args.dk.data),
+                ("dv", |args| &mut args.dv.data),
+                ("dbias", |args| &mut args.dbias.data),
+                ("dsinks", |args| &mut args.dsinks),
                 ("workspace", |args| &mut args.workspace),
                 ("q", |args| &mut args.q.data),
                 ("k", |args| &mut args.k.data),
                 ("v", |args| &mut args.v.data),
                 ("out", |args| &mut args.out.data),
-                ("grad_out", |args| &mut args.grad_out.data),
+                ("dout", |args| &mut args.dout.data),
                 ("lse", |args| &mut args.lse),
-                ("grad_lse", |args| &mut args.grad_lse),
+                ("dlse", |args| &mut args.dlse),
                 ("sinks", |args| &mut args.operands.sinks),
                 ("bias", |args| &mut args.operands.bias.data),
             ],
@@ -571,7 +571,7 @@ mod tests {
         // (B, T, 4 + 2 + 2 heads, 64)
         let strides = Strides::token_major(5, 8, 64);
         let slice = |head: i64| Heads { data: DevicePtr(1 << 30).offset(head * 128), strides };
-        let packed = AttentionBackwardArgs { grad_q: slice(0), grad_k: slice(4), grad_v: slice(6), ..args() };
+        let packed = AttentionBackwardArgs { dq: slice(0), dk: slice(4), dv: slice(6), ..args() };
         assert!(check(&Attention::new(Dtype::Bf16, 64), &packed, WORKSPACE).is_ok());
     }
 
@@ -584,15 +584,15 @@ mod tests {
         };
         let none = Heads::NONE;
         assert_eq!(message(false, args), "fine");
-        assert_eq!(message(false, AttentionBackwardArgs { grad_q: none, ..args }), "fine");
-        assert_eq!(message(false, AttentionBackwardArgs { grad_k: none, grad_v: none, ..args }), "fine");
-        let error = message(false, AttentionBackwardArgs { grad_v: none, ..args });
-        assert!(error.starts_with("attention backward: grad_v is DevicePtr(0x0)"), "{error}");
-        let error = message(true, AttentionBackwardArgs { grad_q: none, ..args });
-        assert!(error.starts_with("attention backward: grad_q is DevicePtr(0x0)"), "{error}");
+        assert_eq!(message(false, AttentionBackwardArgs { dq: none, ..args }), "fine");
+        assert_eq!(message(false, AttentionBackwardArgs { dk: none, dv: none, ..args }), "fine");
+        let error = message(false, AttentionBackwardArgs { dv: none, ..args });
+        assert!(error.starts_with("attention backward: dv is DevicePtr(0x0)"), "{error}");
+        let error = message(true, AttentionBackwardArgs { dq: none, ..args });
+        assert!(error.starts_with("attention backward: dq is DevicePtr(0x0)"), "{error}");
         assert_eq!(
-            message(false, AttentionBackwardArgs { grad_sinks: DevicePtr(4096), ..args }),
-            "attention backward: grad_sinks is DevicePtr(0x1000), it has to be null: the attention was described without sinks"
+            message(false, AttentionBackwardArgs { dsinks: DevicePtr(4096), ..args }),
+            "attention backward: dsinks is DevicePtr(0x1000), it has to be null: the attention was described without sinks"
         );
     }
 }

@@ -28,10 +28,10 @@ params! {
     #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
     struct Params {
         inputs: Inputs,
-        grad_out: DevicePtr,
+        dout: DevicePtr,
         rows: DevicePtr,
-        grad_bias: DevicePtr,
-        grad_out_strides: Strides,
+        dbias: DevicePtr,
+        dout_strides: Strides,
         bias_strides: [i64; 4],
         sequences: i32,
         heads: i32,
@@ -52,7 +52,7 @@ pub(super) fn variant(attention: &Attention) -> Variant {
             .params(Params::LAYOUT),
         entry: ENTRY,
         threads: tile.threads(),
-        // Q, grad_out, K and V; then the sums.
+        // Q, dout, K and V; then the sums.
         shared_bytes: tiles.max(sums),
     }
 }
@@ -72,11 +72,11 @@ pub(super) unsafe fn launch(
     let [longest_queries, longest_keys] = args.operands.longest(attention, arguments);
     let params = Params {
         inputs: args.operands.inputs(attention, arguments, [&args.q, &args.k, &args.v], args.scale)?,
-        grad_out: args.grad_out.data,
+        dout: args.dout.data,
         rows,
-        grad_bias: args.grad_bias.data,
-        grad_out_strides: args.grad_out.strides,
-        bias_strides: args.grad_bias.strides,
+        dbias: args.dbias.data,
+        dout_strides: args.dout.strides,
+        bias_strides: args.dbias.strides,
         sequences: batch as i32,
         heads: heads as i32,
         longest_T: longest_queries as i32,
@@ -84,13 +84,13 @@ pub(super) unsafe fn launch(
     };
     let tile = tile(attention);
     // A dimension that is summed over has one part.
-    let parts = |dim: usize, parts: u32| if args.grad_bias.strides[dim] == 0 { 1 } else { parts };
+    let parts = |dim: usize, parts: u32| if args.dbias.strides[dim] == 0 { 1 } else { parts };
     let q_parts = parts(2, longest_queries.div_ceil(tile.block_q));
     let k_parts = parts(3, longest_keys.div_ceil(tile.block_k));
     let Some(blocks) = q_parts.checked_mul(k_parts).filter(|&blocks| blocks <= i32::MAX as u32) else {
         let was = format!("of {longest_queries} queries by {longest_keys} keys");
         return Err(arguments.error(
-            "grad_bias",
+            "dbias",
             was,
             "of at most 2^31 blocks of 64 by 32 (32 by 16 where rows of f32 are long)",
         ));

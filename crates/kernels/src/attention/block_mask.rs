@@ -389,9 +389,9 @@ impl BlockMaskPlan {
             let was = format!("{} by {}", counts.query_blocks, counts.key_blocks);
             return Err(arguments.error("number of blocks", was, "at most 2^31: larger blocks make fewer"));
         }
-        let [prefix, queries, keys, lists, ..] = operands.extents(&self.attention, &arguments);
+        let [prefix, queries, keys, lists, rest @ ..] = operands.extents(&self.attention, &arguments);
         let kinds = Extent::contiguous("kinds", args.kinds, counts.kinds(), 1).written();
-        arguments.check_apart(&[prefix, queries, keys, lists.written(), kinds])?;
+        arguments.check_apart([prefix, queries, keys, lists.written(), kinds].iter().chain(&rest))?;
         Ok((operands, counts, arguments))
     }
 }

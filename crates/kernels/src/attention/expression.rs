@@ -8,7 +8,7 @@ use super::arguments::Arguments;
 use crate::{Dtype, Error, Result};
 
 /// `MAX_NAMED` of `named.cuh`.
-const MAX_NAMED: usize = 8;
+pub(super) const MAX_NAMED: usize = 8;
 
 /// The type of what an expression calls by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

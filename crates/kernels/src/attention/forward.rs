@@ -134,7 +134,7 @@ fn check(attention: &Attention, args: &AttentionForwardArgs<'_>) -> Result<Argum
         arguments.of_queries("out", &args.out, value_dim).written(),
         arguments.per_query("lse", args.lse).written(),
     ];
-    arguments.check_apart(&[&tensors[..], &args.operands.extents(attention, &arguments)].concat())?;
+    arguments.check_apart(tensors.iter().chain(&args.operands.extents(attention, &arguments)))?;
     Ok(arguments)
 }
 
@@ -142,6 +142,7 @@ fn check(attention: &Attention, args: &AttentionForwardArgs<'_>) -> Result<Argum
 mod tests {
     use super::*;
     use crate::Dtype;
+    use crate::attention::{Named, NamedType};
     use crate::extent::assert_apart;
 
     #[test]
@@ -174,6 +175,18 @@ mod tests {
                 ("sinks", |args| &mut args.operands.sinks),
             ],
             &[],
+        );
+        // Of a tensor that expressions call by name, its first byte at least.
+        let attention = attention.named("table", NamedType::Tensor(Dtype::F32)).score("score + table[h]");
+        let with = |table| {
+            let operands = Operands { named: &[("table", Named::Tensor(table))], ..args.operands };
+            check(&attention, &AttentionForwardArgs { operands, ..args }).map(drop)
+        };
+        assert!(with(at(9)).is_ok());
+        let error = with(at(4).offset(64)).unwrap_err().to_string();
+        assert!(
+            error.contains("out is at 0x400000") && error.contains("apart from named[0] at 0x400040"),
+            "{error}"
         );
     }
 }

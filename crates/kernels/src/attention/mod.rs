@@ -47,9 +47,9 @@ mod bias;
 mod block_mask;
 mod decode;
 mod description;
+mod dq;
 mod expression;
 mod forward;
-mod grad_q;
 mod merge;
 mod operands;
 mod path;
@@ -80,7 +80,7 @@ const HEADERS: &[(&str, &str)] = cuda_files![
     "attention/dropout.cuh",
     "attention/dual.cuh",
     "attention/fragment.cuh",
-    "attention/grad_q.cuh",
+    "attention/dq.cuh",
     "attention/inputs.cuh",
     "attention/mask.cuh",
     "attention/named.cuh",

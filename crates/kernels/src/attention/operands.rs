@@ -6,8 +6,9 @@ use longhand_gpu::{DevicePtr, params};
 use super::arguments::Arguments;
 use super::block_mask::{BlockMaskParams, Counts};
 use super::description::Number;
+use super::expression::MAX_NAMED;
 use super::{Attention, AttentionShape, Heads, Named, Strides};
-use crate::check::overlap;
+use crate::check::{overlap, reach};
 use crate::extent::Extent;
 use crate::random::drop_below;
 use crate::{Random, Result};
@@ -155,7 +156,7 @@ impl Operands<'_> {
     }
 
     /// The gradient of the bias: null where it is not wanted.
-    pub(super) fn check_grad_bias(
+    pub(super) fn check_dbias(
         &self,
         attention: &Attention,
         arguments: &Arguments,
@@ -166,21 +167,22 @@ impl Operands<'_> {
         }
         if !attention.bias {
             let expected = "null: the attention was described without bias";
-            return Err(arguments.error("grad_bias", format!("{:?}", grad.data), expected));
+            return Err(arguments.error("dbias", format!("{:?}", grad.data), expected));
         }
-        let Some(dims) = self.bias_dims(attention, arguments, "grad_bias", grad)? else { return Ok(()) };
-        arguments.check_pointer("grad_bias", grad.data, attention.dtype.size() as u64)?;
-        match overlap(dims.into_iter().filter(|&(_, stride)| stride != 0).collect(), 1) {
+        let Some(dims) = self.bias_dims(attention, arguments, "dbias", grad)? else { return Ok(()) };
+        arguments.check_pointer("dbias", grad.data, attention.dtype.size() as u64)?;
+        let distinct = dims.map(|(size, stride)| if stride == 0 { (1, 0) } else { (size, stride) });
+        match overlap(distinct, 1) {
             None => Ok(()),
             Some((stride, reach)) => {
                 let expected = format!("at least {reach}, or 0: its elements overlap");
-                Err(arguments.error("stride of grad_bias", stride, expected))
+                Err(arguments.error("stride of dbias", stride, expected))
             }
         }
     }
 
-    /// Where they are, but for what expressions call by name: of that, nobody knows the size.
-    pub(super) fn extents(&self, attention: &Attention, arguments: &Arguments) -> [Extent; 7] {
+    /// Where they are. Of what expressions call by name nobody knows the size: the first byte stands for it.
+    pub(super) fn extents(&self, attention: &Attention, arguments: &Arguments) -> [Extent; 7 + MAX_NAMED] {
         let AttentionShape { batch, heads, .. } = arguments.shape;
         let numbers = |name, data, count| Extent::contiguous(name, data, count, 4);
         let Documents { queries, keys, .. } = self.documents;
@@ -191,7 +193,9 @@ impl Operands<'_> {
                 .into_iter()
                 .fold(0, usize::saturating_add)
         });
-        [
+        let mut extents = [Extent::contiguous("named[{}]", DevicePtr::NULL, 0, 1); 7 + MAX_NAMED];
+        let (known, named) = extents.split_at_mut(7);
+        known.copy_from_slice(&[
             numbers("prefix", self.prefix, batch),
             numbers("documents.queries", queries, batch + 1),
             numbers("documents.keys", keys, batch + 1),
@@ -199,7 +203,13 @@ impl Operands<'_> {
             numbers("slopes", self.slopes, heads),
             numbers("sinks", self.sinks, heads),
             self.bias_extent(attention, arguments, "bias", &self.bias),
-        ]
+        ]);
+        for (i, (extent, (_, value))) in named.iter_mut().zip(self.named).enumerate() {
+            if let Named::Tensor(data) | Named::Integers(data) = *value {
+                *extent = Extent::contiguous("named[{}]", data, 1, 1).number(i);
+            }
+        }
+        extents
     }
 
     /// Of the bias, or of its gradient.
@@ -215,24 +225,21 @@ impl Operands<'_> {
         Extent::strided(name, bias.data, sizes.into_iter().zip(bias.strides), 1, arguments.dtype.size())
     }
 
-    /// Sizes and strides of the dimensions that have more than one element, which have to be within 64-bit addresses. None
-    /// where there are no scores to add to.
+    /// Sizes and strides, which have to be within 64-bit addresses. None where there are no scores to add to.
     fn bias_dims(
         &self,
         attention: &Attention,
         arguments: &Arguments,
         name: &str,
         bias: &Bias,
-    ) -> Result<Option<Vec<(usize, i64)>>> {
+    ) -> Result<Option<[(usize, i64); 4]>> {
         let [queries, keys] = self.longest(attention, arguments).map(|tokens| tokens as usize);
         let sizes = [arguments.shape.batch, arguments.shape.heads, queries, keys];
         if sizes.contains(&0) {
             return Ok(None);
         }
-        let dims: Vec<_> = sizes.into_iter().zip(bias.strides).filter(|&(size, _)| size > 1).collect();
-        let extent: i128 =
-            dims.iter().map(|&(size, stride)| (size as i128 - 1) * i128::from(stride).abs()).sum();
-        if extent > i128::from(i64::MAX / 8) {
+        let dims = std::array::from_fn(|i| (sizes[i], bias.strides[i]));
+        if reach(&dims) > i128::from(i64::MAX / 8) {
             let was = format!("{:?}", bias.strides);
             return Err(arguments.error(
                 format!("strides of {name}"),
@@ -373,17 +380,17 @@ mod tests {
         let check = |attention: &Attention, strides| {
             let operands = Operands::default();
             operands
-                .check_grad_bias(attention, &arguments, &bias(strides))
+                .check_dbias(attention, &arguments, &bias(strides))
                 .map_or_else(|error| error.to_string(), |()| "fine".into())
         };
         assert_eq!(check(&biased, [0, 35, 7, 1]), "fine");
         assert_eq!(check(&biased, [0, 7, 0, 1]), "fine");
         assert_eq!(
             check(&biased, [0, 35, 6, 1]),
-            "attention backward: stride of grad_bias is 6, it has to be at least 7, or 0: its elements overlap"
+            "attention backward: stride of dbias is 6, it has to be at least 7, or 0: its elements overlap"
         );
         let plain = Attention::new(Dtype::Bf16, 64);
-        assert!(check(&plain, [0, 35, 7, 1]).contains("grad_bias is DevicePtr(0x40), it has to be null"));
+        assert!(check(&plain, [0, 35, 7, 1]).contains("dbias is DevicePtr(0x40), it has to be null"));
     }
 
     #[test]

@@ -48,7 +48,7 @@ impl Widths {
         [self.head_dim, self.value_dim].map(|dim| (dim * size).next_multiple_of(32))
     }
 
-    /// Whether a warp can hold `grad_k` and `grad_v` of its 16 keys together, in `(D + Dv) / 2` registers. Else each has a
+    /// Whether a warp can hold `dk` and `dv` of its 16 keys together, in `(D + Dv) / 2` registers. Else each has a
     /// launch of its own, and the scores are computed once more: eight products instead of seven.
     pub fn keys_at_once(self) -> bool {
         self.head_dim + self.value_dim <= if self.small { 320 } else { 256 }
@@ -176,7 +176,7 @@ fn backward_key(class: Class, widths: Widths, featured: bool) -> Tile {
         (..=64, _) => rows(32, 128, 8),
         // 48.5 KiB, 32 rows per warp, two blocks everywhere.
         (..=256, _) => rows(32, 128, 4),
-        // 129 KiB: one block. 32 rows per warp would need 256 registers for grad_k and grad_v alone.
+        // 129 KiB: one block. 32 rows per warp would need 256 registers for dk and dv alone.
         (..=512, Ampere | Datacenter) => rows(64, 128, 8),
         // 96.5 KiB: half as many queries at a time, to fit.
         (..=512, Consumer) => rows(32, 128, 8),
@@ -190,8 +190,8 @@ fn backward_key(class: Class, widths: Widths, featured: bool) -> Tile {
     }
 }
 
-/// That of a featured `BackwardKey`, because `grad_q` takes registers, too (of 32 rows per warp, 64 wide, 8 bytes spill on
-/// sm_120a), if with `grad_score` as many warps fit, of eight; else with one stage, which the product for `grad_q` gives
+/// That of a featured `BackwardKey`, because `dq` takes registers, too (of 32 rows per warp, 64 wide, 8 bytes spill on
+/// sm_120a), if with `dscore` as many warps fit, of eight; else with one stage, which the product for `dq` gives
 /// time to arrive; else with half the warps as well.
 fn backward_key_and_query(class: Class, widths: Widths) -> Tile {
     let two_stages = match widths.small {
@@ -251,16 +251,16 @@ impl Tile {
     pub(super) fn shared_bytes(self, step: Step, widths: Widths) -> u32 {
         let Tile { block_q, block_k, stages, .. } = self;
         let [head, value] = widths.bytes();
-        let grad_score = block_q * block_k * if widths.small { 2 } else { 4 };
+        let dscore = block_q * block_k * if widths.small { 2 } else { 4 };
         match step {
             // Q, and O in its place; K, V.
             Step::Forward => block_q * head.max(value) + block_k * (head + value),
-            // Q and grad_out; stages of K and V.
+            // Q and dout; stages of K and V.
             Step::BackwardQuery => (head + value) * (block_q + stages * block_k),
-            // K and V; stages of Q, grad_out and 8 bytes per query.
+            // K and V; stages of Q, dout and 8 bytes per query.
             Step::BackwardKey => (head + value) * (block_k + stages * block_q) + stages * 8 * block_q,
-            // The same, and grad_score.
-            Step::BackwardKeyAndQuery => self.shared_bytes(Step::BackwardKey, widths) + grad_score,
+            // The same, and dscore.
+            Step::BackwardKeyAndQuery => self.shared_bytes(Step::BackwardKey, widths) + dscore,
         }
     }
 }

@@ -143,7 +143,7 @@ fn check<const N: usize>(rows: usize, read: [Numbers; N], written: (&'static str
     CHECK.tensor(written.0, written.1, Dtype::F32)?;
     let read = read.map(|(name, data, count)| Extent::contiguous(name, data, count, 4));
     let written = Extent::contiguous(written.0, written.1, 1, 4).written();
-    CHECK.apart(&[&read[..], &[written]].concat())
+    CHECK.apart(read.iter().chain([&written]))
 }
 
 /// `x *= factor`, for a factor on the device: of a gradient that was computed before that of the loss was known. Where

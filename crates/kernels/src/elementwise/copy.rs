@@ -288,7 +288,7 @@ fn check_distinct(dims: &[Dim]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extent::assert_apart;
+    use crate::extent::{assert_apart, pointers};
     use proptest::prelude::*;
 
     /// Byte addresses that a copy reads and writes, in pairs, as the kernel computes them.
@@ -387,13 +387,7 @@ mod tests {
     #[test]
     fn source_and_target_are_apart_and_may_lie_between_each_other() {
         let rows = args(&[6, 10], &[10, 1], &[20, 1]);
-        assert_apart(
-            rows,
-            |args| params(args).map(drop),
-            1,
-            &[("target", |args| &mut args.target), ("source", |args| &mut args.source)],
-            &[],
-        );
+        assert_apart(rows, |args| params(args).map(drop), 1, pointers![target, source], &[]);
         let halves = CopyArgs { target: rows.source.offset(20), ..args(&[6, 10], &[20, 1], &[20, 1]) };
         assert!(params(&halves).is_ok());
     }

@@ -193,7 +193,7 @@ fn check(dtype: Dtype, args: &EmbeddingBackwardArgs, workspace_bytes: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extent::assert_apart;
+    use crate::extent::{assert_apart, pointers};
 
     #[test]
     fn what_is_written_is_apart_from_all_else() {
@@ -203,12 +203,7 @@ mod tests {
             EmbeddingBackwardArgs { shape, dout, ids, padding: None, dweight, workspace },
             |args| check(Dtype::Bf16, args, 4096),
             2,
-            &[
-                ("dweight", |args| &mut args.dweight),
-                ("workspace", |args| &mut args.workspace),
-                ("dout", |args| &mut args.dout),
-                ("ids", |args| &mut args.ids),
-            ],
+            pointers![dweight, workspace, dout, ids],
             &[],
         );
     }

@@ -127,7 +127,7 @@ fn check(dtype: Dtype, args: &EmbeddingForwardArgs) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extent::assert_apart;
+    use crate::extent::{assert_apart, pointers};
 
     #[test]
     fn the_output_is_apart_from_all_else() {
@@ -137,11 +137,7 @@ mod tests {
             EmbeddingForwardArgs { shape, weight, ids, out },
             |args| check(Dtype::Bf16, args),
             1,
-            &[
-                ("out", |args| &mut args.out),
-                ("weight", |args| &mut args.weight),
-                ("ids", |args| &mut args.ids),
-            ],
+            pointers![out, weight, ids],
             &[],
         );
     }

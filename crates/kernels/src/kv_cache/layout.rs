@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use longhand_gpu::{Constants, DevicePtr};
 
 use crate::attention::Strides;
-use crate::check::{Check, overlap};
+use crate::check::{Check, overlap, reach};
 use crate::extent::Extent;
 use crate::{Dtype, Result};
 
@@ -236,8 +236,11 @@ impl CacheSizes {
     pub fn check(&self, cache: &KvCache, written: bool) -> Result<()> {
         let check = self.check;
         let (pages, tokens) = self.check_pages(&cache.pages)?;
-        for (name, side, head_dim) in [("k", &cache.k, self.head_dims[0]), ("v", &cache.v, self.head_dims[1])]
-        {
+        let [key_dim, value_dim] = self.head_dims;
+        for (name, scales, side, head_dim) in [
+            ("cache.k", "cache.k.scales", &cache.k, key_dim),
+            ("cache.v", "cache.v.scales", &cache.v, value_dim),
+        ] {
             let dims = |strides: CacheStrides| {
                 [
                     ("page", pages, strides.page),
@@ -245,10 +248,8 @@ impl CacheSizes {
                     ("head", self.kv_heads, strides.head),
                 ]
             };
-            let name = &format!("cache.{name}");
             check.memory(name, side.data, self.storage.size(self.dtype) as u64)?;
             self.check_strides(name, dims(side.strides), head_dim, written)?;
-            let scales = &format!("{name}.scales");
             if self.storage.is_quantised() {
                 check.memory(scales, side.scales, 4)?;
                 self.check_strides(scales, dims(side.scale_strides), 1, written)?;
@@ -345,18 +346,15 @@ impl CacheSizes {
         written: bool,
     ) -> Result<()> {
         let check = self.check;
-        let several: Vec<_> = dims.into_iter().filter(|&(_, count, _)| count > 1).collect();
-        if let Some((dim, _, stride)) = several.iter().find(|(_, _, stride)| *stride < 0) {
+        if let Some((dim, _, stride)) = dims.iter().find(|&&(_, count, stride)| count > 1 && stride < 0) {
             return Err(check.error(&format!("{dim} stride of {name}"), stride, "0 or more"));
         }
-        let reach: i128 =
-            several.iter().map(|&(_, count, stride)| (count as i128 - 1) * i128::from(stride)).sum();
-        if reach > i128::from(i64::MAX / 8) {
+        let strided = dims.map(|(_, count, stride)| (count, stride));
+        if reach(&strided) > i128::from(i64::MAX / 8) {
             let was = format!("{:?}", dims.map(|(_, _, stride)| stride));
             return Err(check.error(&format!("strides of {name}"), was, "small enough for 64-bit addresses"));
         }
-        let several = several.into_iter().map(|(_, count, stride)| (count, stride)).collect();
-        match overlap(several, inner) {
+        match overlap(strided, inner) {
             Some((stride, reach)) if written => {
                 let expected = format!("at least {reach}: its elements overlap");
                 Err(check.error(&format!("stride of {name}"), stride, expected))

@@ -17,8 +17,8 @@ const FINISH_THREADS: u32 = 256;
 
 params! {
     struct Params {
-        dy: DevicePtr,
-        dr: DevicePtr,
+        dout: DevicePtr,
+        dsum: DevicePtr,
         sum: DevicePtr,
         weight: DevicePtr,
         mean: DevicePtr,
@@ -111,9 +111,9 @@ pub struct NormBackwardArgs {
     /// `N`.
     pub rows: usize,
     /// `(N, W)` contiguous: the gradient of `out`.
-    pub dy: DevicePtr,
+    pub dout: DevicePtr,
     /// `(N, W)` contiguous: the gradient of `sum`, or [`DevicePtr::NULL`] for zero.
-    pub dr: DevicePtr,
+    pub dsum: DevicePtr,
     /// `(N, W)`, rows `sum_stride` elements apart: `sum` of forward, which without a residual and dropout is `x`.
     pub sum: DevicePtr,
     /// Elements from one row of `sum` to the next.
@@ -127,10 +127,10 @@ pub struct NormBackwardArgs {
     /// `(N)` f32, of forward.
     pub rstd: DevicePtr,
     /// `(N, W)` contiguous, overwritten: the gradient of `x`, and without dropout that of `residual`, too; or
-    /// [`DevicePtr::NULL`] where nobody wants it. It may be `dr` itself.
+    /// [`DevicePtr::NULL`] where nobody wants it. It may be `dsum` itself.
     pub dx: DevicePtr,
     /// `(N, W)` contiguous, overwritten: with dropout, the gradient of `residual`, or [`DevicePtr::NULL`] where nobody
-    /// wants it. It may be `dr` itself. Without dropout, [`DevicePtr::NULL`]: it is `dx`.
+    /// wants it. It may be `dsum` itself. Without dropout, [`DevicePtr::NULL`]: it is `dx`.
     pub dresidual: DevicePtr,
     /// `(W)`, overwritten, if the norm has a weight, or [`DevicePtr::NULL`] where nobody wants it.
     pub dweight: DevicePtr,
@@ -193,7 +193,7 @@ impl NormBackwardPlan {
     pub unsafe fn launch(&self, stream: &Stream, args: &NormBackwardArgs) -> Result<()> {
         let NormBackwardPlan { norm, kernels } = self;
         check(norm, args, self.workspace_bytes(args.rows))?;
-        let tensors = [args.dy, args.dr, args.sum, args.weight, args.dx, args.dresidual];
+        let tensors = [args.dout, args.dsum, args.sum, args.weight, args.dx, args.dresidual];
         let is_aligned = aligned(tensors) && args.sum_stride % norm.vector() as i64 == 0;
         let Kernels { block, totals, rows, finish } = kernels.get(is_aligned).0;
         let finish = finish.as_ref().filter(|_| args.wants_sums());
@@ -208,8 +208,8 @@ impl NormBackwardPlan {
         };
         let partials = args.workspace.offset(totals_bytes(*block, args.rows) as i64);
         let params = Params {
-            dy: args.dy,
-            dr: args.dr,
+            dout: args.dout,
+            dsum: args.dsum,
             sum: args.sum,
             weight: args.weight,
             mean: args.mean,
@@ -254,10 +254,10 @@ fn check(norm: &Norm, args: &NormBackwardArgs, workspace_bytes: usize) -> Result
     CHECK.size("rows", args.rows, 0, MAX_BLOCKS)?;
     norm.check_dropout(CHECK, args.dropout)?;
     if args.rows > 0 {
-        CHECK.tensor("dy", args.dy, norm.dtype)?;
+        CHECK.tensor("dout", args.dout, norm.dtype)?;
         CHECK.tensor("sum", args.sum, norm.dtype)?;
         CHECK.optional("dx", args.dx, norm.dtype)?;
-        CHECK.optional("dr", args.dr, norm.dtype)?;
+        CHECK.optional("dsum", args.dsum, norm.dtype)?;
         Norm::check_part(CHECK, "weight", args.weight, norm.weight_dtype, norm.weight)?;
         Norm::check_part(CHECK, "mean", args.mean, Dtype::F32, norm.layer)?;
         CHECK.tensor("rstd", args.rstd, Dtype::F32)?;
@@ -278,14 +278,14 @@ fn check(norm: &Norm, args: &NormBackwardArgs, workspace_bytes: usize) -> Result
     let column = |name, data| norm.column(name, data);
     let per_row = |name, data| Extent::contiguous(name, data, args.rows, 4);
     CHECK.apart(&[
-        whole("dy", args.dy),
-        whole("dr", args.dr),
+        whole("dout", args.dout),
+        whole("dsum", args.dsum),
         Extent::rows("sum", args.sum, [args.rows, norm.width], args.sum_stride, norm.dtype.size()),
         column("weight", args.weight),
         per_row("mean", args.mean),
         per_row("rstd", args.rstd),
-        whole("dx", args.dx).written().may_be(&["dr"]),
-        whole("dresidual", args.dresidual).written().may_be(&["dr"]),
+        whole("dx", args.dx).written().may_be(&["dsum"]),
+        whole("dresidual", args.dresidual).written().may_be(&["dsum"]),
         column("dweight", args.dweight).written(),
         column("dbias", args.dbias).written(),
         Extent::contiguous("workspace", args.workspace, workspace_bytes, 1).written(),
@@ -295,19 +295,19 @@ fn check(norm: &Norm, args: &NormBackwardArgs, workspace_bytes: usize) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extent::assert_apart;
+    use crate::extent::{assert_apart, pointers};
 
     #[test]
     fn what_is_written_is_apart_from_all_else_but_for_the_gradient_of_the_sum() {
-        let [dy, dr, sum, weight, mean, rstd, dx, dresidual] =
+        let [dout, dsum, sum, weight, mean, rstd, dx, dresidual] =
             [1, 2, 3, 4, 5, 6, 7, 8].map(|i| DevicePtr(i << 20));
         let [dweight, dbias, workspace] = [9, 10, 11].map(|i| DevicePtr(i << 20));
         let dropout = Some(Dropout::default());
         let (rows, sum_stride) = (9, 768);
         let args = NormBackwardArgs {
             rows,
-            dy,
-            dr,
+            dout,
+            dsum,
             sum,
             sum_stride,
             dropout,
@@ -325,20 +325,8 @@ mod tests {
             args,
             |args| check(&norm, args, 4096),
             5,
-            &[
-                ("dx", |args| &mut args.dx),
-                ("dresidual", |args| &mut args.dresidual),
-                ("dweight", |args| &mut args.dweight),
-                ("dbias", |args| &mut args.dbias),
-                ("workspace", |args| &mut args.workspace),
-                ("dy", |args| &mut args.dy),
-                ("dr", |args| &mut args.dr),
-                ("sum", |args| &mut args.sum),
-                ("weight", |args| &mut args.weight),
-                ("mean", |args| &mut args.mean),
-                ("rstd", |args| &mut args.rstd),
-            ],
-            &[["dx", "dr"], ["dresidual", "dr"]],
+            pointers![dx, dresidual, dweight, dbias, workspace, dout, dsum, sum, weight, mean, rstd],
+            &[["dx", "dsum"], ["dresidual", "dsum"]],
         );
     }
 
@@ -374,8 +362,8 @@ mod tests {
         let [dbias, workspace, weight, rstd, dx] = [2, 3, 4, 5, 6].map(|i| DevicePtr(i << 20));
         let args = NormBackwardArgs {
             rows: 0,
-            dy: null,
-            dr: null,
+            dout: null,
+            dsum: null,
             sum: null,
             sum_stride: 0,
             dropout: None,
@@ -399,13 +387,13 @@ mod tests {
         );
         assert_eq!(
             message(norm, NormBackwardArgs { rows: 1, ..args }),
-            "norm backward: dy is DevicePtr(0x0), it has to be an address that is a multiple of 4"
+            "norm backward: dout is DevicePtr(0x0), it has to be an address that is a multiple of 4"
         );
         assert_eq!(
             message(Norm::rms(Dtype::F32, 8), args),
             "norm backward: dbias is given, it has to be null: this norm has none"
         );
-        let whole = NormBackwardArgs { rows: 1, dy: rstd, sum: rstd, weight, mean: rstd, rstd, dx, ..args };
+        let whole = NormBackwardArgs { rows: 1, dout: rstd, sum: rstd, weight, mean: rstd, rstd, dx, ..args };
         assert_eq!(message(norm, whole), "fine");
         assert_eq!(
             message(norm, NormBackwardArgs { dresidual: tensor, ..whole }),

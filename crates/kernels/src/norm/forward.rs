@@ -180,7 +180,7 @@ fn check(norm: &Norm, args: &NormForwardArgs) -> Result<()> {
 mod tests {
     use super::*;
     use crate::Random;
-    use crate::extent::assert_apart;
+    use crate::extent::{assert_apart, pointers};
 
     fn args() -> NormForwardArgs {
         let [x, residual, weight, bias, sum, out, mean, rstd] =
@@ -209,16 +209,7 @@ mod tests {
             args(),
             |args| check(&norm, args),
             4,
-            &[
-                ("sum", |args| &mut args.sum),
-                ("out", |args| &mut args.out),
-                ("mean", |args| &mut args.mean),
-                ("rstd", |args| &mut args.rstd),
-                ("x", |args| &mut args.x),
-                ("residual", |args| &mut args.residual),
-                ("weight", |args| &mut args.weight),
-                ("bias", |args| &mut args.bias),
-            ],
+            pointers![sum, out, mean, rstd, x, residual, weight, bias],
             &[["sum", "residual"]],
         );
     }

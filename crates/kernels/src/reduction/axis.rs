@@ -217,7 +217,7 @@ fn parts(outer: usize, axis: usize, inner: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extent::assert_apart;
+    use crate::extent::{assert_apart, pointers};
 
     #[test]
     fn what_is_written_is_apart_from_all_else() {
@@ -226,11 +226,7 @@ mod tests {
             AxisSumArgs { outer: 3, axis: 9, inner: 8, x, factor: 1.0, out, workspace },
             |args| apart(Dtype::F32, args, 4096),
             2,
-            &[
-                ("out", |args| &mut args.out),
-                ("workspace", |args| &mut args.workspace),
-                ("x", |args| &mut args.x),
-            ],
+            pointers![out, workspace, x],
             &[],
         );
     }

@@ -165,7 +165,7 @@ fn check(dtype: Dtype, args: &ColumnSumArgs, workspace_bytes: usize) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extent::assert_apart;
+    use crate::extent::{assert_apart, pointers};
 
     #[test]
     fn what_is_written_is_apart_from_all_else() {
@@ -174,11 +174,7 @@ mod tests {
             ColumnSumArgs { rows: 9, width: 8, x, stride: 10, out, workspace },
             |args| check(Dtype::F32, args, 4096),
             2,
-            &[
-                ("out", |args| &mut args.out),
-                ("workspace", |args| &mut args.workspace),
-                ("x", |args| &mut args.x),
-            ],
+            pointers![out, workspace, x],
             &[],
         );
     }

@@ -171,7 +171,7 @@ impl GradientNormPlan {
 }
 
 fn check(args: &GradientNormArgs, parts: usize) -> Result<()> {
-    let GradientNormArgs { max_norm, norm, factor, workspace, .. } = *args;
+    let GradientNormArgs { gradients, max_norm, norm, factor, workspace } = *args;
     CHECK.tensor("norm", norm, Dtype::F32)?;
     CHECK.tensor("factor", factor, Dtype::F32)?;
     if parts > 0 {
@@ -180,11 +180,13 @@ fn check(args: &GradientNormArgs, parts: usize) -> Result<()> {
     if max_norm.is_nan() || max_norm <= 0.0 {
         return Err(CHECK.error("max_norm", max_norm, "positive"));
     }
-    CHECK.apart(&[
+    let written = [
         Extent::contiguous("norm", norm, 1, 4).written(),
         Extent::contiguous("factor", factor, 1, 4).written(),
         Extent::contiguous("workspace", workspace, parts, 4).written(),
-    ])
+    ];
+    CHECK.apart(&written)?;
+    gradients.iter().try_for_each(|(dtype, list)| list.check_apart(CHECK, dtype.size(), &written))
 }
 
 fn blocks(gradients: &[(Dtype, &TensorList)]) -> usize {
@@ -194,7 +196,7 @@ fn blocks(gradients: &[(Dtype, &TensorList)]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extent::assert_apart;
+    use crate::extent::{assert_apart, pointers};
 
     #[test]
     fn what_is_written_lies_apart() {
@@ -203,11 +205,7 @@ mod tests {
             GradientNormArgs { gradients: &[], max_norm: 1.0, norm, factor, workspace },
             |args| check(args, 9),
             3,
-            &[
-                ("norm", |args| &mut args.norm),
-                ("factor", |args| &mut args.factor),
-                ("workspace", |args| &mut args.workspace),
-            ],
+            pointers![norm, factor, workspace],
             &[],
         );
     }

@@ -131,7 +131,7 @@ fn check(dtype: Dtype, args: &SumArgs) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extent::assert_apart;
+    use crate::extent::{assert_apart, pointers};
 
     #[test]
     fn what_is_written_is_apart_from_all_else() {
@@ -140,11 +140,7 @@ mod tests {
             SumArgs { count: 9, x, factor: 1.0, out, workspace },
             |args| check(Dtype::F32, args),
             2,
-            &[
-                ("out", |args| &mut args.out),
-                ("workspace", |args| &mut args.workspace),
-                ("x", |args| &mut args.x),
-            ],
+            pointers![out, workspace, x],
             &[],
         );
     }

@@ -308,9 +308,9 @@ impl Parts {
             tokens: self.tokens,
             heads: self.heads,
             parts: &self.kernel_parts()?,
-            grad_out: kernel_heads(grad_out)?,
-            grad_lse: pointer_or_null(NAME, grad_lse)?,
-            grads: &grads,
+            dout: kernel_heads(grad_out)?,
+            dlse: pointer_or_null(NAME, grad_lse)?,
+            dparts: &grads,
         };
         // SAFETY: as above.
         unsafe { plan.launch(gpu.stream(), &args)? };

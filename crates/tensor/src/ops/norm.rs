@@ -420,8 +420,8 @@ impl Norm {
         let workspace = gpu.workspace(plan.workspace_bytes(rows))?;
         let args = NormBackwardArgs {
             rows,
-            dy: self.pointer(Some(grad_y))?,
-            dr: self.pointer(grad_r)?,
+            dout: self.pointer(Some(grad_y))?,
+            dsum: self.pointer(grad_r)?,
             sum: self.pointer(Some(r))?,
             sum_stride: width as i64,
             dropout: self.options.dropout,

@@ -317,14 +317,14 @@ fn a_gradient_that_is_not_wanted_is_not_computed_on_a_gpu() {
     };
     let heads = |tokens, heads, seed| bf16(&[1, tokens, heads, 64], seed);
     let gated = |x: &[Tensor]| -> Result<Vec<Tensor>> {
-        Ok(vec![ops::gated(&x[0], &x[1], Some((&x[2], &x[3])), ops::Activation::Silu)?])
+        Ok(vec![ops::gated(&x[0], &x[1], Some((&x[2], &x[3])), Activation::Silu)?])
     };
     let halves = |x: &[Tensor]| -> Result<Vec<Tensor>> {
-        Ok(vec![ops::gated_halves(&x[0], Some(&x[1]), ops::Activation::Silu)?])
+        Ok(vec![ops::gated_halves(&x[0], Some(&x[1]), Activation::Silu)?])
     };
     let merge = |x: &[Tensor]| -> Result<Vec<Tensor>> {
         let (out, lse) = ops::attention_merge(&[(x[0].clone(), x[2].clone()), (x[1].clone(), x[3].clone())])?;
-        Ok(vec![out, lse])
+        Ok(vec![out, lse.to_dtype(Dtype::Bf16)?])
     };
     // Bytes of what the gradient of each input alone takes. One kernel makes those of keys and values.
     let (q, kv, matrix, vector) = (2 * 20 * 2 * 64, 2 * 40 * 64, 2 * 5 * 64, 2 * 64);

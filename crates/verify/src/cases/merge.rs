@@ -27,7 +27,7 @@ pub struct AttentionMerge {
     /// Each tensor takes the next, starting over after the last.
     pub layouts: [HeadLayout; 2],
     /// Backward: whether there is a gradient of the merged LSE.
-    pub grad_lse: bool,
+    pub dlse: bool,
     /// Backward: whether the gradients of the `out` and of the LSE of each part are wanted.
     pub wanted: [bool; 2],
     /// Of the inputs.
@@ -45,7 +45,7 @@ impl AttentionMerge {
             parts: 2,
             empty: 3,
             layouts: [HeadLayout::default(); 2],
-            grad_lse: true,
+            dlse: true,
             wanted: [true; 2],
             seed: 1,
         };
@@ -54,7 +54,7 @@ impl AttentionMerge {
             Precision::ALL.map(|precision| AttentionMerge { precision, ..base.clone() }).into();
         cases.extend([
             AttentionMerge { parts: 8, layouts: [HeadLayout::default(), strided], ..base.clone() },
-            AttentionMerge { sizes: [1, 5, 2, 24], parts: 3, grad_lse: false, ..base.clone() },
+            AttentionMerge { sizes: [1, 5, 2, 24], parts: 3, dlse: false, ..base.clone() },
             AttentionMerge {
                 sizes: [3, 2, 1, 7],
                 layouts: [HeadLayout { gap: 3, ..strided }; 2],
@@ -78,7 +78,7 @@ impl AttentionMerge {
             parts: 2,
             empty: 0,
             layouts: [HeadLayout::default(); 2],
-            grad_lse: true,
+            dlse: true,
             wanted: [true; 2],
             seed: 1,
         };
@@ -152,9 +152,9 @@ impl AttentionMerge {
         let views = self.upload(trial, &values)?;
         let dout = draw.vec(batch * tokens * heads * dim);
         let dlse =
-            if self.grad_lse { draw.vec(batch * tokens * heads) } else { vec![0.0; batch * tokens * heads] };
-        let grad_out = trial.input("dout", self.precision, &self.out_layout(0), &dout)?;
-        let grad_lse = trial.input("dlse", Precision::F32, &self.lse_layout(), &dlse)?;
+            if self.dlse { draw.vec(batch * tokens * heads) } else { vec![0.0; batch * tokens * heads] };
+        let dout_view = trial.input("dout", self.precision, &self.out_layout(0), &dout)?;
+        let dlse_view = trial.input("dlse", Precision::F32, &self.lse_layout(), &dlse)?;
         let grads = (0..self.parts).map(|i| -> Result<[View; 2], Error> {
             let out = trial.output("dout_i", self.precision, &self.out_layout(i + 1))?;
             Ok([out, trial.output("dlse_i", Precision::F32, &self.lse_layout())?])
@@ -177,9 +177,9 @@ impl AttentionMerge {
             tokens,
             heads,
             parts: &parts,
-            grad_out: partial(&grad_out, &grad_lse).out,
-            grad_lse: if self.grad_lse { grad_lse.ptr() } else { DevicePtr::NULL },
-            grads: &written,
+            dout: partial(&dout_view, &dlse_view).out,
+            dlse: if self.dlse { dlse_view.ptr() } else { DevicePtr::NULL },
+            dparts: &written,
         };
         // SAFETY: as above.
         trial.launch(|stream| unsafe { plan.launch(stream, &args) })?;

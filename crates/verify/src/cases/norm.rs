@@ -271,8 +271,8 @@ impl Norm {
         let workspace = trial.workspace(plan.workspace_bytes(rows))?;
         let args = NormBackwardArgs {
             rows,
-            dy: dout.ptr(),
-            dr: given(&dsum, self.residual),
+            dout: dout.ptr(),
+            dsum: given(&dsum, self.residual),
             sum: sum.ptr(),
             sum_stride: sum.strides()[0],
             dropout: self.random(),

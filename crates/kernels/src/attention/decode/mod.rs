@@ -431,9 +431,9 @@ fn check(
         let sizes = CacheSizes { check: CHECK, dtype, storage, paged, batch, kv_heads, head_dims };
         sizes.check(&args.cache, false)?;
         sizes.check_alignment(&args.cache)?;
-        arguments.check_apart(&[&tensors[..], &operands, &sizes.extents(&args.cache)].concat())?;
+        arguments.check_apart(tensors.iter().chain(&operands).chain(&sizes.extents(&args.cache)))?;
     } else {
-        arguments.check_apart(&[&tensors[..], &operands].concat())?;
+        arguments.check_apart(tensors.iter().chain(&operands))?;
     }
     Ok(arguments)
 }

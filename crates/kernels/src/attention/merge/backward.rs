@@ -2,7 +2,9 @@
 
 use longhand_gpu::{Device, DevicePtr, Stream, params};
 
-use super::{Call, HEADERS, Heads, Kind, MAX_PARTS, Part, PartialAttention, Strides, THREADS, listed};
+use super::{
+    Call, DPARTS, HEADERS, Heads, Kind, MAX_PARTS, PARTS, Part, PartialAttention, Strides, THREADS, listed,
+};
 use crate::check::Check;
 use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
@@ -15,10 +17,10 @@ params! {
     #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
     struct Params {
         parts: [Part; MAX_PARTS],
-        grads: [Part; MAX_PARTS],
-        grad_out: DevicePtr,
-        grad_lse: DevicePtr,
-        grad_out_strides: Strides,
+        dparts: [Part; MAX_PARTS],
+        dout: DevicePtr,
+        dlse: DevicePtr,
+        dout_strides: Strides,
         tokens: i64,
         T: i32,
         _pad: u32,
@@ -71,11 +73,11 @@ pub struct AttentionMergeBackwardArgs<'a> {
     /// What was merged, as many as planned.
     pub parts: &'a [PartialAttention],
     /// `(B, T, H, D)`: the gradient of the merged `out`.
-    pub grad_out: Heads,
+    pub dout: Heads,
     /// `(B, H, T)` contiguous f32: the gradient of the merged LSE; null for zeros.
-    pub grad_lse: DevicePtr,
+    pub dlse: DevicePtr,
     /// The gradients of the parts, overwritten: of each, [`Heads::NONE`] and null where nobody wants them.
-    pub grads: &'a [PartialAttention],
+    pub dparts: &'a [PartialAttention],
 }
 
 /// A compiled [`AttentionMergeBackward`].
@@ -96,17 +98,17 @@ impl AttentionMergeBackwardPlan {
     ///
     /// As [`AttentionMergePlan::launch`](super::AttentionMergePlan::launch).
     pub unsafe fn launch(&self, stream: &Stream, args: &AttentionMergeBackwardArgs<'_>) -> Result<()> {
-        let AttentionMergeBackwardArgs { batch, tokens, heads, parts, grad_out, grad_lse, grads } = *args;
+        let AttentionMergeBackwardArgs { batch, tokens, heads, parts, dout, dlse, dparts } = *args;
         let call = Call { check: CHECK, kind: self.kind, batch, tokens, heads };
-        let outs = parts.iter().chain(grads).map(|part| &part.out);
-        let (kernel, vector) = self.kernel.get(outs.chain([&grad_out]).all(|out| call.is_aligned(out)));
+        let outs = parts.iter().chain(dparts).map(|part| &part.out);
+        let (kernel, vector) = self.kernel.get(outs.chain([&dout]).all(|out| call.is_aligned(out)));
         let Some(blocks) = check(&call, args, self.kind.group(vector))? else { return Ok(()) };
         let params = Params {
             parts: listed(parts),
-            grads: listed(grads),
-            grad_out: grad_out.data,
-            grad_lse,
-            grad_out_strides: grad_out.strides,
+            dparts: listed(dparts),
+            dout: dout.data,
+            dlse,
+            dout_strides: dout.strides,
             tokens: (batch * tokens) as i64,
             T: tokens as i32,
             _pad: 0,
@@ -119,23 +121,20 @@ impl AttentionMergeBackwardPlan {
 /// Blocks in x; None where there is nothing to do.
 fn check(call: &Call, args: &AttentionMergeBackwardArgs<'_>, lanes: usize) -> Result<Option<u32>> {
     call.count("parts", args.parts)?;
-    call.count("grads", args.grads)?;
+    call.count("dparts", args.dparts)?;
     let blocks = call.blocks(lanes)?;
     if blocks.is_some() {
-        for (i, (part, grad)) in args.parts.iter().zip(args.grads).enumerate() {
-            call.read(&format!("parts[{i}]"), part)?;
-            call.wanted(&format!("grads[{i}]"), grad)?;
+        for (i, (part, grad)) in args.parts.iter().zip(args.dparts).enumerate() {
+            call.read(PARTS[i], part)?;
+            call.wanted(DPARTS[i], grad)?;
         }
-        CHECK.heads("grad_out", &args.grad_out, call.kind.dtype, call.shape())?;
-        CHECK.optional("grad_lse", args.grad_lse, Dtype::F32)?;
-        let merged = PartialAttention { out: args.grad_out, lse: args.grad_lse };
-        let mut extents = call.extents_of_parts(args.parts);
-        extents.extend(call.extents(["grad_out", "grad_lse"], 0, &merged));
-        for (i, grad) in args.grads.iter().enumerate() {
-            let names = ["grads[{}].out", "grads[{}].lse"];
-            extents.extend(call.extents(names, i, grad).map(Extent::written));
-        }
-        CHECK.apart(&extents)?;
+        CHECK.heads("dout", &args.dout, call.kind.dtype, call.shape())?;
+        CHECK.optional("dlse", args.dlse, Dtype::F32)?;
+        let merged = PartialAttention { out: args.dout, lse: args.dlse };
+        let upstream = call.extents(["dout", "dlse"], &merged);
+        let dparts = call.extents_of(&DPARTS, args.dparts).map(|grad| grad.map(Extent::written));
+        let parts = call.extents_of(&PARTS, args.parts);
+        CHECK.apart(parts.iter().chain(&dparts).flatten().chain(&upstream))?;
     }
     Ok(blocks)
 }
@@ -154,37 +153,37 @@ mod tests {
             out: Heads { data: DevicePtr(i << 20), ..out },
             lse: DevicePtr((i << 20) + (1 << 19)),
         };
-        let (parts, grads) = ([part; 2], [at(1), at(2)]);
+        let (parts, dparts) = ([part; 2], [at(1), at(2)]);
         let args = AttentionMergeBackwardArgs {
             batch: 2,
             tokens: 5,
             heads: 4,
             parts: &parts,
-            grad_out: out,
-            grad_lse: DevicePtr::NULL,
-            grads: &grads,
+            dout: out,
+            dlse: DevicePtr::NULL,
+            dparts: &dparts,
         };
         let message =
             |args| check(&call, &args, 16).map_or_else(|error| error.to_string(), |_| "fine".into());
         assert_eq!(message(args), "fine");
         assert_eq!(
-            message(AttentionMergeBackwardArgs { grads: &parts[..1], ..args }),
-            "attention merge backward: grads is 1, it has to be as many as planned: 2"
+            message(AttentionMergeBackwardArgs { dparts: &parts[..1], ..args }),
+            "attention merge backward: dparts is 1, it has to be as many as planned: 2"
         );
         assert_eq!(
-            message(AttentionMergeBackwardArgs { grad_lse: DevicePtr(2), ..args }),
-            "attention merge backward: grad_lse is DevicePtr(0x2), it has to be an address that is a multiple of 4"
+            message(AttentionMergeBackwardArgs { dlse: DevicePtr(2), ..args }),
+            "attention merge backward: dlse is DevicePtr(0x2), it has to be an address that is a multiple of 4"
         );
         let overlapping =
             PartialAttention { out: Heads { strides: Strides { token: 8, ..out.strides }, ..out }, ..part };
         let in_place = [at(1), part];
         assert_eq!(
-            message(AttentionMergeBackwardArgs { grads: &in_place, ..args }),
-            "attention merge backward: grads[1].out is at 0x1000..0x1640, it has to be apart from parts[0].out at 0x1000..0x1640"
+            message(AttentionMergeBackwardArgs { dparts: &in_place, ..args }),
+            "attention merge backward: dparts[1].out is at 0x1000..0x1640, it has to be apart from parts[0].out at 0x1000..0x1640"
         );
         assert!(
-            message(AttentionMergeBackwardArgs { grads: &[at(1), overlapping], ..args })
-                .starts_with("attention merge backward: stride of grads[1].out is")
+            message(AttentionMergeBackwardArgs { dparts: &[at(1), overlapping], ..args })
+                .starts_with("attention merge backward: stride of dparts[1].out is")
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use longhand_gpu::{Device, DevicePtr, Stream, params};
 
-use super::{Call, HEADERS, Kind, MAX_PARTS, Part, PartialAttention, Strides, THREADS, listed};
+use super::{Call, HEADERS, Kind, MAX_PARTS, Names, PARTS, Part, PartialAttention, Strides, THREADS, listed};
 use crate::check::Check;
 use crate::extent::Extent;
 use crate::loaded::{ByAlignment, Loaded};
@@ -10,6 +10,7 @@ use crate::source::{cuda_files, program};
 use crate::{Dtype, Result, Variant};
 
 const CHECK: Check = Check("attention merge");
+const MERGED: Names = ["merged.out", "merged.lse"];
 
 params! {
     #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
@@ -119,13 +120,12 @@ fn check(call: &Call, args: &AttentionMergeArgs<'_>, lanes: usize) -> Result<Opt
     call.count("parts", args.parts)?;
     let blocks = call.blocks(lanes)?;
     if blocks.is_some() {
-        for (i, part) in args.parts.iter().enumerate() {
-            call.read(&format!("parts[{i}]"), part)?;
+        for (names, part) in PARTS.into_iter().zip(args.parts) {
+            call.read(names, part)?;
         }
-        call.written("merged", &args.merged)?;
-        let mut extents = call.extents_of_parts(args.parts);
-        extents.extend(call.extents(["merged.out", "merged.lse"], 0, &args.merged).map(Extent::written));
-        CHECK.apart(&extents)?;
+        call.written(MERGED, &args.merged)?;
+        let merged = call.extents(MERGED, &args.merged).map(Extent::written);
+        CHECK.apart(call.extents_of(&PARTS, args.parts).iter().flatten().chain(&merged))?;
     }
     Ok(blocks)
 }

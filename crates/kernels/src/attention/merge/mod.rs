@@ -60,6 +60,19 @@ pub struct PartialAttention {
     pub lse: DevicePtr,
 }
 
+/// Of the two tensors of a part.
+type Names = [&'static str; 2];
+
+/// Those of every part, or of the gradient of every part.
+macro_rules! numbered {
+    ($name:literal) => { numbered!($name: 0 1 2 3 4 5 6 7) };
+    ($name:literal: $($i:literal)*) => {
+        [$([concat!($name, "[", $i, "].out"), concat!($name, "[", $i, "].lse")]),*]
+    };
+}
+const PARTS: [Names; MAX_PARTS] = numbered!("parts");
+const DPARTS: [Names; MAX_PARTS] = numbered!("dparts");
+
 /// `Part` and `Gradient` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -162,37 +175,37 @@ impl Call {
         Ok(())
     }
 
-    fn read(&self, name: &str, part: &PartialAttention) -> Result<()> {
-        self.check.heads(&format!("{name}.out"), &part.out, self.kind.dtype, self.shape())?;
-        self.check.memory(&format!("{name}.lse"), part.lse, 4)
+    fn read(&self, [out, lse]: Names, part: &PartialAttention) -> Result<()> {
+        self.check.heads(out, &part.out, self.kind.dtype, self.shape())?;
+        self.check.memory(lse, part.lse, 4)
     }
 
-    fn written(&self, name: &str, part: &PartialAttention) -> Result<()> {
-        self.check.heads_written(&format!("{name}.out"), &part.out, self.kind.dtype, self.shape())?;
-        self.check.memory(&format!("{name}.lse"), part.lse, 4)
+    fn written(&self, [out, lse]: Names, part: &PartialAttention) -> Result<()> {
+        self.check.heads_written(out, &part.out, self.kind.dtype, self.shape())?;
+        self.check.memory(lse, part.lse, 4)
     }
 
     /// A gradient, what is wanted of it.
-    fn wanted(&self, name: &str, grad: &PartialAttention) -> Result<()> {
+    fn wanted(&self, [out, lse]: Names, grad: &PartialAttention) -> Result<()> {
         if !grad.out.data.is_null() {
-            self.check.heads_written(&format!("{name}.out"), &grad.out, self.kind.dtype, self.shape())?;
+            self.check.heads_written(out, &grad.out, self.kind.dtype, self.shape())?;
         }
-        self.check.optional(&format!("{name}.lse"), grad.lse, Dtype::F32)
+        self.check.optional(lse, grad.lse, Dtype::F32)
     }
 
-    /// Of both tensors of a part, with the number where there are several.
-    fn extents(&self, names: [&'static str; 2], number: usize, part: &PartialAttention) -> [Extent; 2] {
+    /// Of both tensors of a part.
+    fn extents(&self, names: Names, part: &PartialAttention) -> [Extent; 2] {
         let numbers = self.batch * self.tokens * self.heads;
         [
-            Extent::heads(names[0], &part.out, self.shape(), self.kind.dtype.size()).number(number),
-            Extent::contiguous(names[1], part.lse, numbers, 4).number(number),
+            Extent::heads(names[0], &part.out, self.shape(), self.kind.dtype.size()),
+            Extent::contiguous(names[1], part.lse, numbers, 4),
         ]
     }
 
-    /// Those of parts that are read.
-    fn extents_of_parts(&self, parts: &[PartialAttention]) -> Vec<Extent> {
-        let names = ["parts[{}].out", "parts[{}].lse"];
-        parts.iter().enumerate().flat_map(|(i, part)| self.extents(names, i, part)).collect()
+    /// Of all parts, of which there are no more than names.
+    fn extents_of(&self, names: &[Names; MAX_PARTS], parts: &[PartialAttention]) -> [[Extent; 2]; MAX_PARTS] {
+        let none = PartialAttention { out: Heads::NONE, lse: DevicePtr::NULL };
+        std::array::from_fn(|i| self.extents(names[i], parts.get(i).unwrap_or(&none)))
     }
 
     fn shape(&self) -> [usize; 4] {

@@ -210,11 +210,11 @@ impl Attention {
             |wanted: bool, like: &Tensor| wanted.then(|| gpu.empty(like.shape(), like.dtype())).transpose();
         // One kernel makes the gradients of keys and values.
         let keys = wanted.k || wanted.v;
-        let [grad_q, grad_k, grad_v] = [new(wanted.q, q)?, new(keys, k)?, new(keys, v)?];
-        let grad_sinks = held.sinks.as_ref().map(|sinks| new(wanted.sinks, sinks)).transpose()?.flatten();
+        let [dq, dk, dv] = [new(wanted.q, q)?, new(keys, k)?, new(keys, v)?];
+        let dsinks = held.sinks.as_ref().map(|sinks| new(wanted.sinks, sinks)).transpose()?.flatten();
         // What no score is added to is not written.
         let zeros = |bias: &Tensor| gpu.zeros(bias.shape(), bias.dtype());
-        let grad_bias = held.bias.as_ref().filter(|_| wanted.bias).map(zeros).transpose()?;
+        let dbias = held.bias.as_ref().filter(|_| wanted.bias).map(zeros).transpose()?;
         let shape = self.kernel_shape(sizes);
         let workspace = gpu.workspace(plan.workspace_bytes(&shape))?;
         let args = kernel::AttentionBackwardArgs {
@@ -224,22 +224,22 @@ impl Attention {
             k: kernel_heads(k)?,
             v: kernel_heads(v)?,
             out: kernel_heads(saved.out)?,
-            grad_out: kernel_heads(&saved.grad)?,
+            dout: kernel_heads(&saved.grad)?,
             lse: saved.lse.pointer(NAME)?,
-            grad_lse: pointer_or_null(NAME, saved.grad_lse.as_ref())?,
+            dlse: pointer_or_null(NAME, saved.grad_lse.as_ref())?,
             workspace: workspace.ptr(),
-            grad_q: heads_or_none(grad_q.as_ref())?,
-            grad_k: heads_or_none(grad_k.as_ref())?,
-            grad_v: heads_or_none(grad_v.as_ref())?,
-            grad_sinks: pointer_or_null(NAME, grad_sinks.as_ref())?,
+            dq: heads_or_none(dq.as_ref())?,
+            dk: heads_or_none(dk.as_ref())?,
+            dv: heads_or_none(dv.as_ref())?,
+            dsinks: pointer_or_null(NAME, dsinks.as_ref())?,
             operands: kernel::Operands { bias, ..self.operands(q, &held, &named)? },
-            grad_bias: self.kernel_bias(grad_bias.as_ref(), sizes)?,
+            dbias: self.kernel_bias(dbias.as_ref(), sizes)?,
         };
         // SAFETY: the inputs lie in memory as their strides say, outputs and workspace are new, all on this device and
         // freed on this stream.
         unsafe { plan.launch(gpu.stream(), &args)? };
-        let mut all = vec![grad_q, grad_k.filter(|_| wanted.k), grad_v.filter(|_| wanted.v)];
-        for (input, grad) in [(saved.inputs.bias, grad_bias), (saved.inputs.sinks, grad_sinks)] {
+        let mut all = vec![dq, dk.filter(|_| wanted.k), dv.filter(|_| wanted.v)];
+        for (input, grad) in [(saved.inputs.bias, dbias), (saved.inputs.sinks, dsinks)] {
             if let Some(input) = input {
                 all.push(grad.map(|grad| grad.to_dtype(input.dtype())).transpose()?);
             }

@@ -14,8 +14,8 @@ params! {
     #[allow(non_snake_case, reason = "dimensions have their letters, as in CUDA")]
     pub(super) struct Params {
         pub sums: DevicePtr,
-        pub grad_q: DevicePtr,
-        pub grad_q_strides: Strides,
+        pub dq: DevicePtr,
+        pub dq_strides: Strides,
         pub documents: DocumentsParams,
         pub T: i32,
         pub S: i32,
@@ -35,7 +35,7 @@ pub(super) fn variant(attention: &Attention, added: u32) -> Variant {
     }
 }
 
-/// Bytes of the sums: tiles of 16 queries, as `grad_q.cuh` says.
+/// Bytes of the sums: tiles of 16 queries, as `dq.cuh` says.
 pub(super) fn sums_bytes(attention: &Attention, shape: &AttentionShape) -> usize {
     let AttentionShape { batch, queries, heads, .. } = *shape;
     let tiles = match attention.documents {
