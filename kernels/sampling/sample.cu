@@ -21,9 +21,11 @@
 //
 // A row is one block's, or that of a cluster of CLUSTER blocks, which have a slice of its columns each. The first `held`
 // columns of a block stay in shared memory after the first pass; what does not fit is read again: once for each digit of
-// top_k and of top_p (two of 16 bits, three of f32), and once to draw.
+// top_k and of top_p (two of 16 bits, three of f32), and once to draw. A long row that is one block's (SLICES > CLUSTER)
+// is read three times as a rule: in the second pass over digits, the tokens that the first has left are gathered in shared
+// memory, and if there is room for them all, nothing else is looked at from then on.
 //
-// constants.cuh comes from Rust: Element, THREADS, CLUSTER. Grid: N * CLUSTER.
+// constants.cuh comes from Rust: Element, THREADS, SLICES, CLUSTER, MAX_GATHERED. Grid: N * CLUSTER.
 
 #include "constants.cuh"
 #include "common/element.cuh"
@@ -179,6 +181,55 @@ TwoSums sums_of(unsigned digit) {
     return sums;
 }
 
+// The tokens of a row that can still be kept: at first all, then those that are gathered, in any order.
+constexpr bool GATHERS = SLICES > CLUSTER;
+
+struct Tokens {
+    const Row& row;
+    bool       gathered = false;  // the same in all threads
+
+    struct List { float logits[MAX_GATHERED]; unsigned tokens[MAX_GATHERED], count; };
+    static List& list() {
+        __shared__ List list;
+        return list;
+    }
+
+    // Calls f(token, logit) for each; gathers those with a key from `least` on, unless that is 0. All threads call `begin`
+    // before, and `end` after, each with a barrier between.
+    template <class F> void for_each(unsigned least, F f) const {
+        if constexpr (GATHERS) {
+            List& all = list();
+            if (gathered) {
+                for (unsigned i = threadIdx.x; i < all.count; i += THREADS) f(all.tokens[i], all.logits[i]);
+                return;
+            }
+            bool has_room = least != 0;
+            row.for_each([&](int column, float x) {
+                if (has_room && key_of(x) >= least) {
+                    const unsigned place = atomicAdd(&all.count, 1);
+                    has_room = place < MAX_GATHERED;
+                    if (has_room) {
+                        all.logits[place] = x;
+                        all.tokens[place] = column;
+                    }
+                }
+                f(column, x);
+            });
+        } else {
+            row.for_each(f);
+        }
+    }
+    void begin() const {
+        if (GATHERS && !gathered && threadIdx.x == 0) list().count = 0;
+    }
+    void end() {
+        if constexpr (GATHERS) {
+            const unsigned count = list().count;
+            gathered |= count > 0 && count <= MAX_GATHERED;
+        }
+    }
+};
+
 struct Cut {
     unsigned key;
     Count64  above;   // the mass of larger keys
@@ -186,30 +237,34 @@ struct Cut {
 };
 
 // The largest key at which the mass of the keys that are no smaller reaches `needed(total)`, which is neither 0 nor more
-// than the total. A token has `mass(key, logit)`; key `key` has `more` beside. All threads of the row must call.
-template <class Mass, class Needed> Cut cut(const Row& row, unsigned key, Count64 more, Mass mass, Needed needed) {
+// than the total. A token has `key_of_token(token, logit)`, of so many bits, and `mass(token, logit)`; key `key` has
+// `more` beside. All threads of the row must call.
+template <class Key, class Mass, class Needed>
+Cut cut(Tokens& tokens, int key_bits, unsigned key, Count64 more, Key key_of_token, Mass mass, Needed needed) {
     static_assert(DIGITS == 2 * THREADS, "a thread has two values of a digit");
     __shared__ Cut found;
     Cut cut = {};
 #pragma unroll 1
-    for (int left = KEY_BITS; left > 0;) {
+    for (int left = key_bits; left > 0;) {
         const int bits = min(DIGIT_BITS, left);
         left -= bits;
         const auto digit_of = [&](unsigned key) { return key >> left & ((1u << bits) - 1); };
         const auto counts = [&](unsigned key) { return Count64(key) >> (left + bits) == Count64(cut.key) >> (left + bits); };
         for (int i = threadIdx.x; i < DIGITS; i += THREADS) low_sums[i] = high_sums[i] = 0;
+        tokens.begin();
         __syncthreads();
-        row.for_each([&](int, float x) {
-            const unsigned of_token = key_of(x);
-            if (counts(of_token)) add(digit_of(of_token), mass(of_token, x));
+        tokens.for_each(cut.key, [&](int token, float x) {
+            const unsigned of_token = key_of_token(token, x);
+            if (counts(of_token)) add(digit_of(of_token), mass(token, x));
         });
-        if (row.columns.first == 0 && threadIdx.x == 0 && counts(key)) add(digit_of(key), more);
+        if (tokens.row.columns.first == 0 && threadIdx.x == 0 && counts(key)) add(digit_of(key), more);
         wait_for_row();
+        tokens.end();
         // This thread's two values, the larger one first: sums are from the largest value down.
         const unsigned larger = DIGITS - 1 - 2 * threadIdx.x;
         const TwoSums sums = sums_of(larger - 1);
         const Count64 both = sums.larger + sums.smaller, before = cut.above + sum_before(both);
-        if (left + bits == KEY_BITS) cut.needed = needed(block_sum<THREADS>(both));
+        if (left + bits == key_bits) cut.needed = needed(block_sum<THREADS>(both));
         if (before < cut.needed && cut.needed <= before + both) {
             const bool is_larger = cut.needed <= before + sums.larger;
             found = {cut.key | (is_larger ? larger : larger - 1) << left, is_larger ? before : before + sums.larger, cut.needed};
@@ -268,25 +323,46 @@ sample(const __grid_constant__ Params p) {
     const auto weigh = [&](float x) { return weight(p, x, maximum); };
 
     // Kept are all keys above `least`, and the first `ties` tokens whose key it is. No token has key 0, which is a NaN.
+    Tokens all{row};
+    const auto by_logit = [](int, float x) { return key_of(x); };
     unsigned least = 0;
     Count64 ties = 0;
     if (p.top_k < p.vocabulary) {
-        const auto one = [](unsigned, float) { return Count64(1); };
-        const Cut kept = cut(row, 0, 0, one, [&](Count64) { return Count64(p.top_k); });
+        const auto one = [](int, float) { return Count64(1); };
+        const Cut kept = cut(all, KEY_BITS, 0, 0, by_logit, one, [&](Count64) { return Count64(p.top_k); });
         least = kept.key;
         ties = kept.needed - kept.above;
     }
     if (p.top_p != ~0ull) {
-        const auto mass = [&](unsigned key, float x) { return key > least ? weigh(x) : 0; };
+        const auto mass = [&](int, float x) { return key_of(x) > least ? weigh(x) : 0; };
         const auto needed = [&](Count64 total) {
             return __umul64hi(total, p.top_p) + (total * p.top_p != 0);  // rounded up
         };
-        const Cut kept = cut(row, least, ties == 0 ? 0 : ties * weigh(of_key(least)), mass, needed);
+        const Count64 tied = ties == 0 ? 0 : ties * weigh(of_key(least));
+        const Cut kept = cut(all, KEY_BITS, least, tied, by_logit, mass, needed);
         const Count64 each = weigh(of_key(kept.key));
         least = kept.key;
         ties = (kept.needed - kept.above + each - 1) / each;
     }
     const Count64 each = ties == 0 ? 0 : weigh(of_key(least));
+    const uint4 words = philox(p.philox_key, make_uint4(number, 0, 0, 0));
+    const auto draw_of = [&](Count64 total) { return __umul64hi(Count64(words.y) << 32 | words.x, total); };
+
+    // Those that are gathered are in any order: the last tie, and then the token, are found as cuts are, with the smallest
+    // token as the largest key.
+    if (GATHERS && all.gathered) {
+        const int bits = 32 - __clz(p.vocabulary - 1);
+        const auto by_token = [&](int token, float) { return static_cast<unsigned>(p.vocabulary - 1 - token); };
+        const auto is_tie = [&](int, float x) { return Count64(key_of(x) == least); };
+        const unsigned last_tie = cut(all, bits, 0, 0, by_token, is_tie, [&](Count64) { return ties; }).key;
+        const auto mass = [&](int token, float x) {
+            const unsigned key = key_of(x);
+            return key > least || (key == least && by_token(token, x) >= last_tie) ? weigh(x) : 0;
+        };
+        const Cut drawn = cut(all, bits, 0, 0, by_token, mass, [&](Count64 total) { return draw_of(total) + 1; });
+        if (threadIdx.x == 0) p.tokens[number] = p.vocabulary - 1 - drawn.key;
+        return;
+    }
 
     // Now a warp takes neighbouring tokens, so that what is before it is what the warps before it have.
     constexpr int WARPS = THREADS / 32;
@@ -307,8 +383,7 @@ sample(const __grid_constant__ Params p) {
     own = warp_sum(own) + (left < tied ? left : tied) * each;
     const OverBlocks sums = over_blocks(block_sum<THREADS>(lane == 0 ? own : 0), sums_of_blocks);
     Count64 before = sums.before + __shfl_sync(ALL_LANES, sum_before(lane == 0 ? own : 0), 0);
-    const uint4 words = philox(p.philox_key, make_uint4(number, 0, 0, 0));
-    const Count64 draw = __umul64hi(Count64(words.y) << 32 | words.x, sums.all);
+    const Count64 draw = draw_of(sums.all);
     if (draw < before || draw >= before + own) return;
     for (int i = first + lane;; i += 32) {
         const float x = i < end ? row.get(i) : -infinity();

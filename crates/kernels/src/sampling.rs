@@ -37,6 +37,8 @@ const CHECK: Check = Check("sample");
 const THREADS: u32 = 1024;
 /// Bytes of shared memory for sums by digit: DIGITS of 64 bits.
 const SUMS: u32 = 2048 * 8;
+/// Tokens of a long row that a block gathers in shared memory, where it has the row for itself.
+const MAX_GATHERED: u32 = 2048;
 
 /// The token of a row that none can be drawn from: one that holds NaN or +inf, or nothing above -inf.
 pub const NONE: u32 = u32::MAX;
@@ -139,8 +141,9 @@ pub fn bits(random: Random, row: usize) -> u64 {
 /// One token for each row of logits, as [`SampleOptions`] says, drawn with Philox by row. It is found without sorting,
 /// by integers alone, so the same logits and [`Random`] give the same token on every device.
 ///
-/// As much of a row as fits stays in shared memory; the rest is read up to six times (eight of f32). From sm_90 on a cluster
-/// of 8 blocks holds a long row together: at least 320,000 logits of 16 bits.
+/// As much of a row as fits stays in shared memory; the rest is read up to six times (eight of f32), but of a long row three
+/// times as soon as 11 bits of the logits leave no more than 2048 tokens, as a `top_k` below a few hundred does. From sm_90
+/// on a cluster of 8 blocks holds a long row together: at least 320,000 logits of 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sample {
     dtype: Dtype,
@@ -163,7 +166,8 @@ impl Sample {
     pub fn plan(&self, device: &Device) -> Result<SamplePlan> {
         CHECK.size("vocabulary", self.vocabulary, 1, 1 << 30)?;
         let slicing = self.slicing(device.arch());
-        let rows = Holding::new(device, &self.variant(slicing, 0), slicing, self.row(), REDUCTIONS + SUMS)?;
+        let reserved = REDUCTIONS + SUMS + gathered_bytes(slicing);
+        let rows = Holding::new(device, &self.variant(slicing, 0), slicing, self.row(), reserved)?;
         Ok(SamplePlan { kind: *self, rows })
     }
 
@@ -177,9 +181,15 @@ impl Sample {
 
     fn variant(self, slicing: Slicing, shared_bytes: u32) -> Variant {
         let [file] = cuda_files!["sampling/sample.cu"];
-        let program = program(*file, &[], slicing.constants(self.dtype)).params(Params::LAYOUT);
+        let constants = slicing.constants(self.dtype).int("MAX_GATHERED", MAX_GATHERED);
+        let program = program(*file, &[], constants).params(Params::LAYOUT);
         Variant { program, entry: "sample", threads: THREADS, shared_bytes }
     }
+}
+
+/// Bytes of shared memory for the logits and the numbers of tokens that are gathered.
+fn gathered_bytes(slicing: Slicing) -> u32 {
+    if slicing.slices > slicing.cluster { 8 * MAX_GATHERED } else { 0 }
 }
 
 /// Each type in short rows; one in long rows.
@@ -188,7 +198,7 @@ pub(crate) fn variants(arch: Arch) -> Vec<Variant> {
         .map(|(dtype, vocabulary)| {
             let kind = Sample::new(dtype, vocabulary);
             let slicing = kind.slicing(arch);
-            kind.variant(slicing, slicing.held(kind.row(), 80 << 10).0)
+            kind.variant(slicing, slicing.held(kind.row(), (80 << 10) - gathered_bytes(slicing)).0)
         })
         .into()
 }
@@ -275,7 +285,7 @@ fn check(kind: Sample, args: &SampleArgs) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::extent::assert_apart;
+    use crate::extent::{assert_apart, pointers};
 
     #[test]
     fn tokens_are_apart_from_the_logits() {
@@ -283,13 +293,7 @@ mod tests {
         let (options, random) = (SampleOptions::GREEDY, Random::default());
         let args = SampleArgs { rows: 9, logits, stride: 10, options, random, tokens };
         let kind = Sample::new(Dtype::Bf16, 10);
-        assert_apart(
-            args,
-            |args| check(kind, args),
-            1,
-            &[("tokens", |args| &mut args.tokens), ("logits", |args| &mut args.logits)],
-            &[],
-        );
+        assert_apart(args, |args| check(kind, args), 1, pointers![tokens, logits], &[]);
     }
 
     #[test]

@@ -114,6 +114,14 @@ impl Sample {
                 ..new(Precision::F32, 30_001, options)
             }),
         );
+        // Both cuts leave few, of different logits and of many that are equal.
+        let most = SampleOptions { top_k: Some(300), top_p: 0.8, ..plain };
+        cases.push(Sample { rows: 2, ..new(Precision::F32, 60_000, most) });
+        cases.push(Sample {
+            rows: 2,
+            gap: 3,
+            ..new(Precision::Bf16, 60_001, SampleOptions { temperature: 3.0, ..most })
+        });
         // One that no cluster of blocks holds.
         let few = SampleOptions { top_k: Some(5), ..plain };
         cases.push(Sample { rows: 1, ..new(Precision::F32, 450_001, few) });
