@@ -229,6 +229,18 @@ impl MatmulPlan {
     }
 }
 
+/// What errors call an operand, its order, and its strides.
+macro_rules! names {
+    ($name:literal) => {
+        [
+            $name,
+            concat!("order of ", $name),
+            concat!("leading stride of ", $name),
+            concat!("batch stride of ", $name),
+        ]
+    };
+}
+
 /// Returns the number of blocks.
 fn check(kind: Matmul, args: &MatmulArgs) -> Result<u32> {
     let MatmulArgs { m, n, k, batch, a, b, bias, c, d } = *args;
@@ -238,12 +250,12 @@ fn check(kind: Matmul, args: &MatmulArgs) -> Result<u32> {
         return Err(CHECK.error("size", was, format!("at most {MAX_BLOCKS} tiles of {TILE} x {TILE}")));
     };
     if k > 0 {
-        check_operand("a", &a, kind.a, (m, k, batch), kind.dtype)?;
-        check_operand("b", &b, kind.b, (k, n, batch), kind.dtype)?;
+        check_operand(names!("a"), &a, kind.a, (m, k, batch), kind.dtype)?;
+        check_operand(names!("b"), &b, kind.b, (k, n, batch), kind.dtype)?;
     }
-    check_operand("d", &d, Order::RowMajor, (m, n, batch), kind.output)?;
+    check_operand(names!("d"), &d, Order::RowMajor, (m, n, batch), kind.output)?;
     if let Some(c) = c {
-        check_operand("c", &c, Order::RowMajor, (m, n, batch), kind.output)?;
+        check_operand(names!("c"), &c, Order::RowMajor, (m, n, batch), kind.output)?;
     }
     let extent = (m - 1).saturating_mul(d.matrix.leading as usize).saturating_add(n);
     CHECK.written_stride("batch stride of d", d.matrix.batch_stride, batch, extent)?;
@@ -279,7 +291,7 @@ impl Operand {
 }
 
 fn check_operand(
-    name: &str,
+    [name, name_of_order, name_of_leading, name_of_batch]: [&str; 4],
     operand: &Operand,
     order: Order,
     (rows, columns, batch): (usize, usize, usize),
@@ -287,19 +299,14 @@ fn check_operand(
 ) -> Result<()> {
     let Matrix { order: was, leading, batch_stride } = operand.matrix;
     if was != order {
-        return Err(CHECK.error(
-            &format!("order of {name}"),
-            format!("{was:?}"),
-            format!("{order:?}, as planned"),
-        ));
+        return Err(CHECK.error(name_of_order, format!("{was:?}"), format!("{order:?}, as planned")));
     }
     let (lines, length) = if order == Order::RowMajor { (rows, columns) } else { (columns, rows) };
-    let name_of_leading = format!("leading stride of {name}");
     if leading < 1 {
-        return Err(CHECK.error(&name_of_leading, leading, "at least 1"));
+        return Err(CHECK.error(name_of_leading, leading, "at least 1"));
     }
-    CHECK.written_stride(&name_of_leading, leading, lines, length)?;
-    CHECK.stride(&format!("batch stride of {name}"), batch_stride, batch)?;
+    CHECK.written_stride(name_of_leading, leading, lines, length)?;
+    CHECK.stride(name_of_batch, batch_stride, batch)?;
     CHECK.tensor(name, operand.data, dtype)
 }
 
