@@ -25,6 +25,7 @@ use crate::{Device, memory};
 /// let lines = profile.by_operation();
 /// let forward = lines.iter().find(|line| line.operation == "matmul" && line.phase == Phase::Forward).unwrap();
 /// assert_eq!((forward.calls, forward.bytes), (1, 4 * 64 * 64));
+/// assert!(profile.total() >= forward.time);
 /// println!("{profile}"); // a table
 /// # Ok(())
 /// # }

@@ -319,6 +319,32 @@ impl Backward<'_> {
     }
 
     /// The gradient of output `i`, or `None` where the result does not depend on it.
+    ///
+    /// ```
+    /// use longhand_tensor::{Backward, Forward, Operation, Result, Tensor, apply};
+    ///
+    /// /// `x` and `2 x`.
+    /// struct Both;
+    ///
+    /// impl Operation for Both {
+    ///     fn name(&self) -> &str {
+    ///         "both"
+    ///     }
+    ///     fn forward(&self, inputs: &[Tensor], _: &[bool]) -> Result<Forward> {
+    ///         Ok(Forward::new([inputs[0].clone(), inputs[0].scale(2.0)?]))
+    ///     }
+    ///     fn backward(&self, ctx: &Backward) -> Result<Vec<Option<Tensor>>> {
+    ///         assert_eq!((ctx.inputs(), ctx.grad_if_any(1).is_some()), (1, false)); // so there is nothing to add
+    ///         Ok(vec![Some(ctx.grad(0)?)])
+    ///     }
+    /// }
+    ///
+    /// # fn main() -> Result<()> {
+    /// let x = Tensor::from([3.0f32]).requires_grad();
+    /// assert_eq!(apply(Both, &[&x])?[0].backward()?.get(&x).unwrap().item()?, 1.0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn grad_if_any(&self, i: usize) -> Option<&Tensor> {
         self.grads.get(i).and_then(Option::as_ref)
     }

@@ -62,6 +62,17 @@ impl Gpu {
     }
 
     /// The GPU's number, counted from 0; None for one that is emulated.
+    ///
+    /// ```
+    /// # fn main() -> longhand_tensor::Result<()> {
+    /// use longhand_gpu::emulator::Options;
+    /// use longhand_tensor::Device;
+    ///
+    /// let Device::Gpu(gpu) = Device::emulated("sm_80".parse()?, Options::default())? else { unreachable!() };
+    /// assert_eq!(gpu.ordinal(), None);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn ordinal(&self) -> Option<usize> {
         self.0.ordinal
     }
