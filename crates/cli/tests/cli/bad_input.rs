@@ -51,6 +51,8 @@ fn settings_that_no_run_can_have() {
     place.fail(&tiny(&["--heads", "3"]), &["heads is 3", "divisor of the width"]);
     place.fail(&tiny(&["--vocab", "10"]), &["vocab is 10", "at least 257"]);
     place.fail(&tiny(&["--batch", "0"]), &["batch is 0", "at least 1"]);
+    place
+        .fail(&tiny(&["--batch", "18446744073709551615"]), &["batch is 18446744073709551615", "2^31 tokens"]);
     place.fail(&tiny(&["--lr", "nan"]), &["lr is NaN", "above 0"]);
     folder_is_absent(&place);
 }
@@ -113,6 +115,13 @@ fn resuming_from_a_damaged_checkpoint() {
         place.fail(&["train", "--resume", "--out", "run"], &[file]);
         fs::write(&path, content).unwrap();
     }
+    let path = place.path("run/checkpoint-2/state.json");
+    let content = fs::read(&path).unwrap();
+    let mut state: serde_json::Value = serde_json::from_slice(&content).unwrap();
+    state["settings"]["eval_every"] = 0.into();
+    fs::write(&path, state.to_string()).unwrap();
+    place.fail(&["train", "--resume", "--out", "run"], &["eval-every is 0", "at least 1"]);
+    fs::write(&path, content).unwrap();
     place.succeed(&["train", "--resume", "--out", "run"]);
 }
 
