@@ -208,8 +208,9 @@ fn rows_of(tensor: &Tensor) -> Result<Tensor> {
 /// Elements from one of its rows to the next.
 fn row_stride(tensor: &Tensor) -> usize {
     match tensor.strides() {
-        [.., stride, _] => *stride,
-        _ => tensor.numel(),
+        // Else the stride of a dimension of one element may be anything.
+        [.., stride, _] if !tensor.is_contiguous() => *stride,
+        _ => tensor.shape().last().copied().unwrap_or(1),
     }
 }
 

@@ -7,7 +7,8 @@ use crate::autograd::apply1;
 use crate::cpu::reduce;
 use crate::dtype::with_real;
 use crate::gpu::kernel_dtype;
-use crate::{Backward, Device, Forward, Operation, Result, Tensor};
+use crate::tensor::check_new;
+use crate::{Backward, Device, Dtype, Forward, Operation, Result, Tensor};
 
 impl Tensor {
     /// The sum of all elements, of shape `[]`.
@@ -110,7 +111,7 @@ pub(super) fn sum_to(grad: &Tensor, shape: &[usize]) -> Result<Tensor> {
         layout.shape[i] = grad.shape()[dim];
         layout.strides[i] = grad.strides()[dim];
     }
-    let width = layout.shape[first.len()..].iter().product();
+    let width = check_new("sum", &layout.shape[first.len()..], Dtype::F64, grad.device())?;
     let grad = &grad.view(layout).contiguous()?;
     let sum = match grad.device() {
         Device::Cpu => {

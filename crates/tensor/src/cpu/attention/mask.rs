@@ -81,11 +81,14 @@ impl Mask {
     fn sequence(&self, queries: Range<usize>, keys: Range<usize>, prefix: usize, rows: &mut Vec<Row>) {
         for t in queries.clone() {
             let diagonal = (t + keys.end) as isize - queries.end as isize;
-            let at =
-                |offset: isize| (diagonal + offset).clamp(keys.start as isize, keys.end as isize) as usize;
+            let at = |offset: isize| {
+                diagonal.saturating_add(offset).clamp(keys.start as isize, keys.end as isize) as usize
+            };
+            // A window may be wider than any tensor.
+            let tokens = |width: usize| isize::try_from(width).unwrap_or(isize::MAX);
             let right = if self.causal { Some(0) } else { self.right };
-            let start = self.left.map_or(keys.start, |left| at(-(left as isize)));
-            let end = right.map_or(keys.end, |right| at(right as isize + 1));
+            let start = self.left.map_or(keys.start, |left| at(-tokens(left)));
+            let end = right.map_or(keys.end, |right| at(tokens(right).saturating_add(1)));
             let end = end.max((keys.start + prefix).min(keys.end));
             rows.push(Row { keys: if start < end { start..end } else { 0..0 }, diagonal });
         }
