@@ -1,5 +1,7 @@
 //! Functions that the compiler can put into vector instructions: no calls, no branches, no float-to-integer casts.
 
+use super::Real;
+
 /// `e^x` within 2 units in the last place; 0 below -87.33, where the result would be denormal.
 #[inline(always)]
 pub(crate) fn exp_f32(x: f32) -> f32 {
@@ -61,9 +63,9 @@ fn exp_reduce<const FUSED: bool>(x: f32) -> (f32, i32) {
     const ROUND: f32 = 12_583_039.0;
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let shifted = mul_add::<FUSED>(x, std::f32::consts::LOG2_E, ROUND);
+    let shifted = Real::mul_add::<FUSED>(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = mul_add::<FUSED>(n, -LN2_LOW, mul_add::<FUSED>(n, -LN2_HIGH, x));
+    let r = Real::mul_add::<FUSED>(n, -LN2_LOW, Real::mul_add::<FUSED>(n, -LN2_HIGH, x));
     (r, shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32)
 }
 
@@ -72,12 +74,7 @@ fn exp_reduce<const FUSED: bool>(x: f32) -> (f32, i32) {
 #[inline(always)]
 fn exp_polynomial<const FUSED: bool>(r: f32) -> f32 {
     const COEFFICIENTS: [f32; 6] = [8.368_745e-3, 4.166_839e-2, 1.666_652_1e-1, 4.999_999_4e-1, 1.0, 1.0];
-    COEFFICIENTS.iter().fold(1.381_454e-3, |sum, coefficient| mul_add::<FUSED>(sum, r, *coefficient))
-}
-
-#[inline(always)]
-fn mul_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FUSED { a.mul_add(b, c) } else { a * b + c }
+    COEFFICIENTS.iter().fold(1.381_454e-3, |sum, coefficient| Real::mul_add::<FUSED>(sum, r, *coefficient))
 }
 
 /// Up to what `|x|` [`sin_cos`] is exact: 2^32 quarter turns.
